@@ -1,6 +1,7 @@
 """Wait until something becomes true, without a fixed sleep in any test."""
 
 import asyncio
+import contextlib
 import inspect
 import time
 from collections.abc import Awaitable, Callable
@@ -30,4 +31,6 @@ async def eventually(
             return value
         if time.monotonic() > deadline:
             raise failure or AssertionError(f"{probe} was not true within {within_s} s: {value!r}")
-        await asyncio.wait({asyncio.ensure_future(asyncio.Event().wait())}, timeout=every_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(every_s):
+                await asyncio.Event().wait()

@@ -1,0 +1,26 @@
+"""The one way to Postgres: named queries, the pool, migrations, notifications.
+
+Adapters read their SQL with :func:`load_queries` from the ``.sql`` file beside them, run it on a
+pool from :func:`open_pool`, and wrap what they do in :func:`translated`. Exports what they need;
+imports nothing of ours but ``errors``.
+"""
+
+from bpa.postgres.connections import Connection, Pool, conninfo, open_pool, translated
+from bpa.postgres.migrations import MIGRATIONS, migrate
+from bpa.postgres.notifications import Notifications, Subscription, Wakeup
+from bpa.postgres.queries import Queries, load_queries
+
+__all__ = [
+    "MIGRATIONS",
+    "Connection",
+    "Notifications",
+    "Pool",
+    "Queries",
+    "Subscription",
+    "Wakeup",
+    "conninfo",
+    "load_queries",
+    "migrate",
+    "open_pool",
+    "translated",
+]

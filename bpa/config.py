@@ -1,0 +1,271 @@
+"""Settings from a file and the environment, validated once at start.
+
+Later wins: defaults below, then the TOML file, then ``BPA_*`` variables (``__`` nests:
+``BPA_SERVICE_BUS__CONNECTION_STRING``), then flags. Every wrong key is reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_origin, get_type_hints
+
+import msgspec
+
+from bpa.errors import SettingsError
+
+PREFIX = "BPA_"
+SECRETS = frozenset(
+    {"postgres.dsn", "redis.url", "service_bus.connection_string", "anthropic.api_key"}
+)
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of settings."""
+
+
+class Log(Section, frozen=True):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+    """``auto``: readable lines on a terminal, JSON elsewhere."""
+
+
+class Postgres(Section, frozen=True):
+    """Where runs are kept."""
+
+    dsn: str = ""
+    """Connection string; empty starts the embedded server (role ``all``)."""
+    pool_size: int = 6
+
+
+class Redis(Section, frozen=True):
+    """Where slot holds are kept."""
+
+    url: str = ""
+    """``redis://`` or ``unix://``; empty starts the embedded Valkey (role ``all``)."""
+
+
+class ServiceBus(Section, frozen=True):
+    """The queue that runs come from."""
+
+    connection_string: str = ""
+    """Of the namespace; empty starts the embedded emulator (role ``all``)."""
+    namespace: str = ""
+    """The namespace's name as run ids use it; empty takes it from the connection string."""
+
+
+class Anthropic(Section, frozen=True):
+    """The model provider."""
+
+    api_key: str = ""
+    """Empty starts the embedded model stub (role ``all``)."""
+    base_url: str = ""
+    """Empty is the provider's own address, once a key is set."""
+    timeout_s: float = 30.0
+
+
+class HttpOut(Section, frozen=True):
+    """The target API."""
+
+    base_url: str = ""
+    """For deployments that name none; empty starts the embedded target (role ``all``)."""
+    timeout_s: float = 10.0
+
+
+class Control(Section, frozen=True):
+    """The control plane."""
+
+    host: str = "127.0.0.1"
+    http_port: int = 8080
+    """REST, health, metrics; 0 takes any free port."""
+    grpc_port: int = 8081
+    """The node link; 0 takes any free port."""
+    replica_id: str = ""
+    """Empty: host name and process id."""
+    lease_ttl_s: float = 15.0
+    heartbeat_every_s: float = 3.0
+    reap_every_s: float = 1.0
+
+
+class Node(Section, frozen=True):
+    """The worker that executes runs."""
+
+    id: str = ""
+    """Empty: the host's name."""
+    control: str = ""
+    """``host:port`` of control's node link; role ``all`` knows it by itself."""
+    slots: int = 8
+    labels: dict[str, str] = {}
+    memory: str = "512Mi"
+    """Memory limit of one sandbox."""
+    health_port: int = 8082
+    """Health and metrics of role ``node``; 0 takes any free port."""
+    drain_deadline_s: float = 20.0
+
+
+class Telemetry(Section, frozen=True):
+    """Where traces go."""
+
+    otlp_endpoint: str = ""
+    """``http://host:4318``; empty exports nothing."""
+
+
+class Embedded(Section, frozen=True):
+    """Ports of the local default's servers; 0 takes any free port."""
+
+    host: str = "127.0.0.1"
+    service_bus_port: int = 5672
+    service_bus_admin_port: int = 5300
+    anthropic_port: int = 8083
+    target_port: int = 8084
+    model_latency_ms: float = 0.0
+    """How long the model stub takes for an answer."""
+
+
+class Settings(Section, frozen=True):
+    """Everything that can be set."""
+
+    environment: str = "dev"
+    """Deployments of this environment alone are served."""
+    data_dir: str = ".bpa"
+    """Where the embedded servers keep their data."""
+    config_dir: str = ""
+    """Prices and schemas; empty is the ``config`` folder that comes with the package."""
+    log: Log = Log()
+    postgres: Postgres = Postgres()
+    redis: Redis = Redis()
+    service_bus: ServiceBus = ServiceBus()
+    anthropic: Anthropic = Anthropic()
+    http_out: HttpOut = HttpOut()
+    control: Control = Control()
+    node: Node = Node()
+    telemetry: Telemetry = Telemetry()
+    embedded: Embedded = Embedded()
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """Validated settings, and where each value came from."""
+
+    settings: Settings
+    origins: dict[str, str]
+    """``control.http_port`` -> ``default``, ``flag``, a variable's name or a file's path."""
+
+
+def load(
+    environ: Mapping[str, str],
+    file: Path | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Merge, validate and return the settings.
+
+    Args:
+        environ: The process environment.
+        file: A TOML file; None looks for ``bpa.toml`` in the working directory.
+        flags: Dotted keys and texts from the command line; they win.
+
+    Raises:
+        SettingsError: With a line for every wrong key and value.
+    """
+    problems: list[str] = []
+    values: dict[str, tuple[object, str]] = {}
+    for key, value, origin in [
+        *_from_file(file, problems),
+        *_from_environ(environ),
+        *((key, value, "flag") for key, value in (flags or {}).items()),
+    ]:
+        values[key] = (value, origin)
+    types = dict(_leaves(Settings))
+    tree: dict[str, Any] = {}
+    for key, (value, origin) in values.items():
+        kind = str if key.startswith("node.labels.") else types.get(key)
+        if kind is None:
+            problems.append(f"{origin}: there is no setting {key!r}{_suggestion(key, types)}")
+            continue
+        try:
+            _insert(tree, key, msgspec.convert(value, kind, strict=False))
+        except msgspec.ValidationError as error:
+            shown = "" if key in SECRETS else f" {value!r}"
+            problems.append(f"{origin}: {key} ={shown}: {error}")
+    if problems:
+        raise SettingsError(problems)
+    settings = msgspec.convert(tree, Settings)
+    _check(settings)
+    origins = dict.fromkeys(types, "default") | {key: origin for key, (_, origin) in values.items()}
+    return Loaded(settings, origins)
+
+
+def flatten(settings: Settings) -> dict[str, object]:
+    """Return every setting under its dotted key, secrets masked."""
+    flat: dict[str, object] = {}
+    for key in dict(_leaves(Settings)):
+        value: Any = settings
+        for part in key.split("."):
+            value = getattr(value, part)
+        flat[key] = "***" if key in SECRETS and value else value
+    return flat
+
+
+def _from_file(file: Path | None, problems: list[str]) -> Iterator[tuple[str, object, str]]:
+    path = file or Path("bpa.toml")
+    if file is None and not path.exists():
+        return
+    try:
+        tree = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        problems.append(f"{path}: cannot be read: {error}")
+        return
+    for key, value in _flat(tree):
+        yield key, value, str(path)
+
+
+def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, object, str]]:
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name != "BPA_CONFIG":
+            yield name.removeprefix(PREFIX).lower().replace("__", "."), environ[name], name
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and f"{prefix}{name}" != "node.labels":
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, kind in get_type_hints(section).items():
+        if name.startswith("__"):
+            continue
+        if isinstance(kind, type) and get_origin(kind) is None and issubclass(kind, Section):
+            yield from _leaves(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", kind
+
+
+def _insert(tree: dict[str, Any], key: str, value: object) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        tree = tree.setdefault(part, {})
+    tree[last] = value
+
+
+def _suggestion(key: str, types: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, types, 1)
+    return f"; did you mean {near[0]!r}?" if near else "; `bpa config show` lists them all"
+
+
+def _check(settings: Settings) -> None:
+    problems = []
+    for key, value in flatten(settings).items():
+        if key.endswith("_port") and not 0 <= int(str(value)) <= 65535:
+            problems.append(f"{key} = {value}: a port is a number from 0 (any free one) to 65535")
+    if settings.node.slots < 1:
+        problems.append(f"node.slots = {settings.node.slots}: a node needs at least one slot")
+    if settings.control.lease_ttl_s < 3 * settings.control.heartbeat_every_s:
+        problems.append("control.lease_ttl_s: must be three heartbeats or more, or leases flap")
+    if problems:
+        raise SettingsError(problems)

@@ -1,0 +1,81 @@
+import pytest
+
+from bpa.config import flatten, load
+from bpa.errors import SettingsError
+
+
+def test_the_defaults_alone_are_valid():
+    loaded = load({})
+    assert loaded.settings.control.http_port == 8080
+    assert set(loaded.origins.values()) == {"default"}
+
+
+def test_flag_wins_over_environment_over_file(tmp_path):
+    file = tmp_path / "bpa.toml"
+    file.write_text(
+        "[control]\nhttp_port = 1\ngrpc_port = 1\n[node]\nslots = 1\nlabels.region = 'aus-east'\n"
+    )
+    loaded = load(
+        {"BPA_CONTROL__GRPC_PORT": "2", "BPA_NODE__SLOTS": "2"}, file, {"node.slots": "3"}
+    )
+    settings = loaded.settings
+    assert (settings.control.http_port, settings.control.grpc_port, settings.node.slots) == (
+        1,
+        2,
+        3,
+    )
+    assert settings.node.labels == {"region": "aus-east"}
+    assert loaded.origins["node.slots"] == "flag"
+    assert loaded.origins["control.grpc_port"] == "BPA_CONTROL__GRPC_PORT"
+    assert loaded.origins["control.http_port"] == str(file)
+
+
+def test_a_label_is_set_by_its_own_variable():
+    settings = load({"BPA_NODE__LABELS__REGION": "aus-east"}).settings
+    assert settings.node.labels == {"region": "aus-east"}
+
+
+def test_every_wrong_key_is_reported_at_once_with_what_to_do(tmp_path):
+    file = tmp_path / "bpa.toml"
+    file.write_text("[control]\nhtp_port = 1\n")
+    with pytest.raises(SettingsError) as caught:
+        load({"BPA_NODE__SLOTS": "many", "BPA_NONSENSE": "1"}, file)
+    problems = "\n".join(caught.value.problems)
+    assert len(caught.value.problems) == 3
+    assert "did you mean 'control.http_port'?" in problems
+    assert "BPA_NODE__SLOTS" in problems
+    assert "many" in problems
+    assert "nonsense" in problems
+
+
+def test_a_wrong_secret_is_reported_without_its_value():
+    with pytest.raises(SettingsError) as caught:
+        load({}, flags={"anthropic.api_key": ["hunter2"]})  # type: ignore[dict-item]
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BPA_CONTROL__HTTP_PORT", "70000"),
+        ("BPA_NODE__SLOTS", "0"),
+        ("BPA_CONTROL__LEASE_TTL_S", "1"),
+        ("BPA_LOG__LEVEL", "loud"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(variable, value):
+    with pytest.raises(SettingsError):
+        load({variable: value})
+
+
+def test_a_broken_file_is_one_clear_line(tmp_path):
+    file = tmp_path / "bpa.toml"
+    file.write_text("[control\n")
+    with pytest.raises(SettingsError, match=r"bpa\.toml: cannot be read"):
+        load({}, file)
+
+
+def test_secrets_are_masked_when_shown():
+    settings = load({"BPA_ANTHROPIC__API_KEY": "sk-secret"}).settings
+    assert flatten(settings)["anthropic.api_key"] == "***"
+    assert "sk-secret" not in str(flatten(settings))

@@ -1,0 +1,149 @@
+"""What a run may still use: pure arithmetic over its recorded and reserved calls (I8).
+
+A reservation commits before the call it is for, at an upper bound, and is settled by the usage
+that the provider reports. What was reserved and never settled (the node died while the call was
+out) stays charged: somebody may have been billed for it.
+
+Bound on the tokens of a call
+    input <= bytes of the request as JSON in UTF-8 + `PROMPT_OVERHEAD_TOKENS`, output <= its
+    ``max_tokens``. No token of a byte-level vocabulary is shorter than a byte, and the JSON's own
+    syntax outweighs the marks that the provider puts around messages. The overhead covers the
+    prompt that a provider adds when tools are offered (Anthropic documents 346 tokens and fewer:
+    "Tool use system prompt token count").
+Exact count
+    When the bound does not fit what is left, the provider's own count is asked for. It is an
+    estimate by its documentation ("may differ by a small amount"), hence `counted_bound` adds
+    `COUNT_MARGIN_TOKENS` and one percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from bpa.domain import Budgets, Step, StepKind
+
+PROMPT_OVERHEAD_TOKENS = 512
+COUNT_MARGIN_TOKENS = 32
+
+
+class BudgetKind(StrEnum):
+    """Which budget a call ran into; the label of ``bpa_budget_exceeded_total``."""
+
+    TOKENS = "tokens"
+    CALLS = "calls"
+    USD = "usd"
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """What a run has used over all its calls and executions, unsettled reservations included."""
+
+    tokens: int = 0
+    calls: int = 0
+    cost_usd: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The most that one call can use."""
+
+    input_tokens: int
+    output_tokens: int
+    cost_usd: Decimal | None
+    """None: the model has no price."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are set aside for the call."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """Why a reservation does not fit."""
+
+    kind: BudgetKind
+    limit: str
+    consumed: str
+    wanted: str
+
+    def __str__(self) -> str:
+        """Say it in one line for an operator."""
+        return (
+            f"{self.kind} budget of {self.limit}: {self.consumed} used, and the next call "
+            f"may need {self.wanted}"
+        )
+
+
+def input_bound(request_bytes: int) -> int:
+    """Return the most input tokens that a request of so many JSON bytes can have."""
+    return request_bytes + PROMPT_OVERHEAD_TOKENS
+
+
+def counted_bound(counted_tokens: int) -> int:
+    """Return the most input tokens of a request that the provider counted."""
+    return counted_tokens + COUNT_MARGIN_TOKENS + counted_tokens // 100
+
+
+def consumed(
+    steps: Iterable[Step],
+    *,
+    input_bounds: Mapping[str, int],
+    max_output_tokens: int,
+    lost_token_usd: Decimal,
+) -> Consumed:
+    """Sum up what the journal charges.
+
+    Args:
+        steps: The journal.
+        input_bounds: Digest -> input tokens at most, for requests that were counted since. A
+            reservation whose answer was lost is charged at its own bound, or at this tighter one.
+        max_output_tokens: Of one answer, with which lost calls are charged then.
+        lost_token_usd: USD for each token of a lost call, at the model's dearest price.
+    """
+    listed = [step for step in steps if step.kind is StepKind.MODEL]
+    known = dict(input_bounds)
+    for step in listed:
+        if step.answer is not None:
+            usage = step.usage
+            known[step.digest] = usage.total_tokens - usage.output_tokens
+    tokens = 0
+    cost = Decimal(0)
+    for step in listed:
+        if step.answer is not None:
+            tokens += step.usage.total_tokens
+            cost += Decimal(step.usage.cost_usd)
+            continue
+        lost = step.reserved_tokens
+        if step.digest in known:
+            lost = min(lost, known[step.digest] + max_output_tokens)
+        tokens += lost
+        cost += lost * lost_token_usd
+    return Consumed(tokens, len(listed), cost)
+
+
+def excess(budgets: Budgets, used: Consumed, wanted: Reservation) -> Excess | None:
+    """Return which budget ``wanted`` does not fit, or None when it fits them all."""
+    if used.calls + 1 > budgets.max_calls:
+        return Excess(BudgetKind.CALLS, str(budgets.max_calls), str(used.calls), "one more")
+    if used.tokens + wanted.tokens > budgets.max_tokens:
+        return Excess(
+            BudgetKind.TOKENS, str(budgets.max_tokens), str(used.tokens), str(wanted.tokens)
+        )
+    if budgets.max_usd is None:
+        return None
+    if wanted.cost_usd is None:
+        return Excess(
+            BudgetKind.USD,
+            str(budgets.max_usd),
+            str(used.cost_usd),
+            "an unknown amount: the model is not in prices.toml",
+        )
+    if used.cost_usd + wanted.cost_usd > Decimal(str(budgets.max_usd)):
+        return Excess(
+            BudgetKind.USD, str(budgets.max_usd), str(used.cost_usd), str(wanted.cost_usd)
+        )
+    return None

@@ -1,0 +1,91 @@
+"""What a run has already done, and what of it the next call finds: pure, one per execution.
+
+A new execution asks for the same things in the same order, so each request is looked up by kind
+and digest, the n-th equal request finding the n-th recorded answer. What is not found goes live,
+unless an effect lies ahead in the journal: an agent that took another way after the target was
+told something must not tell it something else (`Diverged`).
+
+A call whose answer was lost stays in the journal as it is, unknown, and is made again as a new
+step: two calls may have been billed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from bpa.domain import Step, StepKind
+from bpa.errors import Reason, RunEnded
+
+_CANONICAL = msgspec.json.Encoder(order="deterministic", decimal_format="string")
+
+
+def canonical(request: Any) -> bytes:
+    """Return a request as JSON with sorted keys, equal for equal requests."""
+    return _CANONICAL.encode(request)
+
+
+def digest_of(kind: StepKind, encoded: bytes) -> str:
+    """Return the SHA-256, in hex, by which a request is recognised; see `canonical`."""
+    return hashlib.sha256(kind.value.encode() + b"\n" + encoded).hexdigest()
+
+
+class Diverged(RunEnded):
+    """The agent took another way than the one that led to a recorded effect."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Reason.AGENT_ERROR,
+            "the agent diverged after an effect: its request is not in the journal, and a later "
+            "step has already been sent to the target; look at the run's steps",
+        )
+
+
+class Journal:
+    """The steps of one run, and how far this execution has replayed them."""
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self._steps = {step.seq: step for step in sorted(steps, key=lambda step: step.seq)}
+        self._ahead = set(self._steps)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps, those of this execution included."""
+        return tuple(self._steps.values())
+
+    @property
+    def next_seq(self) -> int:
+        """The position that the next new step takes."""
+        return max(self._steps, default=-1) + 1
+
+    @property
+    def effect(self) -> Step | None:
+        """The effect whose intent is recorded, answered or not."""
+        return next((s for s in self._steps.values() if s.kind is StepKind.EFFECT), None)
+
+    def replay(self, digest: str) -> Step | None:
+        """Return the recorded answer to a model request, or None when it has to go live.
+
+        Raises:
+            Diverged: It would have to go live, but an effect lies ahead.
+        """
+        for seq in sorted(self._ahead):
+            step = self._steps[seq]
+            if step.kind is StepKind.MODEL and step.digest == digest and step.answer is not None:
+                self._ahead.discard(seq)
+                return step
+        if any(self._steps[seq].kind is StepKind.EFFECT for seq in self._ahead):
+            raise Diverged
+        return None
+
+    def reached_effect(self) -> None:
+        """Note that this execution has come to the recorded effect."""
+        self._ahead -= {s.seq for s in self._steps.values() if s.kind is StepKind.EFFECT}
+
+    def record(self, step: Step) -> None:
+        """Add a step of this execution, or its answer; it will not be replayed to it."""
+        self._steps[step.seq] = step
+        self._ahead.discard(step.seq)

@@ -1,0 +1,36 @@
+"""Run the model stub as a process of its own: ``python -m bpa.embedded.anthropic``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import uvloop
+
+from bpa.embedded.anthropic.server import AnthropicStub, StubOptions
+from bpa.embedded.web import add_listener_arguments, logs_to_stderr, run_until_signalled
+from bpa.errors import BpaError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="anthropic", description="A model stub that speaks the Anthropic Messages API."
+    )
+    add_listener_arguments(parser, default_port=8083)
+    parser.add_argument(
+        "--latency-ms", type=float, default=0.0, help="wait so long before each answer (default 0)"
+    )
+    given = parser.parse_args(arguments)
+    logs_to_stderr()
+    stub = AnthropicStub(StubOptions(host=given.host, port=given.port, latency_ms=given.latency_ms))
+    try:
+        uvloop.run(run_until_signalled(stub, "anthropic", as_json=given.json))
+    except BpaError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,6 +9,7 @@ from bpa.postgres.connections import Connection, Pool, conninfo, open_pool, tran
 from bpa.postgres.migrations import MIGRATIONS, migrate
 from bpa.postgres.notifications import Notifications, Subscription, Wakeup
 from bpa.postgres.queries import Queries, load_queries
+from bpa.postgres.statements import fetch_all, fetch_one
 
 __all__ = [
     "MIGRATIONS",
@@ -19,6 +20,8 @@ __all__ = [
     "Subscription",
     "Wakeup",
     "conninfo",
+    "fetch_all",
+    "fetch_one",
     "load_queries",
     "migrate",
     "open_pool",

@@ -1,0 +1,155 @@
+-- name: pending
+-- Read all that a node needs for the leases it was granted and has not been offered.
+select
+    runs.run_id::text as run_id,
+    leases.node_id,
+    leases.boot_id,
+    leases.epoch,
+    runs.dep_id,
+    deployments.revision,
+    deployments.env,
+    deployments.target,
+    agent_versions.spec,
+    run_inputs.document,
+    runs.effect_key,
+    runs.executions,
+    runs.worked_s,
+    runs.traceparent,
+    runs.tracestate,
+    runs.trace_id,
+    runs.lease_epoch
+from leases
+join runs using (run_id)
+join run_inputs using (run_id)
+join deployments on deployments.dep_id = runs.dep_id
+join agent_versions on agent_versions.agent_id = runs.agent_id
+    and agent_versions.version = runs.version
+where leases.acknowledged_at is null
+    and (leases.run_id = any(%(run_ids)s::uuid[]) or leases.node_id = %(node_id)s)
+order by runs.created_at;
+
+-- name: journals
+-- Read the recorded steps of runs that were executed before, for their replay.
+select
+    run_id::text as run_id,
+    seq,
+    kind,
+    digest,
+    intent,
+    effect_key,
+    reserved_tokens,
+    answer,
+    usage
+from steps where run_id = any(%(run_ids)s::uuid[])
+order by run_id, seq;
+
+-- name: acknowledge
+-- Turn an offer into a lease: the node has it, from now on for one time to live (I6).
+with report as (
+    select * from unnest(%(run_ids)s::uuid[], %(epochs)s::bigint[]) as t (run_id, epoch)
+),
+held as (
+    update leases
+    set acknowledged_at = coalesce(leases.acknowledged_at, now()),
+        expires_at = now() + make_interval(secs => %(ttl_s)s)
+    from report
+    where leases.run_id = report.run_id
+        and leases.epoch = report.epoch
+        and leases.expires_at > now()
+    returning leases.run_id
+),
+started as (
+    update runs
+    set status = 'running', executions = executions + 1
+    from held
+    where runs.run_id = held.run_id and runs.status = 'offered'
+)
+select run_id::text as run_id from held;
+
+-- name: lapse
+-- End leases by (run, epoch) through no fault of the run; the epoch rises, so late reports fail.
+with lost as (
+    select * from jsonb_to_recordset(%(rows)s::jsonb) as t (
+        run_id uuid, epoch bigint, status text, reason text, detail text, waiting_reason text,
+        infra_failures int, delay_s double precision
+    )
+),
+moved as (
+    update runs as r
+    set status = lost.status,
+        reason = lost.reason,
+        detail = lost.detail,
+        waiting_reason = lost.waiting_reason,
+        lease_epoch = r.lease_epoch + 1,
+        infra_failures = r.infra_failures + lost.infra_failures,
+        not_before = now() + make_interval(secs => lost.delay_s),
+        ended_at = case when lost.status = 'dead_lettered' then now() end
+    from lost
+    where r.run_id = lost.run_id
+        and r.lease_epoch = lost.epoch
+        and r.status in ('offered', 'running')
+    returning r.run_id, r.node_id, r.dep_id, r.agent_id, r.version, r.status, r.reason,
+        r.detail, r.trace_id
+),
+freed as (
+    delete from leases using moved where leases.run_id = moved.run_id
+)
+select
+    moved.*,
+    moved.run_id::text as run_id,
+    (
+        select d.owner from deliveries as d
+        where d.run_id = moved.run_id and d.settled_at is null
+        order by d.delivery_id desc limit 1
+    ) as owner
+from moved;
+
+-- name: expired
+-- Find leases whose time is over by Postgres's own clock, or that an earlier boot of a node left.
+select
+    leases.run_id::text as run_id,
+    leases.epoch,
+    leases.node_id,
+    leases.acknowledged_at is null as never_acknowledged,
+    runs.agent_failures,
+    runs.crashes,
+    runs.infra_failures
+from leases join runs using (run_id)
+where leases.expires_at <= now()
+    or (leases.node_id = %(node_id)s and leases.boot_id <> %(boot_id)s)
+limit 500;
+
+-- name: counters_of
+-- Read what went wrong before with a run that a node refuses.
+select
+    run_id::text as run_id,
+    agent_failures,
+    crashes,
+    infra_failures
+from runs where run_id = %(run_id)s::uuid;
+
+-- name: renew
+-- Renew in one statement what a node says it holds; what does not come back is lost (I6).
+with held as (
+    select * from unnest(%(run_ids)s::uuid[], %(epochs)s::bigint[]) as t (run_id, epoch)
+),
+beat as (
+    update nodes set heartbeat_at = now()
+    where node_id = %(node_id)s and boot_id = %(boot_id)s
+    returning coalesce((status ->> 'draining')::boolean, false) as draining
+),
+renewed as (
+    update leases
+    set expires_at = now() + make_interval(secs => %(ttl_s)s)
+    from held
+    where leases.run_id = held.run_id
+        and leases.epoch = held.epoch
+        and leases.boot_id = %(boot_id)s
+        and leases.expires_at > now()
+    returning leases.run_id, leases.epoch
+)
+select
+    beat.draining,
+    renewed.run_id::text as run_id,
+    renewed.epoch
+from beat left join renewed on true;

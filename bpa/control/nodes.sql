@@ -1,0 +1,33 @@
+-- name: register
+-- Announce a node; a new boot id takes the place of the old one.
+insert into nodes (node_id, boot_id, metadata, capacity)
+values (%(node_id)s, %(boot_id)s, %(metadata)s::jsonb, %(capacity)s::jsonb)
+on conflict (node_id) do update
+set boot_id = excluded.boot_id,
+    metadata = excluded.metadata,
+    capacity = excluded.capacity,
+    registered_at = now(),
+    heartbeat_at = now()
+returning node_id;
+
+-- name: page
+-- List nodes with the leases they hold.
+select
+    nodes.node_id,
+    nodes.boot_id,
+    nodes.metadata,
+    nodes.capacity,
+    nodes.status,
+    nodes.registered_at,
+    nodes.heartbeat_at,
+    extract(epoch from now() - nodes.heartbeat_at)::float as heartbeat_age_s,
+    (select count(*) from leases where leases.node_id = nodes.node_id) as slots_used
+from nodes
+where %(node_id)s::text is null or nodes.node_id = %(node_id)s
+order by nodes.node_id;
+
+-- name: deregister
+-- Take a node that shut down in order out of the fleet, unless it came back meanwhile.
+delete from nodes
+where node_id = %(node_id)s and boot_id = %(boot_id)s
+returning node_id;

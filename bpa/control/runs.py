@@ -1,0 +1,388 @@
+"""Runs: received once, recorded step by step, ended once.
+
+Every write is a compare-and-set that repeats its guard (status, lease epoch) in the statement.
+What arrives while a statement runs goes into the next one, so that a commit is shared by many.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from bpa.batching import Batcher
+from bpa.control.decision import Counters, Decision, decide
+from bpa.domain import Outcome, OutcomeKind, RunId, RunStatus, Step, StepKind
+from bpa.errors import Conflict, InvalidRequest, NotFound, Reason, StaleLease
+from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
+
+_QUERIES = load_queries(__file__)
+_COUNTED = frozenset({OutcomeKind.AGENT_FAILED, OutcomeKind.CRASHED})
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One delivery of one message, decoded."""
+
+    run_id: RunId
+    agent_id: str
+    version: str
+    dep_id: str
+    input_ref: Mapping[str, Any]
+    document: bytes
+    """Empty when the message could not be decoded."""
+    body_sha256: bytes
+    trace_id: str
+    traceparent: str
+    tracestate: str
+    enqueued_at: datetime
+    effect_key: str
+    delivery_count: int
+    reason: Reason | None = None
+    """Set when the run ends here."""
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What an arrival became."""
+
+    run_id: RunId
+    delivery_id: int
+    is_new: bool
+    verdict: Verdict | None
+    """Set when the run is terminal and its message can be settled at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a run ended, as far as its message is concerned."""
+
+    run_id: RunId
+    completed: bool
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that left its node: ended, or waiting again."""
+
+    row: Row
+    """The columns that ``finish`` and ``cancel`` return."""
+    verdict: Verdict | None
+    owner: str | None = None
+    """The replica that holds the latest unsettled delivery."""
+
+
+class Runs:
+    """The life of runs in Postgres.
+
+    Args:
+        pool: Connections to Postgres.
+        replica_id: Who we are, as the owner of deliveries.
+    """
+
+    def __init__(self, pool: Pool, replica_id: str) -> None:
+        self._pool = pool
+        self._replica_id = replica_id
+        self._receives = Batcher(self._receive)
+        self._steps = Batcher(self._record_steps)
+        self._finishes = Batcher(self._finish)
+        self._settles = Batcher(self._settled)
+        self._listeners: list[Callable[[Ended], None]] = []
+
+    def on_ended(self, listener: Callable[[Ended], None]) -> None:
+        """Have ``listener`` called, in this process, for each run that left its node."""
+        self._listeners.append(listener)
+
+    async def receive(self, arrival: Arrival) -> Received:
+        """Record a delivery and its run, or join the run that the message already has.
+
+        Raises:
+            Unavailable: Postgres is away; nothing was recorded.
+        """
+        return await self._receives.submit(arrival)
+
+    async def record_step(self, run_id: RunId, epoch: int, step: Step) -> None:
+        """Append a step's intent or answer to the journal.
+
+        Raises:
+            StaleLease: The lease has moved on.
+            Unavailable: Postgres is away.
+        """
+        await self._steps.submit((run_id, epoch, step))
+
+    async def finish(self, run_id: RunId, epoch: int, outcome: Outcome) -> None:
+        """Write down how an execution ended; the same report again is answered alike.
+
+        Raises:
+            StaleLease: The lease has moved on.
+            InvalidRequest: A rejection without a known reason.
+            Unavailable: Postgres is away.
+        """
+        if outcome.kind is OutcomeKind.REJECTED and outcome.reason not in set(Reason):
+            raise InvalidRequest(f"{outcome.reason!r} is no dead-letter reason")
+        await self._finishes.submit((run_id, epoch, outcome))
+
+    async def cancel(self, run_id: RunId, actor: str, detail: str) -> None:
+        """End a run that is not terminal yet; its message is dead-lettered as ``Cancelled``.
+
+        Raises:
+            NotFound: There is no such run.
+            Conflict: It has ended already.
+        """
+        row = await fetch_one(
+            self._pool, _QUERIES.cancel, run_id=run_id, actor=actor, detail=detail
+        )
+        if row is None:
+            run = await self.get(run_id)
+            raise Conflict(f"run {run_id} is {run['status']}; only a living run can be cancelled")
+        self._tell(row)
+
+    async def settled(self, delivery_id: int, disposition: str) -> None:
+        """Note how a delivery was settled."""
+        await self._settles.submit((delivery_id, disposition))
+
+    async def verdicts(self, run_ids: Sequence[RunId]) -> list[Verdict]:
+        """Return the verdicts of those runs that have ended."""
+        rows = await fetch_all(self._pool, _QUERIES.verdicts, run_ids=list(run_ids))
+        return [verdict for row in rows if (verdict := _verdict(row))]
+
+    async def get(self, run_id: RunId) -> dict[str, Any]:
+        """Return one run with its steps and deliveries.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        row = await fetch_one(self._pool, _QUERIES.get, run_id=run_id)
+        if row is None:
+            raise NotFound(f"there is no run {run_id}")
+        return {
+            **row,
+            "steps": await fetch_all(self._pool, _QUERIES.steps_of, run_id=run_id),
+            "deliveries": await fetch_all(self._pool, _QUERIES.deliveries_of, run_id=run_id),
+        }
+
+    async def page(
+        self,
+        *,
+        status: str | None = None,
+        dep_id: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Return a page of runs, newest first, and the cursor of the next one.
+
+        Raises:
+            InvalidRequest: The cursor is none of ours.
+        """
+        after_at, after_id = _read_cursor(cursor) if cursor else (None, None)
+        rows = await fetch_all(
+            self._pool,
+            _QUERIES.page,
+            status=status,
+            dep_id=dep_id,
+            after_at=after_at,
+            after_id=after_id,
+            limit=limit + 1,
+        )
+        more = len(rows) > limit
+        rows = rows[:limit]
+        return rows, _cursor(rows[-1]) if more else None
+
+    async def totals(self, since: datetime | None = None) -> list[dict[str, Any]]:
+        """Count runs by status and reason, with latency, tokens and cost."""
+        return await fetch_all(self._pool, _QUERIES.totals, since=since)
+
+    async def aclose(self) -> None:
+        """Write down what was submitted."""
+        for batcher in (self._receives, self._steps, self._finishes, self._settles):
+            await batcher.aclose()
+
+    async def _receive(self, arrivals: list[Arrival]) -> list[Received | Exception]:
+        rows = await fetch_all(
+            self._pool,
+            _QUERIES.receive,
+            rows=_json([_arrival_row(a, self._replica_id) for a in arrivals]),
+            documents=[a.document for a in arrivals],
+            digests=[a.body_sha256 for a in arrivals],
+        )
+        return [
+            Received(
+                run_id=RunId(row["run_id"]),
+                delivery_id=row["delivery_id"],
+                is_new=row["is_new"],
+                verdict=_verdict(row),
+            )
+            for row in rows
+        ]
+
+    async def _record_steps(self, items: list[tuple[RunId, int, Step]]) -> list[Exception | None]:
+        done: set[tuple[str, int]] = set()
+        for part in _distinct(items):
+            rows = await fetch_all(
+                self._pool,
+                _QUERIES.record_steps,
+                rows=_json([_step_row(*item) for item in part]),
+                intents=[step.intent or None for _, _, step in part],
+                answers=[step.answer for _, _, step in part],
+            )
+            done |= {(row["run_id"], row["seq"]) for row in rows}
+        return [
+            None if (run_id, step.seq) in done else _stale(run_id, epoch)
+            for run_id, epoch, step in items
+        ]
+
+    async def _finish(self, items: list[tuple[RunId, int, Outcome]]) -> list[Exception | None]:
+        counters = await self._counters([i for i, _, o in items if o.kind in _COUNTED])
+        rows = [
+            _finish_row(
+                run_id,
+                epoch,
+                outcome,
+                decide(outcome, counters.get(run_id, Counters()), random.random()),  # noqa: S311
+            )
+            for run_id, epoch, outcome in items
+        ]
+        ended = await fetch_all(self._pool, _QUERIES.finish, rows=_json(rows))
+        done = {row["run_id"] for row in ended}
+        missing = [(run_id, epoch) for run_id, epoch, _ in items if run_id not in done]
+        if missing:
+            again = await fetch_all(
+                self._pool,
+                _QUERIES.already_finished,
+                run_ids=[run_id for run_id, _ in missing],
+                epochs=[epoch for _, epoch in missing],
+            )
+            done |= {row["run_id"] for row in again}
+        for row in ended:
+            self._tell(row)
+        return [None if i in done else _stale(i, epoch) for i, epoch, _ in items]
+
+    async def _counters(self, run_ids: list[RunId]) -> dict[str, Counters]:
+        if not run_ids:
+            return {}
+        rows = await fetch_all(self._pool, _QUERIES.counters, run_ids=run_ids)
+        return {row.pop("run_id"): Counters(**row) for row in rows}
+
+    async def _settled(self, items: list[tuple[int, str]]) -> list[Exception | None]:
+        await fetch_all(
+            self._pool,
+            _QUERIES.settled,
+            ids=[i for i, _ in items],
+            dispositions=[d for _, d in items],
+        )
+        return [None] * len(items)
+
+    def _tell(self, row: Row) -> None:
+        ended = Ended(row, _verdict(row), row.get("owner"))
+        for listener in self._listeners:
+            listener(ended)
+
+
+def _stale(run_id: RunId, epoch: int) -> StaleLease:
+    return StaleLease(f"the lease {epoch} of run {run_id} has moved on; stop working on it")
+
+
+def _verdict(row: Row) -> Verdict | None:
+    if row["status"] not in (RunStatus.COMPLETED, RunStatus.DEAD_LETTERED):
+        return None
+    return Verdict(
+        RunId(row["run_id"]),
+        row["status"] == RunStatus.COMPLETED,
+        row["reason"] or "",
+        row["detail"] or "",
+    )
+
+
+def _json(rows: list[dict[str, Any]]) -> str:
+    return msgspec.json.encode(rows).decode()
+
+
+def _distinct(
+    items: list[tuple[RunId, int, Step]],
+) -> list[list[tuple[RunId, int, Step]]]:
+    """Split so that no part names a step twice: one statement may write a row once."""
+    parts: list[dict[tuple[str, int], tuple[RunId, int, Step]]] = []
+    for item in items:
+        key = (item[0], item[2].seq)
+        part = next((p for p in parts if key not in p), None)
+        if part is None:
+            parts.append(part := {})
+        part[key] = item
+    return [list(part.values()) for part in parts]
+
+
+def _arrival_row(arrival: Arrival, owner: str) -> dict[str, Any]:
+    return {
+        "run_id": arrival.run_id,
+        "agent_id": arrival.agent_id,
+        "version": arrival.version,
+        "dep_id": arrival.dep_id,
+        "input_ref": arrival.input_ref,
+        "status": RunStatus.DEAD_LETTERED if arrival.reason else RunStatus.QUEUED,
+        "reason": arrival.reason,
+        "detail": arrival.detail,
+        "trace_id": arrival.trace_id,
+        "traceparent": arrival.traceparent,
+        "tracestate": arrival.tracestate,
+        "enqueued_at": arrival.enqueued_at,
+        "effect_key": arrival.effect_key,
+        "owner": owner,
+        "delivery_count": arrival.delivery_count,
+    }
+
+
+def _step_row(run_id: RunId, epoch: int, step: Step) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "epoch": epoch,
+        "seq": step.seq,
+        "kind": step.kind,
+        "digest": step.digest,
+        "effect_key": step.effect_key if step.kind is StepKind.EFFECT else None,
+        "reserved_tokens": step.reserved_tokens,
+        "usage": step.usage if step.answer is not None else None,
+        "cost_usd": step.usage.cost_usd,
+        "started_at_ms": step.started_at_ms,
+        "ended_at_ms": step.ended_at_ms,
+    }
+
+
+def _finish_row(run_id: RunId, epoch: int, outcome: Outcome, decision: Decision) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "epoch": epoch,
+        "status": decision.status,
+        "reason": decision.reason,
+        "detail": decision.detail,
+        "outcome": outcome.result,
+        "worked_s": outcome.worked_s,
+        "timings": outcome.timings,
+        "agent_failures": decision.agent_failures,
+        "crashes": decision.crashes,
+        "infra_failures": decision.infra_failures,
+        "delay_s": decision.delay_s,
+        "waiting_reason": decision.waiting_reason,
+    }
+
+
+def _cursor(row: Row) -> str:
+    text = f"{row['created_at'].isoformat()}|{row['run_id']}"
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def _read_cursor(cursor: str) -> tuple[datetime, str]:
+    try:
+        at, run_id = base64.urlsafe_b64decode(cursor.encode()).decode().split("|")
+        return datetime.fromisoformat(at).astimezone(UTC), run_id
+    except ValueError as error:
+        raise InvalidRequest("this cursor is none of ours; start again without one") from error

@@ -1,0 +1,306 @@
+-- name: receive
+-- Insert each arrival's run, input and delivery, or join the run it already has (I2).
+with arrival as (
+    select * from rows from (
+        jsonb_to_recordset(%(rows)s::jsonb) as (
+            run_id uuid, agent_id text, version text, dep_id text, input_ref jsonb, status text,
+            reason text, detail text, trace_id text, traceparent text, tracestate text,
+            enqueued_at timestamptz, effect_key text, owner text, delivery_count int
+        ),
+        unnest(%(documents)s::bytea[]),
+        unnest(%(digests)s::bytea[])
+    ) with ordinality as t (
+        run_id, agent_id, version, dep_id, input_ref, status, reason, detail, trace_id,
+        traceparent, tracestate, enqueued_at, effect_key, owner, delivery_count, document,
+        body_sha256, nth
+    )
+),
+inserted as (
+    insert into runs (
+        run_id, agent_id, version, dep_id, input_ref, status, reason, detail, trace_id,
+        traceparent, tracestate, enqueued_at, effect_key, ended_at, waiting_reason
+    )
+    select
+        run_id, agent_id, version, dep_id, input_ref, status, reason, detail, trace_id,
+        traceparent, tracestate, enqueued_at, effect_key,
+        case when status = 'dead_lettered' then now() end,
+        case when status = 'queued' then 'not planned yet' end
+    from arrival
+    on conflict (run_id) do nothing
+    returning run_id
+),
+input as (
+    insert into run_inputs (run_id, document, body_sha256)
+    select arrival.run_id, arrival.document, arrival.body_sha256
+    from arrival join inserted using (run_id)
+    on conflict (run_id) do nothing
+),
+delivered as (
+    insert into deliveries (run_id, owner, delivery_count)
+    select run_id, owner, delivery_count from arrival order by nth
+    returning delivery_id, run_id
+)
+select
+    delivered.run_id::text as run_id,
+    delivered.delivery_id,
+    (inserted.run_id is not null) as is_new,
+    coalesce(runs.status, arrival.status) as status,
+    case when runs.run_id is null then arrival.reason else runs.reason end as reason,
+    case when runs.run_id is null then arrival.detail else runs.detail end as detail
+from delivered
+join (select distinct on (run_id) * from arrival order by run_id, nth) as arrival using (run_id)
+left join inserted using (run_id)
+left join runs using (run_id)
+order by delivered.delivery_id;
+
+-- name: verdicts
+-- Read how runs ended, for those who must settle their messages.
+select
+    run_id::text as run_id,
+    status,
+    reason,
+    detail
+from runs
+where run_id = any(%(run_ids)s::uuid[]) and status in ('completed', 'dead_lettered');
+
+-- name: record_steps
+-- Append intents and answers under the epoch of their lease; a stale epoch changes nothing (I3).
+with report as (
+    select * from rows from (
+        jsonb_to_recordset(%(rows)s::jsonb) as (
+            run_id uuid, epoch bigint, seq int, kind text, digest text, effect_key text,
+            reserved_tokens int, usage jsonb, cost_usd numeric, started_at_ms bigint,
+            ended_at_ms bigint
+        ),
+        unnest(%(intents)s::bytea[]),
+        unnest(%(answers)s::bytea[])
+    ) as t (
+        run_id, epoch, seq, kind, digest, effect_key, reserved_tokens, usage, cost_usd,
+        started_at_ms, ended_at_ms, intent, answer
+    )
+),
+held as (
+    select r.run_id from runs as r
+    join report on report.run_id = r.run_id and report.epoch = r.lease_epoch
+    where r.status = 'running'
+    for share of r
+)
+insert into steps (
+    run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, cost_usd,
+    epoch, started_at, ended_at
+)
+select
+    run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, cost_usd,
+    epoch, to_timestamp(started_at_ms / 1000.0),
+    case when answer is not null then to_timestamp(ended_at_ms / 1000.0) end
+from report
+where run_id in (select run_id from held)
+on conflict (run_id, seq) do update
+set answer = coalesce(steps.answer, excluded.answer),
+    usage = coalesce(excluded.usage, steps.usage),
+    cost_usd = greatest(steps.cost_usd, excluded.cost_usd),
+    ended_at = coalesce(steps.ended_at, excluded.ended_at),
+    epoch = excluded.epoch
+where steps.digest = excluded.digest
+    and steps.intent is not distinct from excluded.intent
+returning run_id::text as run_id, seq;
+
+-- name: counters
+-- Read what has gone wrong with a run so far, by kind (I10).
+select
+    run_id::text as run_id,
+    agent_failures,
+    crashes,
+    infra_failures
+from runs where run_id = any(%(run_ids)s::uuid[]);
+
+-- name: finish
+-- Write down the end of an execution under its epoch, and free its lease.
+with report as (
+    select * from jsonb_to_recordset(%(rows)s::jsonb) as t (
+        run_id uuid, epoch bigint, status text, reason text, detail text, outcome jsonb,
+        worked_s double precision, timings jsonb, agent_failures int, crashes int,
+        infra_failures int, delay_s double precision, waiting_reason text
+    )
+),
+moved as (
+    update runs as r
+    set status = report.status,
+        reason = report.reason,
+        detail = report.detail,
+        outcome = report.outcome,
+        worked_s = r.worked_s + report.worked_s,
+        timings = r.timings || report.timings,
+        agent_failures = r.agent_failures + report.agent_failures,
+        crashes = r.crashes + report.crashes,
+        infra_failures = r.infra_failures + report.infra_failures,
+        not_before = now() + make_interval(secs => report.delay_s),
+        waiting_reason = report.waiting_reason,
+        waiting_nodes = null,
+        ended_at = case when report.status in ('completed', 'dead_lettered') then now() end,
+        tokens_used = spent.tokens,
+        cost_usd = spent.usd,
+        costs = jsonb_build_object(
+            'tokens_in', spent.tokens_in, 'tokens_out', spent.tokens_out, 'usd', spent.usd::text,
+            'unpriced_tokens', spent.unpriced
+        )
+    from report
+    cross join lateral (
+        select
+            coalesce(sum((usage ->> 'output_tokens')::bigint), 0) as tokens_out,
+            coalesce(sum(
+                (usage ->> 'input_tokens')::bigint + (usage ->> 'cache_read_tokens')::bigint
+                + (usage ->> 'cache_write_tokens')::bigint
+            ), 0) as tokens_in,
+            coalesce(sum(
+                (usage ->> 'input_tokens')::bigint + (usage ->> 'cache_read_tokens')::bigint
+                + (usage ->> 'cache_write_tokens')::bigint + (usage ->> 'output_tokens')::bigint
+            ), 0) as tokens,
+            coalesce(sum((usage ->> 'unpriced_tokens')::bigint), 0) as unpriced,
+            coalesce(sum(steps.cost_usd), 0) as usd
+        from steps where steps.run_id = report.run_id
+    ) as spent
+    where r.run_id = report.run_id
+        and r.lease_epoch = report.epoch
+        and r.status in ('offered', 'running')
+    returning r.run_id, r.node_id, r.dep_id, r.agent_id, r.version, r.status, r.reason, r.detail,
+        r.enqueued_at, r.ended_at, r.costs, r.traceparent, r.trace_id
+),
+freed as (
+    delete from leases using moved where leases.run_id = moved.run_id
+)
+select
+    moved.*,
+    moved.run_id::text as run_id,
+    extract(epoch from moved.ended_at - moved.enqueued_at) * 1000 as latency_ms,
+    (
+        select d.owner from deliveries as d
+        where d.run_id = moved.run_id and d.settled_at is null
+        order by d.delivery_id desc limit 1
+    ) as owner
+from moved;
+
+-- name: already_finished
+-- Tell which of these reports were written down before, when their answer was lost on the way.
+select r.run_id::text as run_id
+from runs as r
+join unnest(%(run_ids)s::uuid[], %(epochs)s::bigint[]) as t (run_id, epoch)
+    on t.run_id = r.run_id and t.epoch = r.lease_epoch
+where r.status not in ('offered', 'running');
+
+-- name: cancel
+-- End a run that is not terminal by an operator's will; the epoch rises, so its node is fenced.
+with moved as (
+    update runs
+    set status = 'dead_lettered',
+        reason = 'Cancelled',
+        detail = %(detail)s,
+        lease_epoch = lease_epoch + 1,
+        cancel_requested = true,
+        waiting_reason = null,
+        ended_at = now()
+    where run_id = %(run_id)s::uuid and status in ('queued', 'offered', 'running')
+    returning run_id, node_id, dep_id, agent_id, version, status, reason, detail, trace_id
+),
+freed as (
+    delete from leases using moved where leases.run_id = moved.run_id
+),
+noted as (
+    insert into audit (actor, action, subject)
+    select %(actor)s, 'run.cancel', run_id::text from moved
+)
+select *, run_id::text as run_id from moved;
+
+-- name: settled
+-- Note how deliveries were settled.
+update deliveries as d
+set settled_at = now(), disposition = t.disposition
+from unnest(%(ids)s::bigint[], %(dispositions)s::text[]) as t (delivery_id, disposition)
+where d.delivery_id = t.delivery_id;
+
+-- name: get
+-- Read one run whole.
+select
+    runs.*,
+    runs.run_id::text as run_id,
+    runs.cost_usd::text as cost_usd,
+    leases.acknowledged_at,
+    leases.expires_at as lease_expires_at
+from runs left join leases using (run_id)
+where runs.run_id = %(run_id)s::uuid;
+
+-- name: steps_of
+-- Read a run's journal in order.
+select
+    seq,
+    kind,
+    digest,
+    effect_key,
+    reserved_tokens,
+    usage,
+    cost_usd::text as cost_usd,
+    (answer is not null) as answered,
+    started_at,
+    ended_at
+from steps where run_id = %(run_id)s::uuid
+order by seq;
+
+-- name: deliveries_of
+-- Read a run's deliveries in order.
+select
+    delivery_id,
+    owner,
+    delivery_count,
+    received_at,
+    settled_at,
+    disposition
+from deliveries where run_id = %(run_id)s::uuid
+order by delivery_id;
+
+-- name: page
+-- List runs, newest first, from a cursor on (created_at, run_id).
+select
+    run_id::text as run_id,
+    agent_id,
+    version,
+    dep_id,
+    node_id,
+    status,
+    reason,
+    detail,
+    waiting_reason,
+    executions,
+    cost_usd::text as cost_usd,
+    tokens_used,
+    trace_id,
+    created_at,
+    started_at,
+    ended_at
+from runs
+where (%(status)s::text is null or status = %(status)s)
+    and (%(dep_id)s::text is null or dep_id = %(dep_id)s)
+    and (
+        %(after_at)s::timestamptz is null
+        or (created_at, run_id) < (%(after_at)s::timestamptz, %(after_id)s::uuid)
+    )
+order by created_at desc, run_id desc
+limit %(limit)s;
+
+-- name: totals
+-- Count runs by status and reason, with latency and cost, for the demo's account and an overview.
+select
+    status,
+    reason,
+    count(*) as runs,
+    coalesce(sum((costs ->> 'tokens_in')::bigint), 0) as tokens_in,
+    coalesce(sum((costs ->> 'tokens_out')::bigint), 0) as tokens_out,
+    coalesce(sum(cost_usd), 0)::text as cost_usd,
+    percentile_cont(0.5) within group (
+        order by extract(epoch from ended_at - enqueued_at) * 1000
+    ) as latency_p50_ms,
+    percentile_cont(0.95) within group (
+        order by extract(epoch from ended_at - enqueued_at) * 1000
+    ) as latency_p95_ms
+from runs
+where created_at >= coalesce(%(since)s::timestamptz, '-infinity')
+group by grouping sets ((status, reason));

@@ -1,0 +1,12 @@
+"""The node: takes leases, runs each in a sandbox, and is the sandbox's only way out.
+
+Read ``executor`` first: one execution, step by step. The sandbox is ``zygote`` (the node's side of
+the process that forks children) and ``sandbox`` (one child); inside the child are ``confine``,
+``channel`` and ``agent``, and ``frames`` is what passes between. ``broker`` serves the frames with
+secrets, budgets and the journal.
+
+The node imports neither ``control`` nor a database client. What runs in the zygote
+(``zygote_main``, ``channel``, ``confine``, ``agent``, ``frames``) imports the standard library,
+msgspec, ``bpa.errors`` and the agent framework alone: every MiB there costs each run a tenth of a
+millisecond.
+"""

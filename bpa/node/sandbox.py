@@ -1,0 +1,176 @@
+"""The node's handle of one child: its frames, its end, and the means to end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections import deque
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from bpa.node.confine import ConfineLimits
+from bpa.node.frames import (
+    Cancel,
+    Decoder,
+    Frame,
+    FrameLimits,
+    FrameRate,
+    SandboxProtocolError,
+    encode,
+)
+
+_CHUNK_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxLimits:
+    """What one child may use."""
+
+    confine: ConfineLimits = field(default_factory=ConfineLimits)
+    """Enforced by the kernel."""
+    frames: FrameLimits = field(default_factory=FrameLimits)
+    """Enforced by the node on what the child writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a child ended; one of ``code`` and ``signal`` is set."""
+
+    code: int | None
+    signal: int | None
+    cpu_s: float
+    """User and system time; 0 when the zygote died first and nobody counted."""
+    rss_bytes_max: int
+    """The largest resident set, pages shared with the zygote included."""
+
+    @property
+    def reason(self) -> str:
+        """The end in a few words."""
+        if self.signal is None:
+            return f"exit code {self.code}"
+        try:
+            return f"killed by {signal.Signals(self.signal).name}"
+        except ValueError:
+            return f"killed by signal {self.signal}"
+
+
+class Sandbox:
+    """One child, from its fork on; an async context manager that leaves no process behind."""
+
+    def __init__(
+        self, pid: int, pidfd: int, connection: socket.socket, limits: SandboxLimits
+    ) -> None:
+        self.pid = pid
+        self._pidfd = pidfd
+        self._connection = connection
+        self._frame_limits = limits.frames
+        self._loop = asyncio.get_running_loop()
+        self._decoder = Decoder(limits.frames)
+        self._rate = FrameRate(limits.frames.frames_per_s, self._loop.time())
+        self._received: deque[Frame] = deque()
+        self._reading = False
+        self._writing = False
+        self._exit: asyncio.Future[ExitStatus] = self._loop.create_future()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self.kill()
+
+    async def receive(self) -> Frame | None:
+        """Return the next frame; None when the child is gone.
+
+        Raises:
+            SandboxProtocolError: It wrote something else, or too much; only `kill` makes sense now.
+        """
+        while not self._received:
+            chunk = await self._read()
+            if not chunk:
+                self._decoder.close()
+                self._connection.close()
+                return None
+            self._received.extend(self._decoder.feed(chunk))
+        self._rate.admit(self._loop.time())
+        return self._received.popleft()
+
+    async def send(self, frame: Frame) -> None:
+        """Write one frame; to a child that is gone, nothing: `receive` tells.
+
+        Raises:
+            SandboxProtocolError: The frame is larger than the limit.
+        """
+        data = encode(frame, self._frame_limits)
+        if self._connection.fileno() == -1:
+            return
+        self._writing = True
+        try:
+            with contextlib.suppress(ConnectionError):
+                await self._loop.sock_sendall(self._connection, data)
+        finally:
+            self._writing = False
+
+    def cancel(self) -> None:
+        """Ask the child to stop; one that computes instead of listening has to be killed.
+
+        A child that does not even read what it is being sent is not asked.
+        """
+        if self._connection.fileno() == -1 or self._writing:
+            return
+        with contextlib.suppress(ConnectionError, BlockingIOError):
+            self._connection.send(encode(Cancel(), self._frame_limits))
+
+    async def kill(self) -> ExitStatus:
+        """End the child now, unless it has ended, and wait until the kernel says so."""
+        self._signal_kill()
+        status = await self.wait()
+        self.close()
+        return status
+
+    async def wait(self) -> ExitStatus:
+        """Wait until the child has ended."""
+        return await asyncio.shield(self._exit)
+
+    def exited(self, status: ExitStatus) -> None:
+        """Record the end; called by the zygote that forked the child."""
+        if not self._exit.done():
+            self._exit.set_result(status)
+            os.close(self._pidfd)
+
+    def abandon(self) -> None:
+        """Kill and close without waiting: the zygote is gone and nobody reports the end."""
+        self._signal_kill()
+        self.exited(ExitStatus(None, signal.SIGKILL, cpu_s=0.0, rss_bytes_max=0))
+
+    def close(self) -> None:
+        """Close the node's end of the socket, unless a `receive` that meets its end will."""
+        if not self._reading:
+            self._connection.close()
+
+    def _signal_kill(self) -> None:
+        if not self._exit.done():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def _read(self) -> bytes:
+        if self._connection.fileno() == -1:
+            return b""
+        self._reading = True
+        try:
+            return await self._loop.sock_recv(self._connection, _CHUNK_BYTES)
+        except ConnectionError:
+            return b""
+        finally:
+            self._reading = False
+
+
+__all__ = ["ExitStatus", "Sandbox", "SandboxLimits", "SandboxProtocolError"]

@@ -1,0 +1,271 @@
+"""The node's side of the zygote: start it, have it fork, learn how children end.
+
+Everything happens in callbacks of the loop: there is no task that could die unnoticed. A child is
+forked ahead, so that its start is not waited for; its limits on frames and time start with its
+task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+import bpa
+from bpa.errors import StartupError, Unavailable
+from bpa.node.frames import Ready, SandboxProtocolError, Task
+from bpa.node.sandbox import ExitStatus, Sandbox, SandboxLimits
+from bpa.node.zygote_main import (
+    PACKET_BYTES_MAX,
+    Exited,
+    Fork,
+    Forked,
+    FromZygote,
+    NotForked,
+    Start,
+    Started,
+)
+
+AGENT_ENTRY = "bpa.node.agent:prepare"
+
+_BOOTSTRAP = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from bpa.node.zygote_main import main; main(int(sys.argv[2]))"
+)
+_REPORTS = msgspec.msgpack.Decoder(FromZygote)
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 5.0
+_SPAWN_TRIES = 3
+
+
+class Zygote:
+    """One zygote process; an async context manager.
+
+    Args:
+        limits: What each child may use.
+        entry: ``module:function``; called once in the zygote, it returns what each child runs,
+            a function of a `bpa.node.channel.Channel`.
+        ahead: How many children wait for their task.
+    """
+
+    def __init__(self, *, limits: SandboxLimits, entry: str = AGENT_ENTRY, ahead: int = 1) -> None:
+        self._limits = limits
+        self._entry = entry
+        self._ahead = ahead
+        self._control: socket.socket | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._children: dict[int, Sandbox] = {}
+        self._forks: deque[tuple[asyncio.Future[Sandbox], socket.socket]] = deque()
+        self._waiting: deque[asyncio.Future[Sandbox]] = deque()
+        self._stopping = False
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def pid(self) -> int | None:
+        """The zygote's pid; None before `start`."""
+        return self._process.pid if self._process is not None else None
+
+    async def start(self) -> None:
+        """Start the process and wait until it can fork.
+
+        Call it before the node reads its first secret, from the thread that will live longest.
+
+        Raises:
+            StartupError: It ended or did not get ready in time; its stderr says why.
+        """
+        loop = asyncio.get_running_loop()
+        self._died: asyncio.Future[str] = loop.create_future()
+        self._started: asyncio.Future[None] = loop.create_future()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self._control = ours
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-c", _BOOTSTRAP,
+                str(Path(bpa.__file__).parent.parent), str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),), env={}, cwd="/",
+            )  # fmt: skip
+        loop.add_reader(ours.fileno(), self._on_report)
+        limits = self._limits
+        ours.send(
+            msgspec.msgpack.encode(Start(os.getpid(), self._entry, limits.confine, limits.frames))
+        )
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await self._started
+        except (TimeoutError, Unavailable) as error:
+            await self.aclose()
+            raise StartupError("the zygote did not start; its stderr says why") from error
+        self._fork_ahead()
+
+    async def died(self) -> str:
+        """Wait until the zygote ends without having been asked to, and say how.
+
+        Its children are dead then; start another zygote.
+        """
+        return await asyncio.shield(self._died)
+
+    async def spawn(self, task: Task) -> Sandbox:
+        """Return a confined child that has its task.
+
+        Raises:
+            Unavailable: The zygote is gone, or its children die before they are ready.
+            SandboxProtocolError: The task is larger than a frame may be.
+        """
+        for _ in range(_SPAWN_TRIES):
+            pending = self._waiting.popleft() if self._waiting else self._fork()
+            self._fork_ahead()
+            sandbox = await self._forked(pending)
+            if await self._is_ready(sandbox):
+                try:
+                    await sandbox.send(task)
+                except BaseException:
+                    sandbox.abandon()
+                    raise
+                return sandbox
+        raise Unavailable("children of the zygote die before they are ready")
+
+    async def aclose(self) -> None:
+        """Stop the zygote and every child that still lives."""
+        self._stopping = True
+        self._lose("stopped")
+        for child in self._children.values():
+            child.close()
+        process = self._process
+        if process is None:
+            return
+        try:
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def _forked(self, pending: asyncio.Future[Sandbox]) -> Sandbox:
+        try:
+            return await pending
+        except asyncio.CancelledError:
+            if pending.done() and not pending.cancelled():
+                pending.result().abandon()
+            raise
+
+    async def _is_ready(self, sandbox: Sandbox) -> bool:
+        try:
+            if isinstance(await sandbox.receive(), Ready):
+                return True
+        except SandboxProtocolError:
+            pass
+        except BaseException:
+            sandbox.abandon()
+            raise
+        await sandbox.kill()
+        return False
+
+    def _fork_ahead(self) -> None:
+        while self._control is not None and len(self._waiting) < self._ahead:
+            self._waiting.append(self._fork())
+
+    def _fork(self) -> asyncio.Future[Sandbox]:
+        """Order a fork; the future is its child.
+
+        Raises:
+            Unavailable: The zygote is gone or does not keep up with its orders.
+        """
+        if self._control is None:
+            raise Unavailable("the zygote is gone")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        with theirs:
+            try:
+                socket.send_fds(self._control, [msgspec.msgpack.encode(Fork())], [theirs.fileno()])
+            except (ConnectionError, BlockingIOError) as error:
+                ours.close()
+                raise Unavailable("the zygote takes no orders") from error
+        pending: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
+        self._forks.append((pending, ours))
+        return pending
+
+    def _on_report(self) -> None:
+        """Take every packet that the zygote has sent."""
+        while self._control is not None:
+            try:
+                data, fds, _flags, _address = socket.recv_fds(self._control, PACKET_BYTES_MAX, 1)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                data, fds = b"", []
+            if not data:
+                self._lose("the zygote's socket closed")
+                return
+            self._take(_REPORTS.decode(data), fds)
+
+    def _take(self, report: FromZygote, fds: list[int]) -> None:
+        match report:
+            case Started():
+                if not self._started.done():
+                    self._started.set_result(None)
+            case Forked(pid=pid):
+                pending, connection = self._forks.popleft()
+                sandbox = Sandbox(pid, fds[0], connection, self._limits)
+                self._children[pid] = sandbox
+                if pending.done():  # whoever asked was cancelled
+                    sandbox.abandon()
+                else:
+                    pending.set_result(sandbox)
+            case NotForked(error=error):
+                pending, connection = self._forks.popleft()
+                connection.close()
+                if not pending.done():
+                    pending.set_exception(Unavailable(f"the zygote cannot fork: {error}"))
+            case Exited(pid=pid, status=status):
+                child = self._children.pop(pid)
+                code = os.waitstatus_to_exitcode(status)
+                child.exited(
+                    ExitStatus(
+                        code=code if code >= 0 else None,
+                        signal=-code if code < 0 else None,
+                        cpu_s=report.cpu_s,
+                        rss_bytes_max=report.rss_bytes_max,
+                    )
+                )
+
+    def _lose(self, reason: str) -> None:
+        """Give up the control socket and whatever depended on it."""
+        if self._control is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._control.fileno())
+        self._control.close()
+        self._control = None
+        for pending, connection in self._forks:
+            connection.close()
+            if not pending.done():
+                pending.set_exception(Unavailable("the zygote is gone"))
+        if not self._started.done():
+            self._started.set_exception(Unavailable(reason))
+        for child in self._children.values():
+            child.abandon()
+        for ahead in self._waiting:
+            if not ahead.cancelled() and ahead.exception() is None:
+                ahead.result().close()
+        self._waiting.clear()
+        if not self._stopping and not self._died.done():
+            self._died.set_result(reason)

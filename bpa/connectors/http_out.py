@@ -1,0 +1,219 @@
+"""http.out: post one effect over HTTP under an idempotency key, with retries.
+
+One try and three retries by default, on 5xx, 429, 409 (the target still works on the same key) and
+transport errors, with full jitter and the target's Retry-After. Every try sends the same bytes and
+the same key, so a target that honours keys applies the effect once. Everything else that is not a
+2xx ends the run at once; redirects are not followed, since they would carry the body elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import aiohttp
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from bpa.connectors.sdk import OutboundRequest, OutboundResult, OutboundTry
+from bpa.errors import InvalidRequest, Reason, RunEnded
+from bpa.retry import (
+    STATUSES_WITH_RETRY_AFTER,
+    RetryPolicy,
+    is_retryable_status,
+    parse_retry_after,
+    pause_s,
+)
+
+EXCERPT_BYTES = 1024
+"""How much of an answer is kept for people."""
+DISCARD_BYTES = 64 * 1024
+"""How much of an answer is read to keep the connection; beyond it the connection is closed."""
+
+
+class _TryFailed(Exception):
+    """A try that another try may mend."""
+
+    def __init__(self, cause: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(cause)
+        self.retry_after_s = retry_after_s
+
+
+def _ignore(_: OutboundTry) -> None:
+    """Observe nothing."""
+
+
+class HttpOut:
+    """A ``Sink`` over HTTP.
+
+    Args:
+        session: The shared client session. Give it a ``DummyCookieJar``: cookies of one run's
+            target must not travel with another's.
+        policy: Tries and pauses.
+        timeout_s: The limit of one try, from connecting to the end of the answer.
+        on_try: Called once after every try.
+        sleep: Waits between tries.
+        draw: Draws the jitter from [0, 1).
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        policy: RetryPolicy | None = None,
+        timeout_s: float = 10.0,
+        on_try: Callable[[OutboundTry], None] = _ignore,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._session = session
+        self._policy = policy or RetryPolicy()
+        self._timeout_s = timeout_s
+        self._on_try = on_try
+        self._sleep = sleep
+        self._draw = draw
+
+    async def send(self, request: OutboundRequest) -> OutboundResult:
+        """Post the effect until it is answered with a 2xx.
+
+        Raises:
+            RunEnded: ``RETRIES_EXHAUSTED`` after the last try, ``NON_RETRYABLE_HTTP_STATUS`` at
+                once for any other answer, ``DEADLINE_EXCEEDED`` when the next try would start
+                after the request's deadline.
+            InvalidRequest: The address or a header cannot be sent at all.
+        """
+        headers = _headers(request)
+        started_s = time.monotonic()
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_TryFailed),
+            wait=self._pause_s,
+            stop=lambda state: self._gives_up(state, request.deadline_s),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        tries = 0
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    tries = attempt.retry_state.attempt_number
+                    status, excerpt = await self._try(request, headers, tries)
+        except _TryFailed as failure:
+            if tries >= self._policy.tries:
+                raise RunEnded(
+                    Reason.RETRIES_EXHAUSTED, f"{failure} on the last of {tries} tries"
+                ) from failure
+            raise RunEnded(
+                Reason.DEADLINE_EXCEEDED, f"no time for another try after {tries}: {failure}"
+            ) from failure
+        return OutboundResult(
+            status=status, tries=tries, elapsed_ms=_ms_since(started_s), excerpt=excerpt
+        )
+
+    async def _try(
+        self, request: OutboundRequest, headers: dict[str, str], number: int
+    ) -> tuple[int, str]:
+        """Make one try and report it; return the status and the excerpt of a 2xx."""
+        started_s = time.monotonic()
+        timeout_s = self._timeout_s
+        if request.deadline_s is not None:
+            timeout_s = min(timeout_s, request.deadline_s - started_s)
+        if timeout_s <= 0:
+            raise RunEnded(
+                Reason.DEADLINE_EXCEEDED, f"the deadline passed before try {number} could start"
+            )
+        try:
+            status, retry_after, excerpt = await self._post(request, headers, timeout_s)
+        except aiohttp.InvalidURL as error:
+            raise InvalidRequest(f"not an address to post to: {request.url!r}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            kind = type(error).__name__
+            self._on_try(
+                OutboundTry(number=number, status=None, elapsed_ms=_ms_since(started_s), error=kind)
+            )
+            raise _TryFailed(f"no answer ({kind})") from error
+        self._on_try(OutboundTry(number=number, status=status, elapsed_ms=_ms_since(started_s)))
+        if 200 <= status < 300:
+            return status, excerpt
+        if is_retryable_status(status):
+            raise _TryFailed(f"HTTP {status}", retry_after_s=retry_after)
+        raise RunEnded(
+            Reason.NON_RETRYABLE_HTTP_STATUS, f"the target answered HTTP {status} on try {number}"
+        )
+
+    async def _post(
+        self, request: OutboundRequest, headers: dict[str, str], timeout_s: float
+    ) -> tuple[int, float | None, str]:
+        async with self._session.post(
+            request.url,
+            data=request.body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+        ) as response:
+            retry_after = None
+            if response.status in STATUSES_WITH_RETRY_AFTER:
+                retry_after = parse_retry_after(
+                    response.headers.get("Retry-After"), datetime.now(UTC)
+                )
+            return response.status, retry_after, await _excerpt(response)
+
+    def _pause_s(self, state: RetryCallState) -> float:
+        failure = state.outcome.exception() if state.outcome else None
+        retry_after_s = failure.retry_after_s if isinstance(failure, _TryFailed) else None
+        return pause_s(self._policy, state.attempt_number, self._draw(), retry_after_s)
+
+    def _gives_up(self, state: RetryCallState, deadline_s: float | None) -> bool:
+        if state.attempt_number >= self._policy.tries:
+            return True
+        return deadline_s is not None and time.monotonic() + state.upcoming_sleep >= deadline_s
+
+
+def quoted_key(key: str) -> str:
+    """Return an idempotency key as the quoted string that the header carries.
+
+    The header is a structured-field string (RFC 8941, 3.3.3; draft-ietf-httpapi-idempotency-key).
+
+    Raises:
+        InvalidRequest: The key is empty or holds anything but printable ASCII.
+    """
+    if not key or not key.isascii() or not key.isprintable():
+        raise InvalidRequest("an idempotency key is one or more printable ASCII characters")
+    return '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _headers(request: OutboundRequest) -> dict[str, str]:
+    headers = dict(request.headers)
+    headers["Content-Type"] = request.content_type
+    headers["Idempotency-Key"] = quoted_key(request.idempotency_key)
+    headers["Accept-Encoding"] = "identity"  # no decompression of what is only excerpted
+    if request.traceparent is not None:
+        headers["traceparent"] = request.traceparent
+        if request.tracestate is not None:
+            headers["tracestate"] = request.tracestate
+    if any(not value.isprintable() for pair in headers.items() for value in pair):
+        raise InvalidRequest("a header holds a control character")
+    return headers
+
+
+async def _excerpt(response: aiohttp.ClientResponse) -> str:
+    """Return the start of the body and read a bounded rest; the status alone decides."""
+    kept = b""
+    seen = 0
+    try:
+        async for chunk in response.content.iter_chunked(16 * 1024):
+            kept += chunk[: EXCERPT_BYTES - len(kept)]
+            seen += len(chunk)
+            if seen > DISCARD_BYTES:
+                response.close()
+                break
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        # The status has arrived, and with it the outcome; a body cut short does not change it.
+        response.close()
+    text = kept.decode("utf-8", errors="replace")
+    return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
+def _ms_since(started_s: float) -> float:
+    return (time.monotonic() - started_s) * 1000.0

@@ -1,0 +1,12 @@
+"""Azure Service Bus as a source, a publisher and a reader of dead letters.
+
+``source`` is the front; behind it ``link`` owns one SDK receiver and keeps its calls apart,
+``messages`` translates messages both ways without I/O, ``client`` opens connections and translates
+the SDK's errors. Nothing else in the tree touches azure-servicebus.
+"""
+
+from bpa.connectors.service_bus.dead_letters import DeadLetter, DeadLetterReader
+from bpa.connectors.service_bus.publisher import ServiceBusPublisher
+from bpa.connectors.service_bus.source import ServiceBusSource
+
+__all__ = ["DeadLetter", "DeadLetterReader", "ServiceBusPublisher", "ServiceBusSource"]

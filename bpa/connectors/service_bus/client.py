@@ -1,0 +1,50 @@
+"""Open SDK clients and say in our own errors what went wrong with them."""
+
+from __future__ import annotations
+
+from azure.servicebus import exceptions as sb
+from azure.servicebus.aio import ServiceBusClient
+
+from bpa.connectors.sdk import SettlementLost
+from bpa.errors import BpaError, InvalidRequest, NotFound, StartupError, Unavailable
+
+
+def connect(connection_string: str) -> ServiceBusClient:
+    """Return a client for the namespace; nothing is sent yet.
+
+    The SDK's own retries are off: a link that fails is reported at once, and the caller, who
+    knows which locks died with it, opens another.
+
+    Raises:
+        StartupError: The connection string cannot be read. It is not repeated in the message,
+            since it holds a key.
+    """
+    try:
+        return ServiceBusClient.from_connection_string(connection_string, retry_total=0)
+    except ValueError as error:
+        raise StartupError(
+            "the Service Bus connection string cannot be read: it needs Endpoint=sb://host/, "
+            "SharedAccessKeyName and SharedAccessKey, as the portal shows it"
+        ) from error
+
+
+def translated(error: Exception, entity: str) -> BpaError:
+    """Return the error to raise, ``from error``, when the SDK raised ``error`` about ``entity``."""
+    match error:
+        case BpaError():
+            return error
+        case sb.MessagingEntityNotFoundError():
+            return NotFound(f"{entity} does not exist: create it or correct the queue's name")
+        case sb.ServiceBusAuthenticationError() | sb.ServiceBusAuthorizationError():
+            return StartupError(
+                f"Service Bus refuses the credentials for {entity}: "
+                "check the key and its Listen and Send claims"
+            )
+        case sb.MessageLockLostError() | sb.MessageAlreadySettled() | sb.MessageNotFoundError():
+            return SettlementLost(f"the lock on a message of {entity} is gone: it comes again")
+        case sb.MessageSizeExceededError():
+            return InvalidRequest(f"a message is larger than {entity} takes")
+        case sb.MessagingEntityDisabledError():
+            return Unavailable(f"{entity} is disabled: enable it")
+        case _:
+            return Unavailable(f"{entity} does not answer ({type(error).__name__})")

@@ -1,0 +1,270 @@
+"""One SDK receiver, whose calls must not overlap, shared by everybody who needs it.
+
+The SDK's receiver reads its socket inside whichever call is running, and holds the socket while it
+does: a settlement issued during a receive waits until that receive's read times out, and two calls
+at once corrupt each other. Polling at 1 ms hides the first and costs CPU. Here calls take turns,
+and a settlement or renewal interrupts a receive that is only waiting:
+
+- The interruption cancels the receive inside its socket read, where nothing is consumed yet
+  (asyncio's stream keeps its buffer), so it loses no frame; a frame already read is returned.
+- The SDK releases a message that arrives while no receive runs. `_Gate` tells it instead whether
+  somebody *wants* a message: one that arrives during the settlement is kept for the receive that
+  goes on right after it, and one that nobody wants any more is released at once.
+- Credit is one message, and is withdrawn when a receive ends empty-handed.
+
+A link that fails is closed and counts a generation up: what was received before is then lost to
+us (only the link that received a message may settle it) and is delivered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+import structlog
+from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiveMode
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
+
+from bpa.connectors.sdk import SettlementLost
+from bpa.connectors.service_bus.client import translated
+
+SOCKET_POLL_S = 0.02
+"""How long the SDK holds its socket in one read. An arriving frame ends a read at once, so this is
+no latency of ours; it bounds how long the SDK's own keep-alive, which nothing interrupts, can hold
+up a settlement (once in 5 s), and costs 50 wake-ups a second while idle."""
+CALL_TIMEOUT_S = 15.0
+"""The limit of a settlement, a renewal or the opening of a link."""
+CLOSE_TIMEOUT_S = 2.0
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where a message came from, and the SDK's own record of it."""
+
+    link: ReceiverLink
+    generation: int
+    received: ServiceBusReceivedMessage
+
+
+class _Gate(asyncio.Event):
+    """Stands in for the event by which the SDK's receiver knows that a receive is running."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted = False
+
+    def set(self) -> None:
+        """Ignore the SDK: only ``wanted`` counts."""
+
+    def clear(self) -> None:
+        """Ignore the SDK: only ``wanted`` counts."""
+
+    def is_set(self) -> bool:
+        return self.wanted
+
+
+class ReceiverLink:
+    """A receiver that reconnects and lets one receive and many settlements share it.
+
+    Args:
+        client: The namespace.
+        queue: The queue's name.
+    """
+
+    def __init__(self, client: ServiceBusClient, queue: str) -> None:
+        self._client = client
+        self._queue = queue
+        self._entity = f"queue {queue!r}"
+        self._receiver: ServiceBusReceiver | None = None
+        self._generation = 0
+        self._turn = asyncio.Lock()
+        self._gate = _Gate()
+        self._waiting: asyncio.Timeout | None = None
+        self._urgent = 0
+
+    async def open(self) -> None:
+        """Connect unless connected; raises as ``Source.open``."""
+        async with self._turn:
+            await self._opened()
+
+    async def receive(self, deadline_s: float) -> tuple[ServiceBusReceivedMessage, Receipt] | None:
+        """Wait for one message until ``deadline_s`` on the loop's clock; one call at a time."""
+        self._gate.wanted = True
+        received = None
+        try:
+            while received is None:
+                async with self._turn:
+                    left_s = deadline_s - asyncio.get_running_loop().time()
+                    if left_s <= 0:
+                        return None
+                    receiver = await self._opened()
+                    received = await self._received(receiver, left_s)
+                    receipt_generation = self._generation
+        finally:
+            self._gate.wanted = False
+            if received is None:
+                await self._withdraw_credit()
+        return received, Receipt(self, receipt_generation, received)
+
+    async def settle(
+        self, receipt: Receipt, call: Callable[[ServiceBusReceiver], Awaitable[None]]
+    ) -> None:
+        """Run one of the SDK's settlement calls; raises as ``Source.complete``."""
+        await self._urgently(receipt, call)
+
+    async def renew(self, receipt: Receipt) -> datetime:
+        """Extend the lock; raises as ``Source.renew``."""
+        return await self._urgently(
+            receipt, lambda receiver: receiver.renew_message_lock(receipt.received)
+        )
+
+    async def aclose(self) -> None:
+        """Disconnect; what was received stays locked until the broker's lock runs out."""
+        self._gate.wanted = False
+        self._interrupt()
+        async with self._turn:
+            await self._drop()
+
+    async def _urgently(
+        self, receipt: Receipt, call: Callable[[ServiceBusReceiver], Awaitable[T]]
+    ) -> T:
+        """Run ``call`` on the receiver ahead of a waiting receive."""
+        async with self._urgent_turn():
+            receiver = self._receiver
+            if receiver is None or receipt.generation != self._generation:
+                raise SettlementLost(
+                    f"the link to {self._entity} that received the message is gone: "
+                    "the message comes again"
+                )
+            try:
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    return await call(receiver)
+            except Exception as error:
+                cause = translated(error, self._entity)
+                if isinstance(cause, SettlementLost):
+                    raise cause from error
+                await self._drop()
+                raise SettlementLost(f"{cause}: the message comes again") from error
+
+    @contextlib.asynccontextmanager
+    async def _urgent_turn(self) -> AsyncIterator[None]:
+        self._urgent += 1
+        self._interrupt()
+        try:
+            async with self._turn:
+                yield
+        finally:
+            self._urgent -= 1
+
+    def _interrupt(self) -> None:
+        """End the wait of a receive or a withdrawal, if one is waiting."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.expired():
+            waiting.reschedule(asyncio.get_running_loop().time())
+
+    async def _opened(self) -> ServiceBusReceiver:
+        """Return the open receiver, connecting first when there is none."""
+        if self._receiver is not None:
+            return self._receiver
+        receiver = self._client.get_queue_receiver(
+            self._queue,
+            receive_mode=ServiceBusReceiveMode.PEEK_LOCK,
+            prefetch_count=0,
+            socket_timeout=SOCKET_POLL_S,
+        )
+        receiver._receive_context = self._gate  # noqa: SLF001 - see the module's docstring
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await receiver.__aenter__()
+        except BaseException as error:
+            await _close(receiver)
+            if isinstance(error, Exception):
+                raise translated(error, self._entity) from error
+            raise
+        self._generation += 1
+        self._receiver = receiver
+        return receiver
+
+    async def _received(
+        self, receiver: ServiceBusReceiver, left_s: float
+    ) -> ServiceBusReceivedMessage | None:
+        """Return a message, or None when the time is over or somebody interrupts."""
+        if self._urgent:
+            return None
+        task = asyncio.current_task()
+        cancels_before = task.cancelling() if task else 0
+        batch: list[ServiceBusReceivedMessage] = []
+        try:
+            async with self._interruptible(left_s):
+                batch = await receiver.receive_messages(1, max_wait_time=left_s)
+        except Exception as error:
+            await self._drop()
+            raise translated(error, self._entity) from error
+        if batch and task is not None and task.cancelling() > cancels_before:
+            # asyncio.wait_for swallows a cancellation that meets its result (CPython 3.11).
+            await self._drop_unless(receiver.abandon_message(batch[0]))
+            raise asyncio.CancelledError
+        return batch[0] if batch else None
+
+    @contextlib.asynccontextmanager
+    async def _interruptible(self, limit_s: float) -> AsyncIterator[None]:
+        """Run the body until ``limit_s`` or ``_interrupt``, whichever comes first."""
+        scope = asyncio.timeout(limit_s)
+        try:
+            async with scope:
+                self._waiting = scope
+                try:
+                    yield
+                finally:
+                    self._waiting = None
+        except TimeoutError:
+            if not scope.expired():
+                raise
+
+    async def _withdraw_credit(self) -> None:
+        """Take the credit back after a receive without a message, and release what slipped in.
+
+        What an interruption leaves over is released by the SDK in the next call on this link, a
+        settlement's or its keep-alive's, since the gate is closed.
+        """
+        async with self._turn:
+            receiver = self._receiver
+            if receiver is None or self._gate.wanted or self._urgent:
+                return
+            handler = receiver._handler  # noqa: SLF001 - the SDK drains on close only
+            if handler is None:
+                return
+            transport: Any = receiver._amqp_transport  # noqa: SLF001
+            async with self._interruptible(CLOSE_TIMEOUT_S):
+                await transport.drain_and_release_messages_async(handler)
+
+    async def _drop_unless(self, call: Awaitable[None]) -> None:
+        """Await ``call``; when it fails, close the receiver, which frees its messages as well."""
+        try:
+            await call
+        except Exception as error:  # noqa: BLE001 - the SDK raises anything; the remedy is the same
+            _log.info("service_bus_link_dropped", entity=self._entity, error=repr(error))
+            await self._drop()
+
+    async def _drop(self) -> None:
+        """Close the receiver; its messages are no longer ours to settle."""
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            await _close(receiver)
+
+
+async def _close(receiver: ServiceBusReceiver) -> None:
+    """Close an SDK receiver whose connection may be dead; whatever it says changes nothing."""
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await receiver.close()
+    except Exception as error:  # noqa: BLE001 - a dead connection fails in any way it likes
+        _log.debug("service_bus_close_failed", error=repr(error))

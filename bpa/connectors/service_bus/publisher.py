@@ -1,0 +1,109 @@
+"""Publish messages to a Service Bus queue, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Self
+
+from azure.servicebus import ServiceBusMessageBatch
+from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
+from azure.servicebus.exceptions import MessageSizeExceededError
+
+from bpa.connectors.sdk import OutgoingMessage
+from bpa.connectors.service_bus.client import connect, translated
+from bpa.connectors.service_bus.messages import as_sdk_message
+from bpa.errors import InvalidRequest
+
+
+class ServiceBusPublisher:
+    """A sender to one queue; open it, send, close it, or use it as a context manager.
+
+    Args:
+        connection_string: Of the namespace or of the emulator.
+        queue: The queue's name.
+    """
+
+    def __init__(self, connection_string: str, queue: str) -> None:
+        self._connection_string = connection_string
+        self._entity = f"queue {queue!r}"
+        self._queue = queue
+        self._client: ServiceBusClient | None = None
+        self._sender: ServiceBusSender | None = None
+        self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def open(self) -> None:
+        """Connect; raises as ``Source.open``."""
+        async with self._turn:
+            await self._opened()
+
+    async def send(self, messages: Sequence[OutgoingMessage]) -> None:
+        """Publish all messages; returns when the broker has accepted them.
+
+        When it raises, batches before the failed one are in the queue, and the failed one may be:
+        give messages an id and the queue duplicate detection where sending again must not double.
+
+        Raises:
+            InvalidRequest: One message alone is larger than the queue takes.
+            NotFound: The queue does not exist.
+            Unavailable: The broker does not answer; the next ``send`` connects anew.
+        """
+        async with self._turn:
+            sender = await self._opened()
+            try:
+                batch = await sender.create_message_batch()
+                for message in messages:
+                    batch = await _added(sender, batch, message)
+                if len(batch):
+                    await sender.send_messages(batch)
+            except Exception as error:
+                cause = translated(error, self._entity)
+                if not isinstance(cause, InvalidRequest):
+                    await self._close()
+                raise cause from error
+
+    async def aclose(self) -> None:
+        """Disconnect."""
+        async with self._turn:
+            await self._close()
+
+    async def _opened(self) -> ServiceBusSender:
+        if self._sender is not None:
+            return self._sender
+        self._client = connect(self._connection_string)
+        sender = self._client.get_queue_sender(self._queue)
+        try:
+            await sender.__aenter__()
+        except Exception as error:
+            await self._close()
+            raise translated(error, self._entity) from error
+        self._sender = sender
+        return sender
+
+    async def _close(self) -> None:
+        client, self._client, self._sender = self._client, None, None
+        if client is not None:
+            await client.close()
+
+
+async def _added(
+    sender: ServiceBusSender, batch: ServiceBusMessageBatch, message: OutgoingMessage
+) -> ServiceBusMessageBatch:
+    """Add the message to the batch, sending it first when it is full; return the one to fill."""
+    prepared = as_sdk_message(message)
+    try:
+        batch.add_message(prepared)
+    except MessageSizeExceededError:
+        if not len(batch):
+            raise
+        await sender.send_messages(batch)
+        batch = await sender.create_message_batch()
+        batch.add_message(prepared)
+    return batch

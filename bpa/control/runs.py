@@ -283,9 +283,14 @@ class Runs:
         return [None] * len(items)
 
     def _tell(self, row: Row) -> None:
-        ended = Ended(row, _verdict(row), row.get("owner"))
+        ended = ended_of(row)
         for listener in self._listeners:
             listener(ended)
+
+
+def ended_of(row: Row) -> Ended:
+    """Return what the statements that take a run off its node say of it."""
+    return Ended(row, _verdict(row), row.get("owner"))
 
 
 def _stale(run_id: RunId, epoch: int) -> StaleLease:

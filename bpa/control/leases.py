@@ -1,0 +1,325 @@
+"""Leases: offered to a node, good once acknowledged, renewed in batches, lapsed by our clock.
+
+A grant is committed by the scheduler; here it becomes an offer down the stream of its node. The
+replica that holds the stream sends it: the others are told over the channel ``offers``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from bpa.batching import Batcher
+from bpa.control.decision import Counters, Decision, lapse
+from bpa.control.runs import Ended, ended_of
+from bpa.domain import (
+    AgentSpec,
+    DeploymentSpec,
+    LeaseOffer,
+    NodeId,
+    RunId,
+    RunSpec,
+    RunStatus,
+    Step,
+    StepKind,
+    Usage,
+)
+from bpa.errors import StaleLease
+from bpa.postgres import Pool, fetch_all, load_queries
+from bpa.scheduler.commit import Grant
+from bpa.telemetry import Tracing
+
+_QUERIES = load_queries(__file__)
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The answer to a heartbeat."""
+
+    known: bool
+    """False when the node must register again."""
+    renewed: list[tuple[RunId, int]]
+    lost: list[tuple[RunId, int]]
+    draining: bool
+
+
+class NodeStream:
+    """The offers on their way to one boot of one node."""
+
+    def __init__(self, node_id: NodeId, boot_id: str) -> None:
+        self.node_id = node_id
+        self.boot_id = boot_id
+        self._offers: asyncio.Queue[LeaseOffer] = asyncio.Queue()
+        self._sent: set[tuple[str, int]] = set()
+
+    def put(self, offer: LeaseOffer) -> bool:
+        """Queue an offer, unless this stream has had it; say whether it was new."""
+        key = (offer.run.run_id, offer.epoch)
+        if key in self._sent:
+            return False
+        self._sent.add(key)
+        self._offers.put_nowait(offer)
+        return True
+
+    def forget(self, run_id: RunId, epoch: int) -> None:
+        """Drop the memory of an offer that was answered."""
+        self._sent.discard((run_id, epoch))
+
+    async def get(self) -> LeaseOffer:
+        """Wait for the next offer."""
+        return await self._offers.get()
+
+
+@dataclass(frozen=True, slots=True)
+class _Offered:
+    """An offer that waits for its answer."""
+
+    stream: NodeStream
+    traceparent: str
+    since_ns: int
+
+
+class Leases:
+    """Offers, acknowledgements, renewals and lapses.
+
+    Args:
+        pool: Connections to Postgres.
+        ttl_s: How long a lease lasts from its acknowledgement or renewal.
+        tracing: Where the spans ``plan`` and ``lease`` go.
+    """
+
+    def __init__(self, pool: Pool, ttl_s: float, tracing: Tracing) -> None:
+        self.ttl_s = ttl_s
+        self._pool = pool
+        self._tracing = tracing
+        self._streams: dict[NodeId, NodeStream] = {}
+        self._offered: dict[tuple[RunId, int], _Offered] = {}
+        self._acknowledgements = Batcher(self._acknowledge)
+        self._listeners: list[Callable[[Ended], None]] = []
+
+    def on_ended(self, listener: Callable[[Ended], None]) -> None:
+        """Have ``listener`` called, in this process, for each run whose lease ended here."""
+        self._listeners.append(listener)
+
+    def connected(self, node_id: NodeId) -> str | None:
+        """Return the boot id of the node's stream at this replica, if it has one."""
+        stream = self._streams.get(node_id)
+        return stream.boot_id if stream else None
+
+    async def stream(self, node_id: NodeId, boot_id: str) -> AsyncIterator[LeaseOffer]:
+        """Yield the node's offers for as long as the caller listens; the newest stream wins."""
+        stream = self._streams[node_id] = NodeStream(node_id, boot_id)
+        try:
+            await self.offer_pending(node_id)
+            while True:
+                yield await stream.get()
+        finally:
+            if self._streams.get(node_id) is stream:
+                del self._streams[node_id]
+
+    async def pull(
+        self, node_id: NodeId, boot_id: str, wait_s: float, most: int
+    ) -> list[LeaseOffer]:
+        """Return up to ``most`` offers, waiting at most ``wait_s`` for the first (REST)."""
+        offers: list[LeaseOffer] = []
+        stream = self.stream(node_id, boot_id)
+        try:
+            async with asyncio.timeout(wait_s):
+                offers.append(await anext(stream))
+            own = self._streams[node_id]
+            while len(offers) < most and not own._offers.empty():  # noqa: SLF001 - same module
+                offers.append(await own.get())
+        except TimeoutError:
+            pass  # an empty answer is the protocol's way to say that there is no work
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]
+        return offers
+
+    async def offer(self, grants: Sequence[Grant]) -> None:
+        """Send fresh grants to their nodes; those whose stream is elsewhere are announced."""
+        here = [g for g in grants if g.node_id in self._streams]
+        elsewhere = {g.node_id for g in grants} - {g.node_id for g in here}
+        if here:
+            await self._send([g.run_id for g in here], None)
+        for node_id in elsewhere:
+            await fetch_all(self._pool, "select pg_notify('offers', %(id)s)", id=node_id)
+
+    async def offer_pending(self, node_id: NodeId) -> None:
+        """Send what a node was granted and has not acknowledged, if its stream is here."""
+        if node_id in self._streams:
+            await self._send([], node_id)
+
+    async def acknowledge(self, run_id: RunId, epoch: int) -> None:
+        """Turn an offer into a lease.
+
+        Raises:
+            StaleLease: The offer is over; the node must not start.
+        """
+        await self._acknowledgements.submit((run_id, epoch))
+        offered = self._answered(run_id, epoch)
+        if offered:
+            attributes = {"bpa.run.id": run_id, "bpa.node.id": offered.stream.node_id}
+            self._tracing.record("lease", offered.traceparent, offered.since_ns, attributes)
+
+    async def refuse(self, run_id: RunId, epoch: int, why: str) -> None:
+        """Take an offer back that its node has no slot for; it costs the run nothing.
+
+        Raises:
+            StaleLease: The offer was over already.
+        """
+        decision = Decision(RunStatus.QUEUED, waiting_reason=f"refused by its node: {why}")
+        if not await self._lapse([(run_id, epoch, decision)]):
+            raise StaleLease(f"the offer {epoch} of run {run_id} is over")
+
+    async def renew(
+        self, node_id: NodeId, boot_id: str, held: Sequence[tuple[RunId, int]]
+    ) -> Renewal:
+        """Renew what a node holds, for one time to live from now; tell what it has lost."""
+        rows = await fetch_all(
+            self._pool,
+            _QUERIES.renew,
+            run_ids=[run_id for run_id, _ in held],
+            epochs=[epoch for _, epoch in held],
+            node_id=node_id,
+            boot_id=boot_id,
+            ttl_s=self.ttl_s,
+        )
+        renewed = [(RunId(row["run_id"]), row["epoch"]) for row in rows if row["run_id"]]
+        lost = [pair for pair in held if pair not in set(renewed)]
+        return Renewal(bool(rows), renewed, lost, bool(rows) and rows[0]["draining"])
+
+    async def reap(self, node_id: str = "", boot_id: str = "") -> int:
+        """End leases whose time is over, and those of a node's earlier boots; return how many."""
+        rows = await fetch_all(self._pool, _QUERIES.expired, node_id=node_id, boot_id=boot_id)
+        lost = []
+        for row in rows:
+            why = f"node {row['node_id']} " + (
+                "never acknowledged the lease" if row["never_acknowledged"] else "was lost"
+            )
+            lost.append((RunId(row["run_id"]), row["epoch"], _lapse_decision(row, why)))
+        return await self._lapse(lost) if lost else 0
+
+    async def aclose(self) -> None:
+        """Write down what was submitted."""
+        await self._acknowledgements.aclose()
+
+    def _answered(self, run_id: RunId, epoch: int) -> _Offered | None:
+        offered = self._offered.pop((run_id, epoch), None)
+        if offered:
+            offered.stream.forget(run_id, epoch)
+        return offered
+
+    async def _send(self, run_ids: list[RunId], node_id: NodeId | None) -> None:
+        rows = await fetch_all(self._pool, _QUERIES.pending, run_ids=run_ids, node_id=node_id)
+        journals = await self._journals([row["run_id"] for row in rows if row["executions"]])
+        for row in rows:
+            stream = self._streams.get(row["node_id"])
+            if stream is None or stream.boot_id != row["boot_id"]:
+                continue
+            if stream.put(_offer(row, journals.get(row["run_id"], []), self.ttl_s)):
+                key = (RunId(row["run_id"]), row["epoch"])
+                now_ns = self._tracing.now_ns()
+                self._offered[key] = _Offered(stream, row["traceparent"], now_ns)
+
+    async def _journals(self, run_ids: list[str]) -> Mapping[str, list[Step]]:
+        journals: dict[str, list[Step]] = defaultdict(list)
+        if run_ids:
+            for row in await fetch_all(self._pool, _QUERIES.journals, run_ids=run_ids):
+                journals[row["run_id"]].append(_step(row))
+        return journals
+
+    async def _acknowledge(self, items: list[tuple[RunId, int]]) -> list[Exception | None]:
+        rows = await fetch_all(
+            self._pool,
+            _QUERIES.acknowledge,
+            run_ids=[run_id for run_id, _ in items],
+            epochs=[epoch for _, epoch in items],
+            ttl_s=self.ttl_s,
+        )
+        held = {row["run_id"] for row in rows}
+        return [
+            None if run_id in held else StaleLease(f"the offer {epoch} of run {run_id} is over")
+            for run_id, epoch in items
+        ]
+
+    async def _lapse(self, lost: Sequence[tuple[RunId, int, Decision]]) -> int:
+        rows = [
+            {
+                "run_id": run_id,
+                "epoch": epoch,
+                "status": decision.status,
+                "reason": decision.reason,
+                "detail": decision.detail,
+                "waiting_reason": decision.waiting_reason,
+                "infra_failures": decision.infra_failures,
+                "delay_s": decision.delay_s,
+            }
+            for run_id, epoch, decision in lost
+        ]
+        moved = await fetch_all(self._pool, _QUERIES.lapse, rows=msgspec.json.encode(rows).decode())
+        for run_id, epoch, _ in lost:
+            self._answered(run_id, epoch)
+        for row in moved:
+            _log.warning(
+                "lease_ended",
+                run_id=row["run_id"],
+                trace_id=row["trace_id"],
+                node_id=row["node_id"],
+                status=row["status"],
+            )
+            for listener in self._listeners:
+                listener(ended_of(row))
+        return len(moved)
+
+
+def _lapse_decision(row: Mapping[str, Any], why: str) -> Decision:
+    counters = Counters(row["agent_failures"], row["crashes"], row["infra_failures"])
+    return lapse(why, counters, random.random())  # noqa: S311 - jitter, not a secret
+
+
+def _offer(row: Mapping[str, Any], journal: list[Step], ttl_s: float) -> LeaseOffer:
+    deployment = msgspec.convert(row["target"], DeploymentSpec)
+    spec = RunSpec(
+        run_id=row["run_id"],
+        agent=msgspec.convert(row["spec"], AgentSpec),
+        deployment_id=row["dep_id"],
+        environment=row["env"],
+        routes=deployment.routes,
+        budgets=deployment.budgets,
+        http_out=deployment.http_out,
+        effect_key=row["effect_key"],
+        document=row["document"],
+        execution=row["executions"] + 1,
+        worked_s=row["worked_s"],
+        journal=journal,
+    )
+    return LeaseOffer(
+        run=spec,
+        epoch=row["epoch"],
+        ttl_s=ttl_s,
+        deadline_s=max(0.0, deployment.budgets.max_duration_s - row["worked_s"]),
+        traceparent=row["traceparent"],
+        tracestate=row["tracestate"],
+    )
+
+
+def _step(row: Mapping[str, Any]) -> Step:
+    step = Step(
+        seq=row["seq"],
+        kind=StepKind(row["kind"]),
+        digest=row["digest"],
+        intent=row["intent"] or b"",
+        effect_key=row["effect_key"] or "",
+        reserved_tokens=row["reserved_tokens"],
+        answer=row["answer"],
+    )
+    return replace(step, usage=msgspec.convert(row["usage"], Usage)) if row["usage"] else step

@@ -1,0 +1,147 @@
+"""What keeps a run off a node: hard constraints, each with the reason it gives. Pure.
+
+A constraint looks at what a run needs and at a node as it stands while a plan grows, and returns
+None or one short sentence about the node. Sentences are steady: they hold no ages and no counters
+that move while a run waits, so that a reason is written once and not with every pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from bpa.scheduler.fleet import Deployment, Needs, Node, Snapshot
+
+
+class Why(StrEnum):
+    """What a run waits for, as a closed set: the label of a metric, the group of a summary."""
+
+    SILENT = "silent"
+    DRAINING = "draining"
+    LABELS = "labels"
+    SLOTS = "slots"
+    RESOURCES = "resources"
+    NODES = "nodes"
+    """Several of the above, each by another node."""
+    NO_NODES = "no_nodes"
+    SLOT_BUDGET = "slot_budget"
+    PAUSED = "paused"
+    HOLDS = "holds"
+    """The store of slot holds does not answer."""
+
+
+class Refusal(NamedTuple):
+    """Why one node, or one limit, refuses a run."""
+
+    why: Why
+    text: str
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A node while a plan grows: what it has given away already, proposals included."""
+
+    node: Node
+    used_slots: int
+    used_cpu_millis: int
+    used_memory_bytes: int
+
+    @classmethod
+    def of(cls, node: Node) -> Candidate:
+        """Start from what the node's leases hold."""
+        return cls(node, node.used_slots, node.used_cpu_millis, node.used_memory_bytes)
+
+    def take(self, needs: Needs) -> None:
+        """Count one more run."""
+        self.used_slots += 1
+        self.used_cpu_millis += needs.cpu_millis
+        self.used_memory_bytes += needs.memory_bytes
+
+    @property
+    def load_with_one_more(self) -> float:
+        """The fraction of slots in use once one more run is placed."""
+        return (self.used_slots + 1) / self.node.slots
+
+
+Constraint = Callable[[Needs, Candidate, Snapshot], str | None]
+
+
+def silent(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> str | None:
+    """Refuse a node that has not been heard of for too long."""
+    heard_at = candidate.node.heartbeat_at
+    if snapshot.now - heard_at <= timedelta(seconds=snapshot.silent_after_s):
+        return None
+    return f"no heartbeat since {heard_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def draining(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> str | None:
+    """Refuse a node that drains."""
+    return "draining" if candidate.node.draining else None
+
+
+def labels(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> str | None:
+    """Refuse a node where a label is missing or has none of the admissible values."""
+    for label, admissible in needs.affinity:
+        value = candidate.node.labels.get(label)
+        if value is None:
+            return f"no {label}"
+        if value not in admissible:
+            return f"{label}={value}"
+    return None
+
+
+def slots(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> str | None:
+    """Refuse a node whose slots are all taken."""
+    capacity = candidate.node.slots
+    return None if candidate.used_slots < capacity else f"all {capacity} slots used"
+
+
+def resources(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> str | None:
+    """Refuse a node whose declared CPU or memory would not suffice."""
+    node = candidate.node
+    if node.cpu_millis and candidate.used_cpu_millis + needs.cpu_millis > node.cpu_millis:
+        return f"cpu: needs {needs.cpu_millis}m of {node.cpu_millis}m, too little is free"
+    if node.memory_bytes and candidate.used_memory_bytes + needs.memory_bytes > node.memory_bytes:
+        needed, capacity = _mebibytes(needs.memory_bytes), _mebibytes(node.memory_bytes)
+        return f"memory: needs {needed} of {capacity}, too little is free"
+    return None
+
+
+# The first that objects gives the reason: what an operator can do least about comes first.
+CONSTRAINTS: tuple[tuple[Why, Constraint], ...] = (
+    (Why.LABELS, labels),
+    (Why.SILENT, silent),
+    (Why.DRAINING, draining),
+    (Why.SLOTS, slots),
+    (Why.RESOURCES, resources),
+)
+
+
+def refusal(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> Refusal | None:
+    """Return the first constraint's reason against this node, or None if it fits."""
+    for why, constraint in CONSTRAINTS:
+        text = constraint(needs, candidate, snapshot)
+        if text is not None:
+            return Refusal(why, text)
+    return None
+
+
+def limit(deployment: Deployment, placed: int) -> Refusal | None:
+    """Return why the deployment itself takes no further run, ``placed`` proposals counted."""
+    if not deployment.active:
+        return Refusal(Why.PAUSED, "the deployment is paused")
+    if deployment.leased + placed < deployment.run_limit:
+        return None
+    if deployment.replicas == 1:
+        return Refusal(Why.SLOT_BUDGET, f"slot budget of {deployment.slot_budget} is used")
+    return Refusal(
+        Why.SLOT_BUDGET,
+        f"slot budget of {deployment.slot_budget} x {deployment.replicas} replicas is used",
+    )
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:.0f}Mi"

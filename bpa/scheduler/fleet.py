@@ -1,0 +1,94 @@
+"""The fleet and its work as one look at Postgres saw them: values, and nothing that acts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from bpa.domain import DeploymentId, DeploymentSpec, NodeId, RunId, cpu_millis, memory_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node with what its leases, offered ones included, take of it."""
+
+    node_id: NodeId
+    boot_id: str
+    slots: int
+    heartbeat_at: datetime
+    labels: Mapping[str, str]
+    draining: bool = False
+    cpu_millis: int = 0
+    """Thousandths of a core; 0 declares no limit."""
+    memory_bytes: int = 0
+    """0 declares no limit."""
+    used_slots: int = 0
+    used_cpu_millis: int = 0
+    used_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a run demands of a node; deployments with equal needs are planned as one."""
+
+    affinity: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Each label with its admissible values, sorted by label."""
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One deployment: its limit, and how far that is used."""
+
+    dep_id: DeploymentId
+    revision: int
+    active: bool
+    slot_budget: int
+    replicas: int
+    needs: Needs = Needs()
+    leased: int = 0
+    """Runs that hold a lease."""
+    waiting: int = 0
+    """Runs that wait for one, those that back off included."""
+
+    @property
+    def run_limit(self) -> int:
+        """Runs that may hold a lease at once."""
+        return self.slot_budget * self.replicas
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRun:
+    """A run without a place."""
+
+    run_id: RunId
+    dep_id: DeploymentId
+    created_at: datetime
+    told: str | None = None
+    """The summary of why it waits that is recorded for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a plan is made from."""
+
+    now: datetime
+    """Postgres's clock; nothing else measures a heartbeat's age."""
+    hold_generation: int
+    nodes: tuple[Node, ...]
+    deployments: Mapping[DeploymentId, Deployment]
+    waiting: tuple[WaitingRun, ...]
+    """Each deployment's runs oldest first."""
+    silent_after_s: float = 10.0
+    """A node without a heartbeat for longer gets nothing."""
+    seed: int = 0
+    """Breaks ties, so that replicas that plan at once do not choose alike."""
+
+
+def needs_of(spec: DeploymentSpec) -> Needs:
+    """Return what each run of a deployment demands of a node."""
+    affinity = ((label, tuple(values)) for label, values in spec.placement.affinity.items())
+    resources = spec.target.resources
+    return Needs(tuple(sorted(affinity)), cpu_millis(resources.cpu), memory_bytes(resources.memory))

@@ -1,0 +1,32 @@
+"""Fleets to plan for."""
+
+from datetime import UTC, datetime, timedelta
+
+from bpa.domain import DeploymentId, NodeId, RunId
+from bpa.scheduler.fleet import Deployment, Needs, Node, Snapshot, WaitingRun
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def node(name="node-1", slots=8, *, age_s=0.0, labels=None, **more):
+    heartbeat_at = NOW - timedelta(seconds=age_s)
+    return Node(NodeId(name), f"boot-{name}", slots, heartbeat_at, labels or {}, **more)
+
+
+def deployment(name="dep-1", *, budget=4, replicas=1, active=True, leased=0, waiting=0, needs=None):
+    return Deployment(
+        DeploymentId(name), 1, active, budget, replicas, needs or Needs(), leased, waiting
+    )
+
+
+def runs(count, dep="dep-1", *, first=0):
+    return [
+        WaitingRun(RunId(f"{dep}-{n}"), DeploymentId(dep), NOW - timedelta(seconds=1000 - n))
+        for n in range(first, first + count)
+    ]
+
+
+def snapshot(nodes, deployments, waiting, *, seed=1):
+    return Snapshot(
+        NOW, 1, tuple(nodes), {d.dep_id: d for d in deployments}, tuple(waiting), 10.0, seed
+    )

@@ -18,7 +18,7 @@ Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
 
 STATEMENT_TIMEOUT_S = 30
-_CONNECT_TIMEOUT_S = 5
+CONNECT_TIMEOUT_S = 5
 
 
 @contextmanager
@@ -47,17 +47,23 @@ def first_line(error: BaseException) -> str:
 
 
 async def open_pool(
-    dsn: str, *, min_size: int = 2, max_size: int = 10, application_name: str
+    dsn: str,
+    *,
+    min_size: int = 2,
+    max_size: int = 10,
+    application_name: str,
+    timeout_s: float = CONNECT_TIMEOUT_S,
 ) -> Pool:
     """Open a pool and wait until its first ``min_size`` connections stand.
 
     Connections are in autocommit (a transaction is asked for with ``conn.transaction()``), speak
     UTC, prepare a statement from its second use on, bound every statement to 30 s, and return rows
     as dicts; for typed rows ask the cursor: ``conn.cursor(row_factory=class_row(Run))``. A broken
-    connection costs the caller who meets it an ``Unavailable`` and is then replaced.
+    connection costs the caller who meets it an ``Unavailable`` and is then replaced. Opening, and
+    later each wait for a free connection, is bounded to ``timeout_s``.
 
     Raises:
-        Unavailable: Postgres cannot be reached within 5 s.
+        Unavailable: Postgres cannot be reached within ``timeout_s``.
     """
     pool: Pool = AsyncConnectionPool(
         conninfo(dsn, application_name, statement_timeout_s=STATEMENT_TIMEOUT_S),
@@ -66,12 +72,12 @@ async def open_pool(
         min_size=min_size,
         max_size=max_size,
         name=application_name,
-        timeout=_CONNECT_TIMEOUT_S,
+        timeout=timeout_s,
         open=False,
     )
     with translated():
         try:
-            await pool.open(wait=True, timeout=_CONNECT_TIMEOUT_S)
+            await pool.open(wait=True, timeout=timeout_s)
         except BaseException:
             await pool.close()
             raise
@@ -83,7 +89,7 @@ def conninfo(dsn: str, application_name: str, *, statement_timeout_s: int) -> st
     given = conninfo_to_dict(dsn)
     own = f"-c TimeZone=UTC -c statement_timeout={statement_timeout_s * 1000}"
     defaults: dict[str, Any] = {
-        "connect_timeout": _CONNECT_TIMEOUT_S,
+        "connect_timeout": CONNECT_TIMEOUT_S,
         "application_name": application_name,
         "keepalives_idle": 10,
         "keepalives_interval": 5,

@@ -38,6 +38,11 @@ class Script(Generic[R]):
         self._matched: list[int] = []
         self._applied: list[int] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """No rule is in force."""
+        return not self._rules
+
     def replace(self, rules: Sequence[R]) -> None:
         """Put ``rules`` in force, with fresh counts."""
         self._rules = tuple(rules)

@@ -46,11 +46,12 @@ def _unwrapped(text: str) -> str:
 
 
 def _json(text: str) -> dict[str, object] | list[object] | None:
+    """Return the first JSON value in ``text``, its numbers as they are written."""
     start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
     if start < 0:
         return None
     try:
-        value, _ = json.JSONDecoder().raw_decode(text, start)
+        value, _ = json.JSONDecoder(parse_float=str, parse_int=str).raw_decode(text, start)
     except (ValueError, RecursionError):
         return None
     if isinstance(value, list):

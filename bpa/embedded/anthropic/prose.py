@@ -62,7 +62,7 @@ _ID = (
         re.IGNORECASE | re.MULTILINE,
     ),
 )
-_MONEY = re.compile(r"-?\d[\d.,'\u2019 \u00a0\u202f]*\d|-?\d")
+_MONEY = re.compile(r"[-\u2212]?\d+(?:(?:[.,'\u2019]|[ \u00a0\u202f](?=\d{3}(?!\d)))\d+)*")
 _TOTALS = (
     re.compile(
         r"\b(?:grand\s+total|invoice\s+total|credit\s+total|total\s+(?:amount|incl\w*\.?|inc\.?)"

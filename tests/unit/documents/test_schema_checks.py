@@ -1,0 +1,73 @@
+import pytest
+
+from bpa.documents.decoding import decode
+from bpa.documents.schema_checks import SchemaCheck, check_schema
+from bpa.documents.values import Fields
+from bpa.errors import InvalidRequest, Reason, RunEnded
+from tests.unit.documents.samples import as_json, cii, ubl
+
+EUROS = {"required": ["invoice_id"], "properties": {"currency": {"enum": ["EUR"]}}}
+XML = "application/xml"
+
+
+def refused(body: bytes, content_type: str | None, schema: dict[str, object]) -> str:
+    with pytest.raises(RunEnded) as caught:
+        check_schema(body, content_type, schema)
+    assert caught.value.reason is Reason.SCHEMA_VALIDATION_FAILED
+    return caught.value.detail
+
+
+def test_one_schema_over_the_fields_means_the_same_for_every_dialect():
+    check_schema(as_json(), None, EUROS)
+    check_schema(ubl(), XML, EUROS)
+    check_schema(cii(), XML, EUROS)
+    assert refused(as_json(currency="SEK"), None, EUROS).startswith(
+        "/currency breaks the rule 'enum'"
+    )
+    assert "/currency" in refused(ubl(currency="SEK"), XML, EUROS)
+
+
+def test_prose_is_checked_once_its_fields_are_known():
+    check = SchemaCheck(EUROS)
+    check.check(decode(b"Rechnung 7", "text/plain"), b"Rechnung 7", "text/plain")
+    with pytest.raises(RunEnded):
+        check.check_fields(Fields("7", None, "SEK", "1.00", "2026-01-01", "invoice"))
+
+
+def test_json_is_held_against_the_schema_as_it_was_sent():
+    schema = {"properties": {"lines": {"items": {"required": ["order"]}}}}
+    assert refused(as_json(), None, schema).startswith("/lines/0 breaks the rule 'required'")
+
+
+def test_numbers_are_compared_exactly():
+    schema = {"properties": {"total": {"multipleOf": 0.01}, "count": {"type": "integer"}}}
+    check_schema(as_json(total=1234567890.07, count=2.0), None, schema)
+    refused(as_json(total=0.001), None, schema)
+    refused(as_json(count=2.5), None, schema)
+    refused(as_json(count=True), None, schema)
+
+
+def test_a_refusal_names_place_and_rule_and_no_value():
+    detail = refused(as_json(note="hunter2"), None, {"properties": {"note": {"const": "x"}}})
+    assert "/note" in detail
+    assert "hunter2" not in detail
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "nothing"},
+        {"properties": {"a": {"$ref": "https://example.org/schema"}}},
+        {"properties": {"a": {"pattern": "("}}},
+        {"allOf": [{"$ref": "other.json#/a"}]},
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_refused_when_it_is_made(schema):
+    with pytest.raises(InvalidRequest):
+        SchemaCheck(schema)
+
+
+def test_a_reference_inside_the_schema_is_followed():
+    schema = {"properties": {"currency": {"$ref": "#/$defs/c"}}, "$defs": {"c": {"const": "EUR"}}}
+    check_schema(as_json(), None, schema)
+    refused(as_json(currency="SEK"), None, schema)

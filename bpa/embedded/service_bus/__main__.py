@@ -1,0 +1,95 @@
+"""Run the emulator alone: ``python -m bpa.embedded.service_bus``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+
+import structlog
+
+from bpa.errors import BpaError
+
+from . import DEFAULT_NAMESPACE, EmulatorOptions, ServiceBusEmulator, load_config
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code."""
+    _log_to_stderr()
+    arguments = _parse(sys.argv[1:])
+    try:
+        return asyncio.run(_serve(_options(arguments), as_json=arguments.json))
+    except BpaError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+def _log_to_stderr() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bpa.embedded.service_bus")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=5672, help="AMQP; 0 = any free")
+    parser.add_argument("--admin-port", type=int, default=5300, help="HTTP; 0 = any free")
+    parser.add_argument("--data-dir", type=Path, help="keep messages here (default: in memory)")
+    parser.add_argument("--config", type=Path, help="the official emulator's Config.json")
+    parser.add_argument("--json", action="store_true", help="say ready as one line of JSON")
+    return parser.parse_args(words)
+
+
+def _options(arguments: argparse.Namespace) -> EmulatorOptions:
+    config = DEFAULT_NAMESPACE if arguments.config is None else load_config(arguments.config)
+    return EmulatorOptions(
+        host=arguments.host,
+        port=arguments.port,
+        admin_port=arguments.admin_port,
+        data_dir=arguments.data_dir,
+        config=config,
+    )
+
+
+async def _serve(options: EmulatorOptions, *, as_json: bool) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with ServiceBusEmulator(options) as emulator:
+        _say_ready(emulator, as_json=as_json)
+        failed = asyncio.ensure_future(emulator.wait_failed())
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({failed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if failed.done():
+            raise failed.result()
+        failed.cancel()
+    return 0
+
+
+def _say_ready(emulator: ServiceBusEmulator, *, as_json: bool) -> None:
+    ready = {
+        "event": "ready",
+        "service": "service-bus",
+        "port": emulator.port,
+        "admin_port": emulator.admin_port,
+        "connection_string": emulator.connection_string,
+    }
+    line = json.dumps(ready) if as_json else f"Service Bus emulator: {emulator.connection_string}"
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""One client's connection: moves bytes between socket and engine, and events to the links.
+
+Whatever goes wrong here ends here: a peer that breaks the protocol, stays silent or meets a bug
+of ours is hung up on and logged, and nobody else notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import structlog
+
+from . import conditions
+from .attach import AttachRefused, attach
+from .broker import Broker
+from .engine import (
+    Engine,
+    Handler,
+    ProtocolError,
+    close_session,
+    free_link,
+    link_session,
+    open_session,
+    refuse_link,
+)
+from .framing import FrameSplitter
+from .links import LinkHandler
+from .log_events import CONNECTION_FAILED, CONNECTION_REFUSED, LINK_REFUSED
+from .requests import ReplyLink
+
+MAX_FRAME_BYTES = 262_144
+IDLE_TIMEOUT_MS = 240_000
+_HANDSHAKE_S = 30.0
+_WRITE_BUFFER_BYTES = 1024 * 1024
+
+_log = structlog.get_logger(__name__)
+
+
+class Connection(asyncio.Protocol, Handler):
+    """Serves one socket.
+
+    Args:
+        broker: The queues.
+        registry: Holds every connection that is open; this one enters and leaves it.
+    """
+
+    def __init__(self, broker: Broker, registry: set[Connection]) -> None:
+        self.paused = False
+        self.feeding_batch = False
+        self._broker = broker
+        self._registry = registry
+        self._engine = Engine("bpa-service-bus", MAX_FRAME_BYTES, IDLE_TIMEOUT_MS)
+        self._frames = FrameSplitter(MAX_FRAME_BYTES)
+        self._links: dict[Any, LinkHandler] = {}
+        self._woken = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._opened = False
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # As the socket's protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._peer = transport.get_extra_info("peername")
+        transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        self._registry.add(self)
+        self._timer = self._loop.call_later(_HANDSHAKE_S, self._on_handshake_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes in."""
+        try:
+            for piece, begins_batch in self._frames.feed(data):
+                self.feeding_batch = begins_batch
+                self._engine.feed(piece, self)
+                self.feeding_batch = False
+            self._flush()
+        except ProtocolError as error:
+            _log.warning(CONNECTION_REFUSED, peer=self._peer, reason=str(error))
+            self._hang_up()
+        except Exception:  # noqa: BLE001 - logged; ends this connection only
+            self._contain()
+
+    def eof_received(self) -> None:
+        """Let the socket close."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Drop what the client held; its locks run out by themselves."""
+        self._registry.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        for handler in self._links.values():
+            handler.on_closed()
+        self._links.clear()
+        self._engine.free()
+        self._woken = True  # nothing may wake a freed engine
+        self.gone.set_result(None)
+
+    def pause_writing(self) -> None:
+        """Stop sending: the client reads too slowly."""
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        """Go on sending."""
+        self.paused = False
+        for handler in list(self._links.values()):
+            handler.on_resumed()
+        self.wake()
+
+    # As the links' owner
+
+    def wake(self) -> None:
+        """Send what the engine has, at the end of this round of the loop."""
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._on_woken)
+
+    def reply_link(
+        self, node: str, session: Any, name: str, reply_to: str | None
+    ) -> ReplyLink | None:
+        """Find where to answer: by reply-to, by link name, in the session, or on the node."""
+        candidates = [
+            link
+            for link in self._links.values()
+            if isinstance(link, ReplyLink) and link.node == node
+        ]
+        preferences = (
+            lambda link: reply_to is not None and link.address == reply_to,
+            lambda link: link.name in (reply_to, name),
+            lambda link: link.session == session,
+            lambda _: True,
+        )
+        for preferred in preferences:
+            for link in candidates:
+                if preferred(link):
+                    return link
+        return None
+
+    def shut_down(self) -> None:
+        """Tell the client that the broker goes away, and hang up."""
+        try:
+            self._engine.close(conditions.CONNECTION_FORCED, "The broker is shutting down.")
+            self._flush()
+        finally:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Hang up without a word."""
+        self._transport.abort()
+
+    # As the engine's handler
+
+    def on_connection_opened(self) -> None:
+        """Answer, and keep time from now on."""
+        self._opened = True
+        self._engine.open()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tick()
+
+    def on_connection_closed(self) -> None:
+        """Answer the close; the socket follows when it is sent."""
+        self._engine.close()
+
+    def on_session_opened(self, session: Any) -> None:
+        """Answer."""
+        open_session(session)
+
+    def on_session_closed(self, session: Any) -> None:
+        """Drop the session's links."""
+        for link in [link for link in self._links if link_session(link) == session]:
+            self._links.pop(link).on_closed()
+        close_session(session)
+
+    def on_link_opened(self, link: Any) -> None:
+        """Serve the link, or say why not."""
+        try:
+            self._links[link] = attach(self, link, self._broker)
+        except AttachRefused as refusal:
+            _log.info(LINK_REFUSED, peer=self._peer, reason=str(refusal))
+            refuse_link(link, refusal.condition, str(refusal))
+
+    def on_link_closed(self, link: Any) -> None:
+        """Drop the link."""
+        handler = self._links.pop(link, None)
+        if handler is not None:
+            handler.on_closed()
+        free_link(link)
+
+    def on_link_flow(self, link: Any) -> None:
+        """Pass it on."""
+        handler = self._links.get(link)
+        if handler is not None:
+            handler.on_flow()
+
+    def on_delivery(self, link: Any, delivery: Any) -> None:
+        """Pass it on."""
+        handler = self._links.get(link)
+        if handler is not None:
+            handler.on_delivery(delivery)
+
+    # Bytes and time
+
+    def _on_woken(self) -> None:
+        if self._transport.is_closing():
+            return
+        self._woken = False
+        try:
+            self._flush()
+        except Exception:  # noqa: BLE001 - logged; ends this connection only
+            self._contain()
+
+    def _flush(self) -> None:
+        self._engine.dispatch(self)
+        while data := self._engine.output():
+            self._transport.write(data)
+        if self._engine.finished():
+            self._transport.close()
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._transport.is_closing():
+            return
+        now_ms = time.monotonic_ns() // 1_000_000
+        due_ms = self._engine.tick(now_ms)
+        self.wake()
+        if due_ms:
+            self._timer = self._loop.call_later((due_ms - now_ms) / 1000, self._tick)
+
+    def _on_handshake_timeout(self) -> None:
+        self._timer = None
+        if not self._opened:
+            _log.warning(CONNECTION_REFUSED, peer=self._peer, reason="no open frame in time")
+            self.abort()
+
+    def _hang_up(self) -> None:
+        try:
+            self._flush()
+        except Exception:  # noqa: BLE001 - logged; ends this connection only
+            self._contain()
+        self._transport.close()
+
+    def _contain(self) -> None:
+        _log.exception(CONNECTION_FAILED, peer=self._peer)
+        self.abort()

@@ -1,0 +1,200 @@
+"""What a sender sent, cut into what the broker owns and what it passes on untouched.
+
+Pure. Section ownership is AMQP 1.0's (part 3 section 3.2): header and message annotations belong
+to the broker, the bare message (properties to footer) to the application.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from . import codec
+from .codec import MalformedMessage
+
+DEAD_LETTER_REASON = "DeadLetterReason"
+DEAD_LETTER_DESCRIPTION = "DeadLetterErrorDescription"
+_LONGEST_REASON_CHARS = 4096
+
+_SEQUENCE_NUMBER = codec.encode_symbol("x-opt-sequence-number")
+_ENQUEUED_TIME = codec.encode_symbol("x-opt-enqueued-time")
+_ENQUEUE_SEQUENCE = codec.encode_symbol("x-opt-enqueue-sequence-number")
+_STATE_ACTIVE = codec.encode_symbol("x-opt-message-state") + b"\x54\x00"
+_LOCKED_UNTIL = codec.encode_symbol("x-opt-locked-until")
+_SCHEDULED_TIME = "x-opt-scheduled-enqueue-time"
+_BROKER_OWNED = frozenset(
+    {
+        "x-opt-sequence-number",
+        "x-opt-enqueued-time",
+        "x-opt-enqueue-sequence-number",
+        "x-opt-message-state",
+        "x-opt-locked-until",
+        "x-opt-deadletter-source",
+    }
+)
+_NO_HEADER_FIELDS = codec.NULL * 4
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One message as it is kept: encoded pieces that a delivery joins with the broker's own."""
+
+    header: bytes
+    """Encoded durable, priority, ttl and first-acquirer: the header but for the delivery count."""
+    annotations: bytes
+    """Encoded pairs of the sender's message annotations, without those the broker owns."""
+    annotations_count: int
+    bare: bytes
+    """Properties to footer, as sent (a message id is added where there was none)."""
+    ttl_ms: int | None = None
+    scheduled_ms: int | None = None
+
+
+def read_content(encoded: bytes) -> Content:
+    """Cut an encoded message up.
+
+    Raises:
+        MalformedMessage: It is not an AMQP message.
+    """
+    header, ttl_ms = _NO_HEADER_FIELDS, None
+    annotations: list[bytes] = []
+    scheduled_ms = None
+    properties: tuple[int, int] | None = None
+    bare_at = len(encoded)
+    body_seen = False
+    for code, start, value, end in codec.sections(encoded):
+        if code == codec.HEADER:
+            header, ttl_ms = _read_header(encoded, value)
+        elif code == codec.MESSAGE_ANNOTATIONS:
+            annotations, scheduled_ms = _read_annotations(encoded, value)
+        elif code >= codec.PROPERTIES:
+            bare_at = min(bare_at, start)
+            body_seen = body_seen or codec.DATA <= code <= codec.VALUE
+            if code == codec.PROPERTIES:
+                properties = (value, end)
+    if not body_seen:
+        raise MalformedMessage("the message has no body section")
+    bare = _with_message_id(encoded, bare_at, properties)
+    return Content(header, b"".join(annotations), len(annotations), bare, ttl_ms, scheduled_ms)
+
+
+def read_batch(encoded: bytes) -> list[Content]:
+    """Cut a batch (message format 0x80013700) into its messages.
+
+    Raises:
+        MalformedMessage: A data section is no message, or there is none.
+    """
+    found = [
+        read_content(codec.binary(encoded, value))
+        for code, _, value, _ in codec.sections(encoded)
+        if code == codec.DATA
+    ]
+    if not found:
+        raise MalformedMessage("the batch holds no message")
+    return found
+
+
+def _read_header(encoded: bytes, value: int) -> tuple[bytes, int | None]:
+    fields = codec.items(encoded, value)[:4]
+    fields += [codec.NULL] * (4 - len(fields))
+    if sum(map(len, fields)) > 64:
+        raise MalformedMessage("the header section has fields of a wrong type")
+    return b"".join(fields), codec.number(fields[2])
+
+
+def _read_annotations(encoded: bytes, value: int) -> tuple[list[bytes], int | None]:
+    kept: list[bytes] = []
+    scheduled_ms = None
+    for key, item in codec.pairs(encoded, value):
+        name = codec.text(key)
+        if name == _SCHEDULED_TIME:
+            scheduled_ms = codec.number(item)
+        if name not in _BROKER_OWNED:
+            kept.append(key + item)
+    return kept, scheduled_ms
+
+
+def _with_message_id(encoded: bytes, bare_at: int, properties: tuple[int, int] | None) -> bytes:
+    """Return the bare message, with a message id: clients cannot settle without one."""
+    if properties is None:
+        fields, rest = [codec.NULL], encoded[bare_at:]
+    else:
+        value, end = properties
+        if encoded[value] == 0x40:
+            fields = [codec.NULL]
+        else:
+            fields = codec.items(encoded, value) or [codec.NULL]
+        rest = encoded[end:]
+        if fields[0] != codec.NULL:
+            return encoded[bare_at:]
+    fields[0] = codec.encode_string(uuid4().hex)
+    return codec.encode_section(codec.PROPERTIES, codec.encode_list(fields)) + rest
+
+
+def broker_annotations(sequence: int, enqueued_ms: int) -> bytes:
+    """Encode the four annotations that stay with a message for life."""
+    number = codec.encode_long(sequence)
+    return b"".join(
+        (
+            _SEQUENCE_NUMBER,
+            number,
+            _ENQUEUED_TIME,
+            codec.encode_timestamp(enqueued_ms),
+            _ENQUEUE_SEQUENCE,
+            number,
+            _STATE_ACTIVE,
+        )
+    )
+
+
+def render(
+    content: Content,
+    sequence: int,
+    enqueued_ms: int,
+    delivery_count: int,
+    locked_until_ms: int | None,
+) -> bytes:
+    """Encode a message for a receiver."""
+    head = content.header + codec.encode_uint(delivery_count)
+    pairs, count = broker_annotations(sequence, enqueued_ms) + content.annotations, 4
+    if locked_until_ms is not None:
+        pairs += _LOCKED_UNTIL + codec.encode_timestamp(locked_until_ms)
+        count = 5
+    count += content.annotations_count
+    return b"".join(
+        (
+            b"\x00\x53\x70\xc0",
+            bytes((1 + len(head), 5)),
+            head,
+            b"\x00\x53\x72",
+            codec.encode_map(pairs, count),
+            content.bare,
+        )
+    )
+
+
+def with_dead_letter_reason(
+    content: Content, reason: str | None, description: str | None, extra: dict[str, str]
+) -> Content:
+    """Put a dead letter's reason and description among its application properties."""
+    added = dict(extra)
+    if reason is not None:
+        added[DEAD_LETTER_REASON] = reason[:_LONGEST_REASON_CHARS]
+    if description is not None:
+        added[DEAD_LETTER_DESCRIPTION] = description[:_LONGEST_REASON_CHARS]
+    if not added:
+        return content
+    bare = content.bare
+    kept: list[bytes] = []
+    insert_at, resume_at = 0, 0
+    for code, _, value, end in codec.sections(bare):
+        if code == codec.PROPERTIES:
+            insert_at = resume_at = end
+        elif code == codec.APPLICATION_PROPERTIES:
+            kept = [k + v for k, v in codec.pairs(bare, value) if codec.text(k) not in added]
+            resume_at = end
+    kept += [codec.encode_string(k) + codec.encode_string(v) for k, v in added.items()]
+    section = codec.encode_section(
+        codec.APPLICATION_PROPERTIES, codec.encode_map(b"".join(kept), len(kept))
+    )
+    return replace(content, bare=bare[:insert_at] + section + bare[resume_at:])

@@ -1,0 +1,155 @@
+"""The emulator as a whole: broker, AMQP port, administration port.
+
+``start`` reads top to bottom as the order in which things come up; ``aclose`` takes them down in
+reverse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+from aiohttp import web
+
+from bpa.errors import StartupError
+
+from .admin import create_app
+from .broker import Broker
+from .config import DEFAULT_NAMESPACE, NamespaceConfig
+from .connection import Connection
+from .log_events import STARTED, STOPPED
+
+_GOODBYE_S = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorOptions:
+    """Where the emulator listens and what it serves."""
+
+    host: str = "127.0.0.1"
+    port: int = 5672
+    """AMQP; 0 takes any free port."""
+    admin_port: int | None = 5300
+    """HTTP; 0 takes any free port, None has none."""
+    data_dir: Path | None = None
+    """Where messages are kept; None keeps them in memory."""
+    config: NamespaceConfig = DEFAULT_NAMESPACE
+    max_message_bytes: int = 262_144
+    """The largest message, and the largest batch, that is taken."""
+
+
+class ServiceBusEmulator:
+    """A Service Bus on this machine; an async context manager.
+
+    Args:
+        options: Where it listens and what it serves.
+    """
+
+    def __init__(self, options: EmulatorOptions | None = None) -> None:
+        self.options = options or EmulatorOptions()
+        self.port = self.options.port
+        self.admin_port = self.options.admin_port
+        self._connections: set[Connection] = set()
+        self._stack = AsyncExitStack()
+        self._broker: Broker | None = None
+
+    @property
+    def connection_string(self) -> str:
+        """What a client of this emulator is given; good once it has started."""
+        return (
+            f"Endpoint=sb://{self.options.host}:{self.port};"
+            "SharedAccessKeyName=RootManageSharedAccessKey;SharedAccessKey=SAS_KEY_VALUE;"
+            "UseDevelopmentEmulator=true;"
+        )
+
+    async def start(self) -> None:
+        """Bring everything up.
+
+        Raises:
+            StartupError: A port is taken, or the data directory cannot be used; one line.
+        """
+        async with AsyncExitStack() as stack:
+            options = self.options
+            broker = Broker(options.config, options.data_dir, options.max_message_bytes)
+            stack.push_async_callback(broker.aclose)
+            await broker.start()
+            await self._listen(broker, stack)
+            if options.admin_port is not None:
+                await self._listen_for_admin(broker, options.admin_port, stack)
+            self._broker = broker
+            self._stack = stack.pop_all()
+        _log.info(STARTED, port=self.port, admin_port=self.admin_port, host=options.host)
+
+    async def aclose(self) -> None:
+        """Stop listening, let clients go, write what is left."""
+        await self._stack.aclose()
+        if self._broker is not None:
+            self._broker = None
+            _log.info(STOPPED, port=self.port)
+
+    async def wait_failed(self) -> StartupError:
+        """Return when messages can no longer be kept, with the reason; nothing is accepted then."""
+        assert self._broker is not None, "start() comes first"
+        error = await asyncio.shield(self._broker.failure)
+        return StartupError(f"{self.options.data_dir}: cannot be written: {error.strerror}")
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _listen(self, broker: Broker, stack: AsyncExitStack) -> None:
+        options = self.options
+        loop = asyncio.get_running_loop()
+        try:
+            server = await loop.create_server(
+                lambda: Connection(broker, self._connections), options.host, options.port
+            )
+        except OSError as error:
+            raise _taken(options.host, options.port, "port", error) from error
+        self.port = server.sockets[0].getsockname()[1]
+        stack.push_async_callback(self._let_clients_go)
+        stack.callback(server.close)
+
+    async def _let_clients_go(self) -> None:
+        for connection in list(self._connections):
+            connection.shut_down()
+        if self._connections:
+            gone = [connection.gone for connection in self._connections]
+            await asyncio.wait(gone, timeout=_GOODBYE_S)
+        for connection in list(self._connections):
+            connection.abort()
+
+    async def _listen_for_admin(self, broker: Broker, port: int, stack: AsyncExitStack) -> None:
+        options = self.options
+        names = tuple(queue.name for queue in options.config.queues)
+        runner = web.AppRunner(create_app(broker, names), access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, options.host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise _taken(options.host, port, "admin_port", error) from error
+        self.admin_port = runner.addresses[0][1]
+
+
+def _taken(host: str, port: int, setting: str, error: OSError) -> StartupError:
+    reason = error.strerror or str(error)
+    return StartupError(
+        f"Service Bus emulator: cannot listen on {host}:{port} ({reason}); set another {setting}"
+    )

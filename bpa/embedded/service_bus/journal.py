@@ -1,0 +1,255 @@
+"""Where a broker's changes are kept: nowhere, or in an append-only file with group commit.
+
+Everything appended in one round of the event loop is written and synced together, by a thread of
+its own, while the loop goes on; what the next rounds append meanwhile forms the next group. Only
+then are the callbacks of the group run, in the loop and in order. When the file has grown well
+past what it still says, a snapshot starts a new one; the rename makes it the journal.
+
+A record that nobody waits for (a lock) is written but not synced: it survives the death of this
+process, though not that of the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+
+import structlog
+
+from bpa.errors import StartupError
+
+from . import records
+from .log_events import CALLBACK_FAILED, JOURNAL_FAILED, JOURNAL_TORN
+
+_log = structlog.get_logger(__name__)
+_FILE = "journal.log"
+_MAGIC = b"BPASBQ01"
+_COMPACT_BYTES = 64 * 1024 * 1024
+
+Callback = Callable[[], None]
+
+
+class MemoryJournal:
+    """Keeps nothing; its callbacks run at the end of the event loop's round."""
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callback] = []
+
+    def append(self, record: bytes) -> None:
+        """Forget the record."""
+
+    def when_durable(self, callback: Callback) -> None:
+        """Call back at the end of this round."""
+        if not self._callbacks:
+            asyncio.get_running_loop().call_soon(self._run)
+        self._callbacks.append(callback)
+
+    def _run(self) -> None:
+        callbacks, self._callbacks = self._callbacks, []
+        _run_all(callbacks)
+
+    async def aclose(self) -> None:
+        """Run what is left."""
+        self._run()
+
+
+class FileJournal:
+    """Keeps records in ``<directory>/journal.log``.
+
+    Args:
+        directory: Created if it is not there; one emulator at a time holds it.
+        on_failure: Called once in the loop when the file can no longer be written. Nothing is
+            acknowledged from then on.
+
+    Raises:
+        StartupError: The directory cannot be used, is in use, or holds something else.
+    """
+
+    def __init__(self, directory: Path, on_failure: Callable[[OSError], None]) -> None:
+        self._path = directory / _FILE
+        self._on_failure = on_failure
+        self._directory_fd = _lock_directory(directory)
+        self._records: list[bytes] = []
+        self._callbacks: list[Callback] = []
+        self._in_flight: deque[list[Callback]] = deque()
+        self._failed = False
+        self._snapshot: Callable[[], list[bytes]] | None = None
+        self._bytes_since_snapshot = 0
+        self._snapshot_bytes = 0
+        self._scheduled = False
+        self._thread: Thread | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._work: SimpleQueue[_Group | None] = SimpleQueue()
+
+    def read(self) -> records.Replay:
+        """Return what the journal says, and cut off a torn end. Call before ``start``.
+
+        Raises:
+            StartupError: The file cannot be read, or is no journal.
+        """
+        replay = records.Replay()
+        try:
+            data = self._path.read_bytes() if self._path.exists() else b""
+        except OSError as error:
+            raise StartupError(f"{self._path}: cannot be read: {error.strerror}") from error
+        if data[: len(_MAGIC)] != _MAGIC[: len(data)]:
+            raise StartupError(f"{self._path}: is not a journal of this emulator; move it away")
+        good = len(_MAGIC)
+        try:
+            for body, end in records.bodies(data[len(_MAGIC) :]):
+                replay.apply(body)
+                good = len(_MAGIC) + end
+        except (ValueError, KeyError, LookupError) as error:
+            raise StartupError(f"{self._path}: a record contradicts those before it") from error
+        if good < len(data):
+            _log.warning(JOURNAL_TORN, path=str(self._path), lost_bytes=len(data) - good)
+        return replay
+
+    def start(self, snapshot: Callable[[], list[bytes]]) -> None:
+        """Begin to write, with a fresh file that holds only the snapshot.
+
+        Args:
+            snapshot: Returns records that rebuild the present state.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._snapshot = snapshot
+        self._thread = Thread(target=self._write, name="service-bus-journal", daemon=True)
+        self._thread.start()
+        self._hand_over(compact=True)
+
+    def append(self, record: bytes) -> None:
+        """Write a record with this round's group."""
+        self._records.append(record)
+        self._schedule()
+
+    def when_durable(self, callback: Callback) -> None:
+        """Call back when everything appended so far is synced."""
+        self._callbacks.append(callback)
+        self._schedule()
+
+    async def aclose(self) -> None:
+        """Write and sync what is left, and stop the thread."""
+        if self._thread is not None:
+            if not self._failed:
+                self._drained = self._loop.create_future()
+                self.when_durable(partial(self._drained.set_result, None))
+                await self._drained
+            self._work.put(None)
+            await asyncio.to_thread(self._thread.join)
+        os.close(self._directory_fd)
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._in_flight and self._snapshot is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._end_of_round)
+
+    def _end_of_round(self) -> None:
+        self._scheduled = False
+        if not self._in_flight and not self._failed:
+            grown = self._bytes_since_snapshot > max(_COMPACT_BYTES, 2 * self._snapshot_bytes)
+            self._hand_over(compact=grown)
+
+    def _hand_over(self, *, compact: bool) -> None:
+        assert self._snapshot is not None
+        written, self._records = self._records, []
+        callbacks, self._callbacks = self._callbacks, []
+        if compact:
+            written = self._snapshot()
+        data = b"".join(written)
+        if compact:
+            self._snapshot_bytes, self._bytes_since_snapshot = len(data), 0
+        else:
+            self._bytes_since_snapshot += len(data)
+        self._in_flight.append(callbacks)
+        self._work.put(_Group(data, sync=bool(callbacks), replaces=compact))
+
+    def _written(self) -> None:
+        _run_all(self._in_flight.popleft())
+        if self._records or self._callbacks:
+            self._schedule()
+
+    def _fail(self, error: OSError) -> None:
+        if not self._failed:
+            self._failed = True
+            if self._drained is not None and not self._drained.done():
+                self._drained.set_result(None)
+            _log.error(JOURNAL_FAILED, path=str(self._path), reason=error.strerror)
+            self._on_failure(error)
+
+    # The thread
+
+    def _write(self) -> None:
+        fd = -1
+        try:
+            while (group := self._work.get()) is not None:
+                if group.replaces:
+                    fd = self._replace(fd, group.data)
+                else:
+                    _write_all(fd, group.data)
+                    if group.sync:
+                        os.fdatasync(fd)
+                self._loop.call_soon_threadsafe(self._written)
+        except OSError as error:
+            self._loop.call_soon_threadsafe(self._fail, error)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def _replace(self, old_fd: int, data: bytes) -> int:
+        fresh = self._path.with_suffix(".new")
+        fd = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(fd, _MAGIC + data)
+            os.fsync(fd)
+            fresh.replace(self._path)
+            os.fsync(self._directory_fd)
+        except OSError:
+            os.close(fd)
+            raise
+        if old_fd >= 0:
+            os.close(old_fd)
+        return fd
+
+
+class _Group:
+    __slots__ = ("data", "replaces", "sync")
+
+    def __init__(self, data: bytes, *, sync: bool, replaces: bool) -> None:
+        self.data = data
+        self.sync = sync
+        self.replaces = replaces
+
+
+def _run_all(callbacks: list[Callback]) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:  # noqa: BLE001 - logged; the others are still owed theirs
+            _log.exception(CALLBACK_FAILED)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _lock_directory(directory: Path) -> int:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StartupError(f"{directory}: cannot hold data: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise StartupError(f"{directory}: another Service Bus emulator uses it") from error
+    return fd

@@ -1,0 +1,266 @@
+"""The links that carry messages: one brings them to a queue, the other takes them from one.
+
+Each holds a C pointer to its link, and pointers to deliveries that die with it; ``alive`` turns
+false before they do, and everything that waited for the journal looks at it first.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Protocol
+
+from . import conditions, engine
+from .broker import Broker
+from .codec import MalformedMessage
+from .content import (
+    DEAD_LETTER_DESCRIPTION,
+    DEAD_LETTER_REASON,
+    Content,
+    read_batch,
+    read_content,
+)
+from .message import Lock, Message
+from .queue import MessageLockLost, NotInDeadLetters, Queue
+
+_CREDIT = 1000
+_PRE_SETTLED_TAG_BYTES = 16
+
+
+class LinkOwner(Protocol):
+    """What a link needs of its connection."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the peer reads too slowly to be sent more."""
+
+    @property
+    def feeding_batch(self) -> bool:
+        """Whether the bytes being taken in begin a batch."""
+
+    def wake(self) -> None:
+        """Send what the engine has, at the end of this round."""
+
+
+class LinkHandler(Protocol):
+    """One attached link."""
+
+    def on_flow(self) -> None:
+        """The peer has changed the credit."""
+
+    def on_delivery(self, delivery: Any) -> None:
+        """A delivery has come or changed."""
+
+    def on_resumed(self) -> None:
+        """The peer reads again."""
+
+    def on_closed(self) -> None:
+        """The link is about to be freed."""
+
+
+class Inbox:
+    """Joins the transfers of the deliveries on a link that brings us messages."""
+
+    def __init__(self, owner: LinkOwner, link: Any, max_bytes: int) -> None:
+        self._owner = owner
+        self._link = link
+        self._max_bytes = max_bytes
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._in_delivery = False
+        self.is_batch = False
+
+    def take(self, delivery: Any) -> bytes | None:
+        """Return the delivery's bytes when it is whole, None before; cut short when too large."""
+        if not engine.readable(delivery):
+            return None
+        if not self._in_delivery:
+            self._in_delivery = True
+            self.is_batch = self._owner.feeding_batch
+        piece = engine.read(self._link, delivery)
+        if self._size <= self._max_bytes:
+            self._pieces.append(piece)
+        self._size += len(piece)
+        if engine.partial(delivery):
+            return None
+        whole = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces, self._size, self._in_delivery = [], 0, False
+        engine.advance(self._link)
+        if engine.credit(self._link) < _CREDIT // 2:
+            engine.grant(self._link, _CREDIT - engine.credit(self._link))
+        return whole
+
+
+class IncomingLink:
+    """A sender's link to a queue."""
+
+    def __init__(self, owner: LinkOwner, link: Any, broker: Broker, queue: Queue) -> None:
+        self._owner = owner
+        self._broker = broker
+        self._queue = queue
+        self._alive = True
+        self._inbox = Inbox(owner, link, broker.max_message_bytes)
+        engine.accept_link(link, max_message_bytes=broker.max_message_bytes)
+        engine.grant(link, _CREDIT)
+
+    def on_flow(self) -> None:
+        """Ignore the peer's hint of what it has."""
+
+    def on_delivery(self, delivery: Any) -> None:
+        """Put a whole message, or a batch of them, on the queue."""
+        encoded = self._inbox.take(delivery)
+        if encoded is None:
+            return
+        if engine.aborted(delivery):
+            engine.forget(delivery)
+            return
+        limit = self._broker.max_message_bytes
+        if len(encoded) > limit:
+            text = f"The message is larger than the {limit} bytes this queue takes."
+            engine.reject(delivery, conditions.MESSAGE_SIZE_EXCEEDED, text)
+            return
+        now_ms = self._broker.now_ms()
+        try:
+            contents = read_batch(encoded) if self._inbox.is_batch else [read_content(encoded)]
+        except MalformedMessage as error:
+            engine.reject(delivery, conditions.DECODE_ERROR, str(error))
+            return
+        if any(_is_for_later(content, now_ms) for content in contents):
+            text = "Scheduled messages are not served yet."
+            engine.reject(delivery, conditions.NOT_IMPLEMENTED, text)
+            return
+        publish = self._queue.enqueue(contents, now_ms)
+        self._broker.journal.when_durable(partial(self._accept, delivery, publish))
+
+    def _accept(self, delivery: Any, publish: Any) -> None:
+        publish()
+        if self._alive:
+            engine.settle(delivery, engine.ACCEPTED)
+            self._owner.wake()
+
+    def on_resumed(self) -> None:
+        """Nothing waits here for a slow reader."""
+
+    def on_closed(self) -> None:
+        """Touch no delivery any more."""
+        self._alive = False
+
+
+def _is_for_later(content: Content, now_ms: int) -> bool:
+    return content.scheduled_ms is not None and content.scheduled_ms > now_ms
+
+
+class OutgoingLink:
+    """A receiver's link to a queue: the queue's consumer."""
+
+    def __init__(self, owner: LinkOwner, link: Any, broker: Broker, queue: Queue) -> None:
+        self._owner = owner
+        self._link = link
+        self._broker = broker
+        self._queue = queue
+        self._alive = True
+        self._reserved = 0
+        self._unsettled: dict[Any, bytes] = {}
+        self.takes_and_deletes = engine.describe(link).remote_snd_settle_mode == engine.SEND_SETTLED
+        engine.accept_link(link)
+
+    # As the queue's consumer
+
+    def capacity(self) -> int:
+        """Return how many messages the receiver takes now."""
+        if not self._alive or self._owner.paused:
+            return 0
+        return engine.credit(self._link) - self._reserved
+
+    def reserve(self) -> None:
+        """Set a credit aside for a message that is being deleted durably."""
+        self._reserved += 1
+
+    def deliver(self, message: Message, lock: Lock | None) -> None:
+        """Send a message: under a lock, or one that is gone from the queue already."""
+        if lock is None:
+            self._reserved -= 1
+        if not self._alive:
+            return
+        if lock is None:
+            tag = message.sequence.to_bytes(_PRE_SETTLED_TAG_BYTES, "little")
+            engine.send(self._link, tag, message.encoded(), settled=True)
+            self._answer_drain()
+        else:
+            encoded = message.encoded(lock.expires_ms)
+            delivery = engine.send(self._link, lock.token, encoded, settled=False)
+            self._unsettled[delivery] = lock.token
+        self._owner.wake()
+
+    # As the peer's counterpart
+
+    def on_flow(self) -> None:
+        """Hand out what there is for the new credit, and answer a drain."""
+        if self.capacity() > 0:
+            self._queue.offer(self, self._broker.now_ms())
+        self._answer_drain()
+
+    def _answer_drain(self) -> None:
+        if self._reserved == 0 and engine.draining(self._link):
+            engine.give_credit_back(self._link)
+
+    def on_resumed(self) -> None:
+        """Go on where the slow reader stopped us."""
+        self.on_flow()
+
+    def on_closed(self) -> None:
+        """Leave what is locked to its lock's expiry, as the service does."""
+        self._alive = False
+        self._queue.withdraw(self)
+        self._unsettled.clear()
+
+    def on_delivery(self, delivery: Any) -> None:
+        """Do what the receiver's outcome says, and echo it when that is durable."""
+        outcome = engine.remote_outcome(delivery)
+        if outcome not in _TERMINAL:
+            if engine.remote_settled(delivery) and delivery in self._unsettled:
+                del self._unsettled[delivery]
+                engine.forget(delivery)
+            return
+        token = self._unsettled.pop(delivery, None)
+        if token is None:
+            return
+        try:
+            self._apply(outcome, delivery, token)
+        except MessageLockLost:
+            engine.reject(delivery, conditions.MESSAGE_LOCK_LOST, conditions.LOCK_LOST_TEXT)
+        except NotInDeadLetters:
+            text = "A dead letter cannot be dead-lettered again."
+            engine.reject(delivery, conditions.NOT_ALLOWED, text)
+        except NotImplementedError as error:
+            engine.reject(delivery, conditions.NOT_IMPLEMENTED, str(error))
+        else:
+            self._broker.journal.when_durable(partial(self._echo, delivery, outcome))
+
+    def _apply(self, outcome: int, delivery: Any, token: bytes) -> None:
+        now_ms = self._broker.now_ms()
+        if outcome == engine.ACCEPTED:
+            self._queue.complete(token, now_ms)
+        elif outcome == engine.RELEASED:
+            self._queue.release(token, now_ms)
+        elif outcome == engine.MODIFIED:
+            if engine.is_deferral(delivery):
+                raise NotImplementedError("Deferring messages is not served yet.")
+            self._queue.abandon(token, now_ms)
+        else:
+            _, info = engine.rejection(delivery)
+            texts = {key: str(value) for key, value in info.items() if value is not None}
+            self._queue.dead_letter(
+                token,
+                now_ms,
+                reason=texts.pop(DEAD_LETTER_REASON, None),
+                description=texts.pop(DEAD_LETTER_DESCRIPTION, None),
+                extra=texts,
+            )
+
+    def _echo(self, delivery: Any, outcome: int) -> None:
+        if self._alive:
+            engine.settle(delivery, outcome)
+            self._owner.wake()
+
+
+_TERMINAL = frozenset({engine.ACCEPTED, engine.REJECTED, engine.RELEASED, engine.MODIFIED})

@@ -1,0 +1,10 @@
+"""The names of what this emulator logs."""
+
+STARTED = "service_bus_started"
+STOPPED = "service_bus_stopped"
+CALLBACK_FAILED = "service_bus_callback_failed"
+CONNECTION_FAILED = "service_bus_connection_failed"
+CONNECTION_REFUSED = "service_bus_connection_refused"
+LINK_REFUSED = "service_bus_link_refused"
+JOURNAL_FAILED = "service_bus_journal_failed"
+JOURNAL_TORN = "service_bus_journal_torn"

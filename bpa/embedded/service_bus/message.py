@@ -1,0 +1,44 @@
+"""A message on a queue, and a lock on one. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from .content import Content, render
+
+
+class State(Enum):
+    """Where a message stands."""
+
+    PENDING = "pending"
+    """Accepted, not durable yet: nobody sees it."""
+    ACTIVE = "active"
+    LOCKED = "locked"
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """A message on a queue."""
+
+    sequence: int
+    enqueued_ms: int
+    content: Content
+    expires_ms: int | None = None
+    delivery_count: int = 0
+    state: State = State.PENDING
+
+    def encoded(self, locked_until_ms: int | None = None) -> bytes:
+        """Encode it for a receiver, or for a peek when there is no lock."""
+        return render(
+            self.content, self.sequence, self.enqueued_ms, self.delivery_count, locked_until_ms
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Lock:
+    """One peek-lock delivery; its token is also the delivery's tag (a GUID, little endian)."""
+
+    token: bytes
+    message: Message
+    expires_ms: int

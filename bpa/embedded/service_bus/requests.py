@@ -1,0 +1,140 @@
+"""The links of request and response: ``$cbs`` and ``<queue>/$management``.
+
+A request comes on one link, and its response leaves on another of the same node, which clients
+name in three ways: by reply-to, by an equal link name, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import proton
+
+from . import conditions, engine
+from .broker import Broker
+from .links import Inbox, LinkOwner
+
+_CREDIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response, and whether it must wait until what it reports is durable."""
+
+    properties: dict[str, Any]
+    body: Any = None
+    after_sync: bool = False
+
+
+Answer = Callable[[proton.Message], Reply]
+
+
+class RequestOwner(LinkOwner, Protocol):
+    """What a request link needs of its connection."""
+
+    def reply_link(
+        self, node: str, session: Any, name: str, reply_to: str | None
+    ) -> ReplyLink | None:
+        """Find the link on which to answer."""
+
+
+class RequestLink:
+    """Brings requests to a node."""
+
+    def __init__(
+        self, owner: RequestOwner, link: Any, broker: Broker, node: str, answer: Answer
+    ) -> None:
+        self._owner = owner
+        self._link = link
+        self._broker = broker
+        self._node = node
+        self._answer = answer
+        self._name = engine.describe(link).name
+        self._alive = True
+        self._inbox = Inbox(owner, link, broker.max_message_bytes)
+        engine.accept_link(link, max_message_bytes=broker.max_message_bytes)
+        engine.grant(link, _CREDIT)
+
+    def on_flow(self) -> None:
+        """Ignore the peer's hint of what it has."""
+
+    def on_resumed(self) -> None:
+        """Nothing waits here for a slow reader."""
+
+    def on_closed(self) -> None:
+        """Answer nothing any more."""
+        self._alive = False
+
+    def on_delivery(self, delivery: Any) -> None:
+        """Answer a whole request."""
+        encoded = self._inbox.take(delivery)
+        if encoded is None:
+            return
+        request = proton.Message()
+        try:
+            request.decode(encoded)
+        except (proton.MessageException, proton.DataException, ValueError) as error:
+            engine.reject(delivery, conditions.DECODE_ERROR, str(error))
+            return
+        engine.settle(delivery, engine.ACCEPTED)
+        reply = self._answer(request)
+        if reply.after_sync:
+            self._broker.journal.when_durable(partial(self._respond, request, reply))
+        else:
+            self._respond(request, reply)
+
+    def _respond(self, request: proton.Message, reply: Reply) -> None:
+        if not self._alive:
+            return
+        session = engine.link_session(self._link)
+        link = self._owner.reply_link(self._node, session, self._name, request.reply_to)
+        if link is None:
+            return
+        response = proton.Message(body=reply.body, properties=reply.properties)
+        response.correlation_id = request.id
+        link.send(response.encode())
+
+
+class ReplyLink:
+    """Takes responses to a client, as far as its credit goes."""
+
+    def __init__(self, owner: LinkOwner, link: Any, node: str) -> None:
+        wrapper = engine.describe(link)
+        self.node = node
+        self.name: str = wrapper.name
+        self.address: str | None = wrapper.remote_target.address
+        self.session = engine.link_session(link)
+        self._owner = owner
+        self._link = link
+        self._waiting: deque[bytes] = deque()
+        self._sent = 0
+        engine.accept_link(link)
+
+    def send(self, encoded: bytes) -> None:
+        """Send a response when there is credit for it."""
+        self._waiting.append(encoded)
+        self.on_flow()
+
+    def on_flow(self) -> None:
+        """Send what waits, and answer a drain."""
+        while self._waiting and engine.credit(self._link) > 0:
+            self._sent += 1
+            tag = self._sent.to_bytes(8, "big")
+            engine.send(self._link, tag, self._waiting.popleft(), settled=True)
+            self._owner.wake()
+        if engine.draining(self._link):
+            engine.give_credit_back(self._link)
+
+    def on_delivery(self, delivery: Any) -> None:
+        """Responses are sent settled; there is nothing to hear of them."""
+
+    def on_resumed(self) -> None:
+        """Responses are few and do not wait for a slow reader."""
+
+    def on_closed(self) -> None:
+        """Send nothing any more."""
+        self._waiting.clear()

@@ -90,9 +90,9 @@ class Channel:
         while not self._received:
             chunk = self._connection.recv(_CHUNK_BYTES)
             if not chunk:
-                raise Cancelled
+                raise Cancelled("the node asked to stop")
             self._received.extend(self._decoder.feed(chunk))
         frame = self._received.popleft()
         if isinstance(frame, Cancel):
-            raise Cancelled
+            raise Cancelled("the node asked to stop")
         return frame

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import socket
 from collections import deque
@@ -135,6 +136,15 @@ class Sandbox:
         status = await self.wait()
         self.close()
         return status
+
+    @property
+    def lives(self) -> bool:
+        """Whether the child still runs, as the kernel knows it."""
+        if self._exit.done():
+            return False
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return not poll.poll(0)
 
     async def wait(self) -> ExitStatus:
         """Wait until the child has ended."""

@@ -84,13 +84,15 @@ class Zygote:
         return self._process.pid if self._process is not None else None
 
     async def start(self) -> None:
-        """Start the process and wait until it can fork.
+        """Start the process, again after it died, and wait until it can fork.
 
         Call it before the node reads its first secret, from the thread that will live longest.
 
         Raises:
             StartupError: It ended or did not get ready in time; its stderr says why.
         """
+        await self.aclose()
+        self._stopping = False
         loop = asyncio.get_running_loop()
         self._died: asyncio.Future[str] = loop.create_future()
         self._started: asyncio.Future[None] = loop.create_future()
@@ -120,7 +122,7 @@ class Zygote:
     async def died(self) -> str:
         """Wait until the zygote ends without having been asked to, and say how.
 
-        Its children are dead then; start another zygote.
+        Its children are dead then; `start` starts another.
         """
         return await asyncio.shield(self._died)
 
@@ -150,6 +152,7 @@ class Zygote:
         self._lose("stopped")
         for child in self._children.values():
             child.close()
+        self._children.clear()
         process = self._process
         if process is None:
             return
@@ -170,7 +173,7 @@ class Zygote:
 
     async def _is_ready(self, sandbox: Sandbox) -> bool:
         try:
-            if isinstance(await sandbox.receive(), Ready):
+            if isinstance(await sandbox.receive(), Ready) and sandbox.lives:
                 return True
         except SandboxProtocolError:
             pass
@@ -259,6 +262,7 @@ class Zygote:
             connection.close()
             if not pending.done():
                 pending.set_exception(Unavailable("the zygote is gone"))
+        self._forks.clear()
         if not self._started.done():
             self._started.set_exception(Unavailable(reason))
         for child in self._children.values():

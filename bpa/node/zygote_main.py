@@ -12,6 +12,7 @@ It ends when the socket does, and the kernel ends it with the node.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -96,7 +97,8 @@ def main(control_fd: int) -> None:
     gc.disable()
     gc.freeze()  # a collection in a child would write to every page it looks at
     control.send(msgspec.msgpack.encode(Started()))
-    zygote.serve()
+    with contextlib.suppress(ConnectionError):  # the node closed with a report still unread
+        zygote.serve()
 
 
 class _Zygote:

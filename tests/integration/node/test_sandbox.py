@@ -1,0 +1,231 @@
+"""A sandbox inherits nothing, can do nothing, and when it misbehaves only its own run fails."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bpa.errors import StartupError
+from bpa.node.confine import CHANNEL_FD, NOBODY, ConfineLimits
+from bpa.node.frames import Done, FrameLimits, SandboxProtocolError
+from bpa.node.sandbox import Sandbox, SandboxLimits
+from bpa.node.zygote import AGENT_ENTRY, Zygote
+from tests.eventually import eventually
+from tests.integration.node.scripted import PROBES, Conversation, converse, lives, task
+
+LIMITS = SandboxLimits(
+    confine=ConfineLimits(memory_bytes=64 << 20, cpu_s=1),
+    frames=FrameLimits(frames_per_s=100),
+)
+SECRET = "sk-this-must-not-travel"
+
+
+@pytest.fixture
+async def zygote(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Zygote]:
+    monkeypatch.setenv("BPA_TEST_SECRET", SECRET)
+    async with Zygote(limits=LIMITS, entry=PROBES) as zygote:
+        yield zygote
+
+
+async def probe(zygote: Zygote, document: str) -> Conversation:
+    return await converse(await zygote.spawn(task(document)))
+
+
+async def assert_still_works(zygote: Zygote) -> None:
+    assert (await probe(zygote, "report")).last == Done("report")
+
+
+async def test_a_child_is_confined_in_every_way_that_needs_no_privilege(zygote: Zygote) -> None:
+    with socket.socket() as inherited:  # open before the fork, and inheritable on top
+        inherited.set_inheritable(True)
+        conversation = await probe(zygote, "report")
+    (log,) = conversation.logs
+    seen = log.fields
+    as_root = os.geteuid() == 0
+    assert seen["environ"] in ({}, {"LC_CTYPE": "C.UTF-8"})  # the interpreter sets that one
+    assert seen["descriptors"] == [CHANNEL_FD]
+    assert seen["is_child_of_zygote"]
+    assert seen["leads_session"]
+    assert seen["umask"] == 0o077
+    assert seen["pdeathsig"] == signal.SIGKILL
+    assert seen["dumpable"] == 0
+    assert seen["no_new_privs"] == 1
+    assert set(seen["uids"]) == {NOBODY if as_root else os.getuid()}
+    if as_root:
+        assert set(seen["gids"]) == {NOBODY}
+    zeroes = {name for name, values in seen["rlimits"].items() if values == [0, 0]}
+    assert zeroes == {"RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_FSIZE", "RLIMIT_CORE"}
+    assert seen["rlimits"]["RLIMIT_CPU"] == [1, 1]
+    refused = seen["refused"]
+    assert refused["open"] == refused["socket"] == refused["dup"] == "OSError"
+    assert refused["fork"] == "BlockingIOError"
+    if as_root:
+        assert refused["kill_parent"] == "PermissionError"
+    assert conversation.status is not None
+    assert conversation.status.code == 0
+
+
+async def test_the_zygote_carries_neither_environment_nor_secret_nor_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BPA_TEST_SECRET", SECRET)
+    async with Zygote(limits=SandboxLimits(), entry=AGENT_ENTRY) as zygote:
+        assert zygote.pid is not None
+        assert proc(zygote.pid, "environ") == ""
+        assert memory_holds(os.getpid(), SECRET)
+        assert not memory_holds(zygote.pid, SECRET)
+        assert len(os.listdir(f"/proc/{zygote.pid}/task")) == 1
+
+
+async def test_the_agent_brings_no_network_client_into_the_zygote() -> None:
+    clients = {"anthropic", "httpx", "httpx2", "aiohttp", "azure", "mcp", "requests", "grpclib"}
+    entry = "tests.integration.node.probes:prepare_beside_the_agent"
+    async with Zygote(limits=SandboxLimits(), entry=entry) as zygote:
+        (log,) = (await probe(zygote, "report")).logs
+    modules = {module.partition(".")[0] for module in log.fields["modules"]}
+    assert "agent_framework" in modules
+    assert not clients & modules
+
+
+def proc(pid: int | None, file: str) -> str:
+    return Path(f"/proc/{pid}/{file}").read_text()
+
+
+def memory_holds(pid: int, text: str) -> bool:
+    """Search the private writable memory of a process."""
+    needle = text.encode()
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in maps:
+            match = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ \d+\s*(\S*)", line)
+            if match is None or match[3] in ("[vvar]", "[vsyscall]"):
+                continue
+            start, end = int(match[1], 16), int(match[2], 16)
+            memory.seek(start)
+            if needle in memory.read(end - start):
+                return True
+    return False
+
+
+async def test_a_memory_hog_ends_alone(zygote: Zygote) -> None:
+    async with await zygote.spawn(task("wait")) as bystander:
+        hog = await probe(zygote, "hog")
+        assert hog.last is None
+        assert hog.status is not None
+        assert hog.status.code == 70
+        assert hog.status.rss_bytes_max > 60 << 20
+        assert lives(bystander.pid)
+    await assert_still_works(zygote)
+
+
+async def test_a_spinning_child_ends_at_its_processor_limit(zygote: Zygote) -> None:
+    spinner = await probe(zygote, "spin")
+    assert spinner.status is not None
+    assert spinner.status.signal in (signal.SIGKILL, signal.SIGXCPU)
+    assert spinner.status.cpu_s >= 0.9
+    await assert_still_works(zygote)
+
+
+async def test_a_child_past_its_deadline_is_killed_by_the_clock_of_the_node(
+    zygote: Zygote,
+) -> None:
+    async with await zygote.spawn(task("spin")) as spinner:
+        spinner.cancel()  # polite, and in vain
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await spinner.receive()
+        status = await spinner.kill()
+        assert status.signal == signal.SIGKILL
+        assert status.reason == "killed by SIGKILL"
+        assert await spinner.receive() is None
+        assert await spinner.kill() is status
+    assert not lives(spinner.pid)
+    await assert_still_works(zygote)
+
+
+async def test_a_kill_ends_a_receive_that_is_under_way(zygote: Zygote) -> None:
+    async with await zygote.spawn(task("spin")) as spinner, asyncio.TaskGroup() as group:
+        received = group.create_task(spinner.receive())
+        await spinner.kill()
+    assert received.result() is None
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ("flood", "frames a second"),
+        ("garbage", "not a known frame|after the frame"),
+        ("oversized", "exceeds the limit"),
+        ("cut", "inside a frame"),
+    ],
+)
+async def test_a_child_that_breaks_the_protocol_is_found_out(
+    zygote: Zygote, document: str, message: str
+) -> None:
+    sandbox = await zygote.spawn(task(document))
+    with pytest.raises(SandboxProtocolError, match=message):
+        await converse(sandbox)
+    assert not lives(sandbox.pid)
+    await assert_still_works(zygote)
+
+
+async def test_a_child_that_floods_slowly_ends_at_the_number_of_its_frames() -> None:
+    limits = SandboxLimits(frames=FrameLimits(frames_max=40, frames_per_s=1e9))
+    async with Zygote(limits=limits, entry=PROBES) as zygote:
+        with pytest.raises(SandboxProtocolError, match="more than 40 frames"):
+            await converse(await zygote.spawn(task("flood")))
+
+
+@pytest.mark.parametrize(("document", "reason"), [("quit", "exit code 70"), ("crash", "SIGSEGV")])
+async def test_how_a_child_ended_is_told(zygote: Zygote, document: str, reason: str) -> None:
+    ended = await probe(zygote, document)
+    assert ended.last is None
+    assert ended.status is not None
+    assert reason in ended.status.reason
+    await assert_still_works(zygote)
+
+
+async def test_what_is_sent_to_a_dead_child_is_dropped(zygote: Zygote) -> None:
+    sandbox = await zygote.spawn(task("quit"))
+    await sandbox.wait()
+    await sandbox.send(task())
+    sandbox.cancel()
+    assert await sandbox.receive() is None
+    await sandbox.send(task())
+
+
+async def test_a_child_forked_ahead_that_was_killed_is_replaced(zygote: Zygote) -> None:
+    def idle_children() -> list[int]:
+        return [int(pid) for pid in proc(zygote.pid, f"task/{zygote.pid}/children").split()]
+
+    (idle,) = await eventually(idle_children)
+    os.kill(idle, signal.SIGKILL)
+    await eventually(lambda: not lives(idle))
+    sandbox = await zygote.spawn(task("report"))
+    assert sandbox.pid != idle
+    assert (await converse(sandbox)).last == Done("report")
+
+
+async def test_closing_the_zygote_ends_every_child() -> None:
+    children: list[Sandbox] = []
+    async with Zygote(limits=LIMITS, entry=PROBES, ahead=2) as zygote:
+        children += [await zygote.spawn(task("wait")) for _ in range(3)]
+        pids = [child.pid for child in children]
+        assert all(map(lives, pids))
+        assert zygote.pid is not None
+        pids.append(zygote.pid)
+    await eventually(lambda: not any(map(lives, pids)))
+    assert [await child.receive() for child in children] == [None] * 3
+
+
+async def test_a_zygote_that_cannot_start_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    zygote = Zygote(limits=LIMITS, entry="tests.integration.node.probes:broken_preparation")
+    with pytest.raises(StartupError):
+        await zygote.start()
+    assert "this zygote cannot start" in capfd.readouterr().err
+    assert zygote.pid is not None
+    assert not lives(zygote.pid)

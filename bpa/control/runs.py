@@ -57,6 +57,8 @@ class Received:
     run_id: RunId
     delivery_id: int
     is_new: bool
+    recorded_at: datetime
+    """Postgres's clock."""
     verdict: Verdict | None
     """Set when the run is terminal and its message can be settled at once."""
 
@@ -119,6 +121,19 @@ class Runs:
             Unavailable: Postgres is away.
         """
         await self._steps.submit((run_id, epoch, step))
+
+    async def progress(self, run_id: RunId, epoch: int, stage: str) -> None:
+        """Note how far an execution has come.
+
+        Raises:
+            StaleLease: The lease has moved on.
+            Unavailable: Postgres is away.
+        """
+        row = await fetch_one(
+            self._pool, _QUERIES.progress, run_id=run_id, epoch=epoch, stage=stage[:100]
+        )
+        if row is None:
+            raise _stale(run_id, epoch)
 
     async def finish(self, run_id: RunId, epoch: int, outcome: Outcome) -> None:
         """Write down how an execution ended; the same report again is answered alike.
@@ -220,6 +235,7 @@ class Runs:
                 run_id=RunId(row["run_id"]),
                 delivery_id=row["delivery_id"],
                 is_new=row["is_new"],
+                recorded_at=row["recorded_at"],
                 verdict=_verdict(row),
             )
             for row in rows

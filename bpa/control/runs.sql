@@ -44,6 +44,7 @@ select
     delivered.run_id::text as run_id,
     delivered.delivery_id,
     (inserted.run_id is not null) as is_new,
+    clock_timestamp() as recorded_at,
     coalesce(runs.status, arrival.status) as status,
     case when runs.run_id is null then arrival.reason else runs.reason end as reason,
     case when runs.run_id is null then arrival.detail else runs.detail end as detail
@@ -104,6 +105,13 @@ set answer = coalesce(steps.answer, excluded.answer),
 where steps.digest = excluded.digest
     and steps.intent is not distinct from excluded.intent
 returning run_id::text as run_id, seq;
+
+-- name: progress
+-- Note the stage an execution is in, under its epoch.
+update runs
+set timings = timings || jsonb_build_object('stage', %(stage)s::text)
+where run_id = %(run_id)s::uuid and lease_epoch = %(epoch)s and status = 'running'
+returning run_id::text as run_id;
 
 -- name: counters
 -- Read what has gone wrong with a run so far, by kind (I10).

@@ -1,0 +1,185 @@
+"""The node link over gRPC: the thin edge between ``NodeLink`` and the services."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpclib
+import msgspec
+import structlog
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.server import Stream
+
+from bpa.control.leases import Leases
+from bpa.control.nodes import Nodes
+from bpa.control.runs import Runs
+from bpa.domain import LeaseOffer, NodeId, NodeSpec, Outcome, RunId, Step
+from bpa.errors import BpaError, InvalidRequest, StaleLease
+from bpa.protos.bpa.v1 import (
+    Acknowledge,
+    HeartbeatReply,
+    HeartbeatRequest,
+    Held,
+    Lease,
+    NodeLinkBase,
+    Progress,
+    PullRequest,
+    Refuse,
+    RegisterReply,
+    RegisterRequest,
+    ReportReply,
+    ReportRequest,
+)
+from bpa.telemetry import Metrics
+
+_log = structlog.stdlib.get_logger(__name__)
+MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+"""The size of one message at most, either way; grpclib has no cap of its own."""
+REPORTS_IN_FLIGHT = 256
+"""Reports of one stream that are worked on at once; the next waits, and so does its node."""
+
+
+class NodeLink(NodeLinkBase):
+    """Serves nodes.
+
+    Args:
+        nodes: Registrations.
+        leases: Offers and renewals.
+        runs: Steps and outcomes.
+        metrics: Counts fenced reports.
+        heartbeat_every_s: What nodes are told to keep to.
+        woken: Called when a node registered: there may be a place now.
+    """
+
+    def __init__(
+        self,
+        nodes: Nodes,
+        leases: Leases,
+        runs: Runs,
+        metrics: Metrics,
+        heartbeat_every_s: float,
+        woken: Callable[[], None],
+    ) -> None:
+        self._nodes = nodes
+        self._leases = leases
+        self._runs = runs
+        self._metrics = metrics
+        self._heartbeat_every_s = heartbeat_every_s
+        self._woken = woken
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """Serve the two streams ourselves: a generator across tasks cannot be closed safely."""
+        mapping: dict[str, Handler] = super().__mapping__()
+        mapping["/bpa.v1.NodeLink/Pull"] = Handler(
+            self._pull, Cardinality.UNARY_STREAM, PullRequest, Lease
+        )
+        mapping["/bpa.v1.NodeLink/Report"] = Handler(
+            self._report, Cardinality.STREAM_STREAM, ReportRequest, ReportReply
+        )
+        return mapping
+
+    async def register(self, message: RegisterRequest) -> RegisterReply:
+        """Announce a node."""
+        with _translated():
+            await self._nodes.register(_decode(message.node, NodeSpec))
+        self._woken()
+        return RegisterReply(
+            heartbeat_every_s=self._heartbeat_every_s, lease_ttl_s=self._leases.ttl_s
+        )
+
+    async def heartbeat(self, message: HeartbeatRequest) -> HeartbeatReply:
+        """Renew what a node holds."""
+        held = [(RunId(one.run_id), one.epoch) for one in message.held]
+        with _translated():
+            renewal = await self._leases.renew(NodeId(message.node_id), message.boot_id, held)
+        if not renewal.known:
+            raise grpclib.GRPCError(Status.NOT_FOUND, "this node is not registered; register")
+        return HeartbeatReply(
+            renewed=[Held(run_id=run_id, epoch=epoch) for run_id, epoch in renewal.renewed],
+            lost=[Held(run_id=run_id, epoch=epoch) for run_id, epoch in renewal.lost],
+            draining=renewal.draining,
+        )
+
+    async def _pull(self, stream: Stream[PullRequest, Lease]) -> None:
+        request = await stream.recv_message()
+        if request is None:
+            return
+        offers = self._leases.stream(NodeId(request.node_id), request.boot_id)
+        with _translated():
+            async for offer in offers:
+                await stream.send_message(_lease(offer))
+
+    async def _report(self, stream: Stream[ReportRequest, ReportReply]) -> None:
+        replies: asyncio.Queue[ReportReply] = asyncio.Queue()
+        room = asyncio.Semaphore(REPORTS_IN_FLIGHT)
+        async with asyncio.TaskGroup() as tasks:
+            writer = tasks.create_task(_write(stream, replies))
+            async with asyncio.TaskGroup() as reports:
+                async for request in stream:
+                    await room.acquire()
+                    task = reports.create_task(self._answer(request, replies))
+                    task.add_done_callback(lambda _: room.release())
+            await replies.join()
+            writer.cancel()
+
+    async def _answer(self, request: ReportRequest, replies: asyncio.Queue[ReportReply]) -> None:
+        try:
+            await self._apply(request)
+            reply = ReportReply(id=request.id)
+        except BpaError as error:
+            if isinstance(error, StaleLease):
+                self._metrics.leases_fenced.inc()
+            reply = ReportReply(id=request.id, error_code=error.code, error=str(error))
+        replies.put_nowait(reply)
+
+    def _apply(self, request: ReportRequest) -> Awaitable[None]:
+        run_id, epoch = RunId(request.run_id), request.epoch
+        if isinstance(request.acknowledge, Acknowledge):
+            return self._leases.acknowledge(run_id, epoch)
+        if request.step is not None:
+            return self._runs.record_step(run_id, epoch, _decode(request.step, Step))
+        if request.outcome is not None:
+            return self._runs.finish(run_id, epoch, _decode(request.outcome, Outcome))
+        if isinstance(request.refuse, Refuse):
+            return self._leases.refuse(run_id, epoch, request.refuse.why)
+        if isinstance(request.progress, Progress):
+            return self._runs.progress(run_id, epoch, request.progress.stage)
+        raise InvalidRequest("a report says what it reports; update the node")
+
+
+async def _write(
+    stream: Stream[ReportRequest, ReportReply], replies: asyncio.Queue[ReportReply]
+) -> None:
+    while True:
+        await stream.send_message(await replies.get())
+        replies.task_done()
+
+
+def _lease(offer: LeaseOffer) -> Lease:
+    return Lease(
+        run_spec=msgspec.json.encode(offer.run),
+        deadline_s=offer.deadline_s,
+        epoch=offer.epoch,
+        ttl_s=offer.ttl_s,
+        traceparent=offer.traceparent,
+        tracestate=offer.tracestate,
+    )
+
+
+def _decode(raw: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"this is no {kind.__name__}: {error}") from error
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn our errors into gRPC statuses, by their attributes alone."""
+    try:
+        yield
+    except BpaError as error:
+        raise grpclib.GRPCError(Status[error.grpc_status], str(error)) from error

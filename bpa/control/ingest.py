@@ -1,0 +1,155 @@
+"""Ingest: takes from the queues as many messages as the fleet has room for (I9).
+
+One feeder for each active deployment takes credit, receives that many messages, has ``intake``
+record them, and asks for room again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from bpa.connectors import Source
+from bpa.control.deployments import Deployments, Feeding
+from bpa.control.intake import Intake, Origin
+from bpa.control.rooms import Rooms
+from bpa.documents.schema_checks import SchemaCheck
+from bpa.domain import DeploymentId
+from bpa.errors import BpaError, Unavailable
+from bpa.scheduler.credit import Credit
+
+_log = structlog.stdlib.get_logger(__name__)
+_REFRESH_EVERY_S = 5.0
+_RECEIVE_WAIT_S = 5.0
+_RETRY_S = 1.0
+RECEIVED_AT_MOST = 16
+"""Messages received and not yet recorded, for one replica."""
+
+
+class Feeder:
+    """The loop of one deployment: room, credit, receive, record, again."""
+
+    def __init__(
+        self, origin: Origin, intake: Intake, rooms: Rooms, credit: Credit, replica_id: str
+    ) -> None:
+        self._origin = origin
+        self._intake = intake
+        self._rooms = rooms
+        self._credit = credit
+        self._replica_id = replica_id
+        self._recorded_at: datetime | None = None
+
+    async def run(self) -> None:
+        """Feed until cancelled; an outage of the queue or of a store is waited out."""
+        feeding = self._origin.feeding
+        log = _log.bind(deployment_id=feeding.dep_id, queue=feeding.queue)
+        while True:
+            try:
+                await self._origin.source.open()
+                log.info("feeding")
+                while True:
+                    await self.one_pass()
+            except BpaError as error:
+                log.warning("feeding_interrupted", error=str(error))
+            finally:
+                await self._origin.source.aclose()
+            await asyncio.sleep(_RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
+
+    async def one_pass(self) -> int:
+        """Wait for room, receive at most that many messages, record them; return how many."""
+        dep_id = self._origin.feeding.dep_id
+        room = await self._rooms.wait(dep_id, self._recorded_at)
+        granted = await self._credit.reserve(
+            dep_id, room, min(room, RECEIVED_AT_MOST), self._replica_id
+        )
+        try:
+            recorded = await self._receive(granted)
+        finally:
+            await self._credit.release(dep_id, self._replica_id)
+        if recorded:
+            self._recorded_at = max(recorded)
+        return len(recorded)
+
+    async def _receive(self, credit: int) -> list[datetime]:
+        accepting: list[asyncio.Task[datetime | None]] = []
+        interrupted: BpaError | None = None
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(credit):
+                try:
+                    message = await self._origin.source.receive(_RECEIVE_WAIT_S)
+                except BpaError as error:
+                    interrupted = error  # raised below: what was received is recorded first
+                    break
+                if message is None:
+                    break
+                accept = self._intake.accept(message, self._origin)
+                accepting.append(tasks.create_task(accept))
+        if interrupted:
+            raise interrupted
+        return [at for task in accepting if (at := task.result()) is not None]
+
+
+class Ingest:
+    """Keeps one feeder for each active deployment of one environment.
+
+    Args:
+        environment: Whose deployments are fed.
+        namespace: The namespace's name, a part of every run id.
+        deployments: What is active.
+        sources: Builds the source of a queue.
+        feeder: Builds the feeder of an origin.
+    """
+
+    def __init__(
+        self,
+        environment: str,
+        namespace: str,
+        deployments: Deployments,
+        sources: Callable[[str], Source],
+        feeder: Callable[[Origin], Feeder],
+    ) -> None:
+        self._environment = environment
+        self._namespace = namespace
+        self._deployments = deployments
+        self._sources = sources
+        self._feeder = feeder
+        self._changed = asyncio.Event()
+        self._feeders: dict[tuple[DeploymentId, int], asyncio.Task[None]] = {}
+
+    def deployments_changed(self) -> None:
+        """Look at the deployments again at once."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Follow the deployments until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._changed.clear()
+                await self._follow(tasks)
+                try:
+                    async with asyncio.timeout(_REFRESH_EVERY_S):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue  # another replica may have changed them
+
+    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
+        try:
+            feeding = await self._deployments.feeding(self._environment)
+        except Unavailable as error:
+            _log.warning("deployments_unavailable", error=str(error))
+            return
+        wanted = {(one.dep_id, one.revision): one for one in feeding.values()}
+        for key in self._feeders.keys() - wanted.keys():
+            self._feeders.pop(key).cancel()
+        for key in wanted.keys() - self._feeders.keys():
+            feeder = self._feeder(self._origin(wanted[key]))
+            self._feeders[key] = tasks.create_task(feeder.run())
+
+    def _origin(self, feeding: Feeding) -> Origin:
+        schema = feeding.spec.input_schema
+        check = SchemaCheck(schema) if schema else None
+        return Origin(self._namespace, feeding, self._sources(feeding.queue), check)

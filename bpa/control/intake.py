@@ -1,0 +1,171 @@
+"""Intake: one message becomes one run, or joins the run it already has (I2)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from opentelemetry.trace import SpanKind
+
+from bpa.connectors import Message, SettlementLost, Source
+from bpa.control.deployments import Feeding
+from bpa.control.runs import Arrival, Runs
+from bpa.control.settlement import Held, Settlement
+from bpa.documents.characters import excerpt
+from bpa.documents.decoding import decode
+from bpa.documents.schema_checks import SchemaCheck
+from bpa.documents.wire import to_wire
+from bpa.domain import RunId, effect_key_of, run_id_of
+from bpa.errors import Reason, RunEnded, Unavailable
+from bpa.telemetry import Tracing
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where messages come from and what works on them."""
+
+    namespace: str
+    """The namespace's name, a part of every run id."""
+    feeding: Feeding
+    source: Source
+    schema: SchemaCheck | None
+    """What the deployment demands of a document, if anything."""
+
+
+class Intake:
+    """Records messages.
+
+    Args:
+        runs: Where runs are recorded.
+        settlement: Keeps the message's lock until its run ends.
+        tracing: Where the span ``receive`` goes.
+        waiting: Called when a run waits for a place.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        settlement: Settlement,
+        tracing: Tracing,
+        waiting: Callable[[], None],
+    ) -> None:
+        self._runs = runs
+        self._settlement = settlement
+        self._tracing = tracing
+        self._waiting = waiting
+
+    async def accept(self, message: Message, origin: Origin) -> datetime | None:
+        """Record one message and hand it to settlement.
+
+        A message that could not be recorded is given back: nothing is settled without a commit.
+
+        Returns:
+            When it was recorded, by Postgres's clock; None if Postgres was away.
+        """
+        run_id = run_id_of(
+            origin.namespace,
+            origin.feeding.queue,
+            message.sequence_number,
+            message.enqueued_ms,
+        )
+        traceparent, trace_id = self._traced(run_id, message, origin)
+        arrival = arrival_of(run_id, message, origin, traceparent, trace_id)
+        log = _log.bind(run_id=run_id, trace_id=trace_id)
+        try:
+            received = await self._runs.receive(arrival)
+        except Unavailable as error:
+            log.warning("message_not_recorded", error=str(error))
+            await _give_back(message, origin.source)
+            return None
+        log.info(
+            "message_received",
+            queue=origin.feeding.queue,
+            sequence_number=message.sequence_number,
+            joined=not received.is_new,
+            reason=arrival.reason,
+        )
+        held = Held(run_id, received.delivery_id, origin.source, message, traceparent, trace_id)
+        if received.verdict is not None:
+            await self._settlement.settle(held, received.verdict)
+        else:
+            self._settlement.hold(held)
+            self._waiting()
+        return received.recorded_at
+
+    def _traced(self, run_id: RunId, message: Message, origin: Origin) -> tuple[str, str]:
+        attributes: dict[str, str | int] = {
+            "bpa.run.id": run_id,
+            "bpa.deployment.id": origin.feeding.dep_id,
+            "bpa.agent.id": origin.feeding.agent_id,
+            "messaging.system": "servicebus",
+            "messaging.operation.name": "receive",
+            "messaging.operation.type": "receive",
+            "messaging.destination.name": origin.feeding.queue,
+            "messaging.message.id": message.message_id or "",
+            "messaging.servicebus.message.delivery_count": message.delivery_count,
+            "messaging.servicebus.message.enqueued_time": message.enqueued_ms // 1000,
+        }
+        return self._tracing.record(
+            "receive",
+            message.traceparent or "",
+            self._tracing.now_ns(),
+            attributes,
+            tracestate=message.tracestate or "",
+            kind=SpanKind.CONSUMER,
+        )
+
+
+def arrival_of(
+    run_id: RunId, message: Message, origin: Origin, traceparent: str, trace_id: str
+) -> Arrival:
+    """Decode a message; one that cannot be worked on arrives with the reason why."""
+    document = b""
+    ended: RunEnded | None = None
+    note: dict[str, str] = {}
+    try:
+        if message.undecodable:
+            raise RunEnded(Reason.DESERIALIZATION_ERROR, message.undecodable)
+        decoded = decode(message.body, message.content_type)
+        if origin.schema:
+            origin.schema.check(decoded, message.body, message.content_type)
+        document, note = to_wire(decoded), {"dialect": decoded.dialect}
+    except RunEnded as error:
+        ended, note = error, {"excerpt": excerpt(message.body)}
+    feeding = origin.feeding
+    return Arrival(
+        run_id=run_id,
+        agent_id=feeding.agent_id,
+        version=feeding.version,
+        dep_id=feeding.dep_id,
+        input_ref={
+            "namespace": origin.namespace,
+            "queue": feeding.queue,
+            "sequence_number": message.sequence_number,
+            "enqueued_ms": message.enqueued_ms,
+            "message_id": message.message_id and message.message_id.replace("\0", ""),
+            "bytes": len(message.body),
+            **note,
+        },
+        document=document,
+        body_sha256=hashlib.sha256(message.body).digest(),
+        trace_id=trace_id,
+        traceparent=traceparent,
+        tracestate=message.tracestate or "",
+        enqueued_at=message.enqueued_at,
+        effect_key=effect_key_of(run_id, message.sequence_number),
+        delivery_count=message.delivery_count,
+        reason=ended.reason if ended else None,
+        detail=ended.detail if ended else None,
+    )
+
+
+async def _give_back(message: Message, source: Source) -> None:
+    try:
+        await source.abandon(message)
+    except (SettlementLost, Unavailable) as error:
+        _log.warning("give_back_failed", error=str(error))

@@ -1,0 +1,78 @@
+"""Nodes: announced by themselves, alive by their heartbeats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import structlog
+
+from bpa.control.leases import Leases
+from bpa.domain import NodeId, NodeSpec
+from bpa.errors import Conflict, InvalidRequest, NotFound
+from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
+
+_QUERIES = load_queries(__file__)
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Nodes:
+    """What nodes there are."""
+
+    def __init__(self, pool: Pool, leases: Leases) -> None:
+        self._pool = pool
+        self._leases = leases
+
+    async def register(self, spec: NodeSpec) -> None:
+        """Announce a node; the leases that an earlier boot of it held are over.
+
+        Raises:
+            InvalidRequest: The node names no id, boot or slot.
+            Conflict: Another living process goes by this node's id.
+        """
+        if not spec.node_id or not spec.boot_id or spec.slots < 1:
+            raise InvalidRequest("a node has an id, a boot id and at least one slot")
+        other = self._leases.connected(NodeId(spec.node_id))
+        if other is not None and other != spec.boot_id:
+            raise Conflict(
+                f"another process is connected as node {spec.node_id!r}; give each its own node.id"
+            )
+        await fetch_one(
+            self._pool,
+            _QUERIES.register,
+            node_id=spec.node_id,
+            boot_id=spec.boot_id,
+            metadata=_json({"labels": spec.labels, "version": spec.version}),
+            capacity=_json(
+                {
+                    "slots": spec.slots,
+                    "cpu_millis": spec.cpu_millis,
+                    "memory_bytes": spec.memory_bytes,
+                }
+            ),
+        )
+        await self._leases.reap(spec.node_id, spec.boot_id)
+        _log.info("node_registered", node_id=spec.node_id, slots=spec.slots, labels=spec.labels)
+
+    async def deregister(self, node_id: str, boot_id: str) -> None:
+        """Take a node that shut down in order out of the fleet."""
+        await fetch_all(self._pool, _QUERIES.deregister, node_id=node_id, boot_id=boot_id)
+
+    async def page(self) -> list[dict[str, Any]]:
+        """List nodes."""
+        return await fetch_all(self._pool, _QUERIES.page, node_id=None)
+
+    async def get(self, node_id: str) -> dict[str, Any]:
+        """Return one node.
+
+        Raises:
+            NotFound: There is no such node.
+        """
+        row = await fetch_one(self._pool, _QUERIES.page, node_id=node_id)
+        if row is None:
+            raise NotFound(f"there is no node {node_id!r}")
+        return row
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,223 @@
+"""Settlement: a message is settled once the end of its run is committed (I5).
+
+The replica that received a message renews its lock and alone can settle it. It hears of a run's
+end in its own process or over the channel ``run_ended``; a sweep finds what was missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from bpa.connectors import Message, SettlementLost, Source
+from bpa.control.runs import Ended, Runs, Verdict
+from bpa.domain import RunId
+from bpa.errors import Unavailable
+from bpa.postgres import Notifications, Pool, fetch_all
+from bpa.telemetry import Metrics, Tracing
+
+_log = structlog.stdlib.get_logger(__name__)
+_SWEEP_EVERY_S = 5.0
+_RENEW_EVERY_S = 1.0
+
+
+@dataclass(slots=True)
+class Held:
+    """A delivery that waits for the end of its run."""
+
+    run_id: RunId
+    delivery_id: int
+    source: Source
+    message: Message
+    traceparent: str
+    trace_id: str
+    renew_at: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.extend(self.message.locked_until)
+
+    def extend(self, locked_until: datetime) -> None:
+        """Plan the next renewal halfway to the end of the lock."""
+        now = datetime.now(UTC)
+        self.renew_at = now + max(timedelta(0), (locked_until - now) / 2)
+
+
+class Settlement:
+    """Holds received messages until their runs end, then settles them.
+
+    Args:
+        runs: To read verdicts and to note dispositions.
+        pool: To tell other replicas.
+        notifications: To hear from other replicas.
+        replica_id: Who we are, as the owner of deliveries.
+        tracing: Where the span ``complete`` goes.
+        metrics: Counts settlements and renewals.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        pool: Pool,
+        notifications: Notifications,
+        replica_id: str,
+        tracing: Tracing,
+        metrics: Metrics,
+    ) -> None:
+        self._runs = runs
+        self._pool = pool
+        self._notifications = notifications
+        self._replica_id = replica_id
+        self._tracing = tracing
+        self._metrics = metrics
+        self._held: dict[RunId, list[Held]] = {}
+        self._verdicts: asyncio.Queue[Verdict] = asyncio.Queue()
+        self._elsewhere: asyncio.Queue[RunId] = asyncio.Queue()
+        runs.on_ended(self.ended)
+
+    @property
+    def holding(self) -> int:
+        """Messages that wait for the end of their run."""
+        return sum(len(deliveries) for deliveries in self._held.values())
+
+    def hold(self, held: Held) -> None:
+        """Keep a message's lock until its run ends."""
+        self._held.setdefault(held.run_id, []).append(held)
+
+    def ended(self, ended: Ended) -> None:
+        """Settle what is held here for a run that has ended, or tell the replica that holds it."""
+        if ended.verdict is None:
+            return
+        if ended.verdict.run_id in self._held:
+            self._verdicts.put_nowait(ended.verdict)
+        elif ended.owner is not None and ended.owner != self._replica_id:
+            self._elsewhere.put_nowait(ended.verdict.run_id)
+
+    async def run(self) -> None:
+        """Settle, renew, listen and sweep until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._tell())
+            tasks.create_task(self._listen())
+            tasks.create_task(self._sweep())
+            tasks.create_task(self._renew(tasks))
+            while True:
+                verdict = await self._verdicts.get()
+                for held in self._held.pop(verdict.run_id, []):
+                    tasks.create_task(self.settle(held, verdict))
+
+    async def settle(self, held: Held, verdict: Verdict) -> None:
+        """Settle one delivery with its run's verdict.
+
+        A lost lock is no failure: the broker delivers again, and that delivery is settled at once.
+        """
+        since_ns = self._tracing.now_ns()
+        disposition = "complete" if verdict.completed else "dead_letter"
+        try:
+            if verdict.completed:
+                await held.source.complete(held.message)
+            else:
+                await held.source.dead_letter(held.message, verdict.reason, verdict.detail)
+            result = "ok"
+        except (SettlementLost, Unavailable) as error:
+            disposition, result = "lost", "lost"
+            _log.warning(
+                "settlement_lost", run_id=held.run_id, trace_id=held.trace_id, error=str(error)
+            )
+        attributes = {
+            "bpa.run.id": held.run_id,
+            "messaging.system": "servicebus",
+            "messaging.operation.name": disposition,
+            "messaging.operation.type": "settle",
+        }
+        self._tracing.record("complete", held.traceparent, since_ns, attributes)
+        self._metrics.settled.labels(disposition, result).inc()
+        _log.info(
+            "message_settled",
+            run_id=held.run_id,
+            trace_id=held.trace_id,
+            disposition=disposition,
+            reason=verdict.reason or None,
+        )
+        try:
+            await self._runs.settled(held.delivery_id, disposition)
+        except Unavailable as error:
+            _log.warning("disposition_not_noted", run_id=held.run_id, error=str(error))
+
+    async def abandon_all(self) -> None:
+        """Give back what is still held, for another replica to take at once; used at shutdown."""
+        held = [one for deliveries in self._held.values() for one in deliveries]
+        self._held.clear()
+        for one in held:
+            try:
+                await one.source.abandon(one.message)
+                await self._runs.settled(one.delivery_id, "abandon")
+            except (SettlementLost, Unavailable) as error:
+                _log.warning("abandon_failed", run_id=one.run_id, error=str(error))
+
+    async def _tell(self) -> None:
+        while True:
+            run_id = await self._elsewhere.get()
+            try:
+                await fetch_all(self._pool, "select pg_notify('run_ended', %(id)s)", id=run_id)
+            except Unavailable as error:
+                _log.warning("run_ended_not_announced", run_id=run_id, error=str(error))
+
+    async def _listen(self) -> None:
+        with self._notifications.subscribe("run_ended") as subscription:
+            async for wakeup in subscription:
+                ours = self._held if not wakeup.complete else wakeup.payloads
+                await self._look_up(RunId(run_id) for run_id in ours)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_EVERY_S)
+            await self._look_up(list(self._held))
+
+    async def _look_up(self, run_ids: Iterable[RunId]) -> None:
+        held = [run_id for run_id in run_ids if run_id in self._held]
+        if not held:
+            return
+        try:
+            for verdict in await self._runs.verdicts(held):
+                self._verdicts.put_nowait(verdict)
+        except Unavailable as error:
+            _log.warning("verdicts_unavailable", error=str(error))
+
+    async def _renew(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_EVERY_S)
+            now = datetime.now(UTC)
+            for deliveries in self._held.values():
+                for held in deliveries:
+                    if held.renew_at <= now:
+                        held.renew_at = now + timedelta(seconds=2 * _RENEW_EVERY_S)
+                        tasks.create_task(self._renew_one(held))
+
+    async def _renew_one(self, held: Held) -> None:
+        try:
+            held.extend(await held.source.renew(held.message))
+            self._metrics.lock_renewals.labels("ok").inc()
+        except SettlementLost:
+            self._metrics.lock_renewals.labels("lost").inc()
+            self._drop(held)
+            _log.warning("lock_lost", run_id=held.run_id, trace_id=held.trace_id)
+            await self._note_lost(held)
+        except Unavailable as error:
+            self._metrics.lock_renewals.labels("unavailable").inc()
+            _log.warning("lock_not_renewed", run_id=held.run_id, error=str(error))
+
+    async def _note_lost(self, held: Held) -> None:
+        try:
+            await self._runs.settled(held.delivery_id, "lost")
+        except Unavailable as error:
+            _log.warning("disposition_not_noted", run_id=held.run_id, error=str(error))
+
+    def _drop(self, held: Held) -> None:
+        deliveries = self._held.get(held.run_id, [])
+        if held in deliveries:
+            deliveries.remove(held)
+        if not deliveries:
+            self._held.pop(held.run_id, None)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+import pytest_asyncio
 from agent_framework import ChatResponse, Content, Message
 
 from bpa.node.frames import AgentSpec, Answer, Call, Done, Failed, Task
@@ -22,11 +23,10 @@ from tests.integration.node.scripted import (
     tool_call,
 )
 
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def zygote() -> AsyncIterator[Zygote]:
     async with Zygote(limits=SandboxLimits()) as zygote:
         yield zygote

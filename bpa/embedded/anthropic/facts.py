@@ -12,7 +12,8 @@ CREDIT_WORDS = re.compile(
     re.IGNORECASE,
 )
 INVOICE_WORDS = re.compile(
-    r"(\b(tax\s+invoice|invoice|facture|factura|fattura|factuur)\b|\w*rechnung\b)", re.IGNORECASE
+    r"(\b(tax\s+invoice|invoice|facture|factura|fattura|factuur)\b|\b\w{0,30}rechnung\b)",
+    re.IGNORECASE,
 )
 
 

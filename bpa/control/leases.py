@@ -38,6 +38,7 @@ from bpa.scheduler.commit import Grant
 from bpa.telemetry import Tracing
 
 _QUERIES = load_queries(__file__)
+_REFUSED_DELAY_S = 0.2
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -176,7 +177,9 @@ class Leases:
         Raises:
             StaleLease: The offer was over already.
         """
-        decision = Decision(RunStatus.QUEUED, waiting_reason=f"refused by its node: {why}")
+        decision = Decision(
+            RunStatus.QUEUED, waiting_reason=f"refused by its node: {why}", delay_s=_REFUSED_DELAY_S
+        )
         if not await self._lapse([(run_id, epoch, decision)]):
             raise StaleLease(f"the offer {epoch} of run {run_id} is over")
 

@@ -1,0 +1,37 @@
+"""Control's services on a database of the test's own, with one agent deployed."""
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+from opentelemetry.sdk.trace import TracerProvider
+
+from bpa.control.agents import Agents
+from bpa.control.deployments import Deployments
+from bpa.control.leases import Leases
+from bpa.control.nodes import Nodes
+from bpa.control.runs import Runs
+from bpa.postgres import Pool, open_pool
+from bpa.telemetry import Tracing
+from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet
+
+
+@pytest_asyncio.fixture
+async def pool(database: str) -> AsyncIterator[Pool]:
+    pool = await open_pool(database, min_size=1, max_size=4, application_name="test")
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@pytest_asyncio.fixture
+async def fleet(pool: Pool) -> AsyncIterator[Fleet]:
+    """Runs, leases and nodes, with the agent and its deployment in place."""
+    runs = Runs(pool, "replica-1")
+    leases = Leases(pool, 15.0, Tracing(TracerProvider()))
+    fleet = Fleet(pool, runs, leases, Nodes(pool, leases), Agents(pool), Deployments(pool))
+    await fleet.agents.create(AGENT)
+    await fleet.deployments.create(DEPLOYMENT)
+    yield fleet
+    await runs.aclose()
+    await leases.aclose()

@@ -1,0 +1,134 @@
+"""Offers, acknowledgements, renewals and lapses."""
+
+import asyncio
+
+import pytest
+
+from bpa.errors import Conflict, StaleLease
+from tests.integration.control.fleet import Fleet
+
+
+async def test_an_offer_reaches_the_stream_of_its_node(fleet: Fleet):
+    await fleet.register()
+    run_id = await fleet.queued()
+    epoch = await fleet.granted(run_id)
+    stream = fleet.leases.stream("node-1", "boot-1")
+    offer = await anext(stream)
+    await stream.aclose()
+    assert (offer.run.run_id, offer.epoch, offer.run.execution) == (run_id, epoch, 1)
+    assert offer.run.agent.agent_id == "invoice-classifier"
+    assert offer.run.routes == ["it", "general"]
+    assert offer.run.document == b"{}"
+    assert offer.deadline_s == 60.0
+
+
+async def test_an_offer_of_another_boot_is_not_sent(fleet: Fleet):
+    await fleet.register()
+    await fleet.granted(await fleet.queued())
+    assert await fleet.leases.pull("node-1", "boot-2", 0.05, 8) == []
+    assert len(await fleet.leases.pull("node-1", "boot-1", 5, 8)) == 1
+
+
+async def test_a_long_poll_ends_when_an_offer_comes(fleet: Fleet):
+    await fleet.register()
+    poll = asyncio.ensure_future(fleet.leases.pull("node-1", "boot-1", 30, 8))
+    while not fleet.leases.connected("node-1"):
+        await asyncio.wait({poll}, timeout=0.01)
+    await fleet.granted(await fleet.queued())
+    await fleet.leases.offer_pending("node-1")
+    assert len(await asyncio.wait_for(poll, 5)) == 1
+
+
+async def test_an_acknowledged_lease_is_renewed_and_an_unknown_one_lost(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    renewal = await fleet.leases.renew("node-1", "boot-1", [(run_id, epoch), (run_id, 99)])
+    assert renewal.known
+    assert renewal.renewed == [(run_id, epoch)]
+    assert renewal.lost == [(run_id, 99)]
+
+
+async def test_a_heartbeat_of_an_unknown_boot_is_told_so(fleet: Fleet):
+    await fleet.register()
+    assert not (await fleet.leases.renew("node-1", "boot-0", [])).known
+    assert (await fleet.leases.renew("node-1", "boot-1", [])).known
+
+
+async def test_an_expired_lease_is_not_renewed(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    await fleet.expire(run_id)
+    renewal = await fleet.leases.renew("node-1", "boot-1", [(run_id, epoch)])
+    assert (renewal.renewed, renewal.lost) == ([], [(run_id, epoch)])
+
+
+async def test_a_living_lease_is_not_reaped(fleet: Fleet):
+    await fleet.register()
+    run_id, _ = await fleet.running()
+    assert await fleet.leases.reap() == 0
+    assert await fleet.status(run_id) == "running"
+
+
+async def test_a_lapsed_lease_counts_against_infrastructure_alone(fleet: Fleet):
+    await fleet.register()
+    run_id, _ = await fleet.running()
+    await fleet.expire(run_id)
+    assert await fleet.leases.reap() == 1
+    run = await fleet.runs.get(run_id)
+    assert (run["status"], run["infra_failures"]) == ("queued", 1)
+    assert (run["crashes"], run["agent_failures"]) == (0, 0)
+    assert "node-1 was lost" in run["waiting_reason"]
+
+
+async def test_a_run_whose_lease_lapses_for_ever_ends_as_a_crash_loop(fleet: Fleet):
+    await fleet.register()
+    run_id = await fleet.queued()
+    ended = []
+    fleet.leases.on_ended(ended.append)
+    for _ in range(20):
+        await fleet.granted(run_id)
+        await fleet.expire(run_id)
+        await fleet.leases.reap()
+    run = await fleet.runs.get(run_id)
+    assert (run["status"], run["reason"]) == ("dead_lettered", "CrashLoop")
+    assert ended[-1].verdict.reason == "CrashLoop"
+
+
+async def test_a_new_boot_ends_the_leases_of_the_old_one(fleet: Fleet):
+    await fleet.register(boot_id="boot-1")
+    run_id, epoch = await fleet.running()
+    await fleet.register(boot_id="boot-2")
+    assert await fleet.status(run_id) == "queued"
+    with pytest.raises(StaleLease):
+        await fleet.leases.acknowledge(run_id, epoch)
+
+
+async def test_a_second_live_process_under_one_id_is_refused(fleet: Fleet):
+    await fleet.register(boot_id="boot-1")
+    poll = asyncio.ensure_future(fleet.leases.pull("node-1", "boot-1", 30, 8))
+    while not fleet.leases.connected("node-1"):
+        await asyncio.wait({poll}, timeout=0.01)
+    with pytest.raises(Conflict, match=r"its own node\.id"):
+        await fleet.register(boot_id="boot-2")
+    poll.cancel()
+    await asyncio.wait({poll})
+    await fleet.register(boot_id="boot-2")
+
+
+async def test_a_refused_offer_goes_back_at_no_cost(fleet: Fleet):
+    await fleet.register()
+    run_id = await fleet.queued()
+    epoch = await fleet.granted(run_id)
+    await fleet.leases.refuse(run_id, epoch, "all slots are taken")
+    run = await fleet.runs.get(run_id)
+    assert (run["status"], run["infra_failures"], run["executions"]) == ("queued", 0, 0)
+    assert "all slots are taken" in run["waiting_reason"]
+    with pytest.raises(StaleLease):
+        await fleet.leases.refuse(run_id, epoch, "again")
+
+
+async def test_an_acknowledgement_may_come_twice(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    await fleet.leases.acknowledge(run_id, epoch)
+    assert (await fleet.runs.get(run_id))["executions"] == 1

@@ -1,0 +1,206 @@
+"""The life of a run in Postgres."""
+
+import asyncio
+
+import pytest
+
+from bpa.domain import Outcome, OutcomeKind, Step, StepKind, Usage
+from bpa.errors import Conflict, InvalidRequest, NotFound, Reason, StaleLease
+from tests.integration.control.fleet import Fleet, arrival
+
+USAGE = Usage(input_tokens=100, output_tokens=20, cost_usd="0.0006", price_source="list 1")
+COMPLETED = Outcome(kind=OutcomeKind.COMPLETED, result={"status": 201}, worked_s=0.5)
+
+
+def step(seq: int = 0, **changes: object) -> Step:
+    values = {"seq": seq, "kind": StepKind.MODEL, "digest": f"d{seq}", "started_at_ms": 1000}
+    return Step(**{**values, **changes})
+
+
+async def test_a_message_becomes_one_run_and_each_delivery_is_noted(fleet: Fleet):
+    first = await fleet.runs.receive(arrival())
+    second = await fleet.runs.receive(arrival(delivery_count=1))
+    assert (first.is_new, second.is_new) == (True, False)
+    assert first.run_id == second.run_id
+    run = await fleet.runs.get(first.run_id)
+    assert [d["delivery_count"] for d in run["deliveries"]] == [0, 1]
+    assert run["waiting_reason"]
+
+
+async def test_deliveries_of_one_message_in_one_batch_make_one_run(fleet: Fleet):
+    received = await asyncio.gather(*(fleet.runs.receive(arrival()) for _ in range(20)))
+    assert len({r.run_id for r in received}) == 1
+    assert len({r.delivery_id for r in received}) == 20
+    assert all(r.verdict is None for r in received)
+
+
+async def test_a_message_that_cannot_be_decoded_gets_a_run_that_has_ended(fleet: Fleet):
+    received = await fleet.runs.receive(
+        arrival(reason=Reason.DESERIALIZATION_ERROR, detail="truncated", document=b"")
+    )
+    assert received.verdict is not None
+    assert (received.verdict.reason, received.verdict.detail) == (
+        "DeserializationError",
+        "truncated",
+    )
+    run = await fleet.runs.get(received.run_id)
+    assert (run["status"], run["executions"]) == ("dead_lettered", 0)
+    assert run["ended_at"] is not None
+
+
+async def test_a_second_delivery_of_an_ended_run_brings_its_verdict(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    await fleet.runs.finish(run_id, epoch, COMPLETED)
+    again = await fleet.runs.receive(arrival(delivery_count=1))
+    assert again.verdict is not None
+    assert again.verdict.completed
+
+
+async def test_a_completed_run_has_its_cost_from_the_journal(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    await fleet.runs.record_step(run_id, epoch, step(0, reserved_tokens=900))
+    await fleet.runs.record_step(
+        run_id, epoch, step(0, answer=b"{}", usage=USAGE, ended_at_ms=2000)
+    )
+    await fleet.runs.finish(run_id, epoch, COMPLETED)
+    run = await fleet.runs.get(run_id)
+    assert run["status"] == "completed"
+    assert run["costs"] == {
+        "tokens_in": 100,
+        "tokens_out": 20,
+        "usd": "0.0006",
+        "unpriced_tokens": 0,
+    }
+    assert [(s["seq"], s["answered"]) for s in run["steps"]] == [(0, True)]
+    assert run["lease_expires_at"] is None
+
+
+async def test_a_stale_epoch_changes_nothing(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    await fleet.expire(run_id)
+    assert await fleet.leases.reap() == 1
+    before = await fleet.runs.get(run_id)
+    for write in (
+        fleet.runs.record_step(run_id, epoch, step()),
+        fleet.runs.finish(run_id, epoch, COMPLETED),
+        fleet.runs.progress(run_id, epoch, "think"),
+        fleet.leases.acknowledge(run_id, epoch),
+    ):
+        with pytest.raises(StaleLease):
+            await write
+    assert await fleet.runs.get(run_id) == before
+    assert before["status"] == "queued"
+
+
+async def test_the_same_outcome_twice_is_answered_alike_and_told_once(fleet: Fleet):
+    await fleet.register()
+    ended = []
+    fleet.runs.on_ended(ended.append)
+    run_id, epoch = await fleet.running()
+    await fleet.runs.finish(run_id, epoch, COMPLETED)
+    await fleet.runs.finish(run_id, epoch, COMPLETED)
+    assert [e.verdict.run_id for e in ended] == [run_id]
+
+
+async def test_the_same_step_twice_in_one_batch_is_recorded_once(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    await asyncio.gather(*(fleet.runs.record_step(run_id, epoch, step()) for _ in range(5)))
+    assert len((await fleet.runs.get(run_id))["steps"]) == 1
+
+
+async def test_an_effect_keeps_the_bytes_of_its_first_intent(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    intent = step(0, kind=StepKind.EFFECT, intent=b"first", effect_key="k")
+    await fleet.runs.record_step(run_id, epoch, intent)
+    other = step(0, kind=StepKind.EFFECT, intent=b"other", effect_key="k")
+    with pytest.raises(StaleLease):
+        await fleet.runs.record_step(run_id, epoch, other)
+    await fleet.expire(run_id)
+    await fleet.leases.reap()
+    epoch = await fleet.granted(run_id)
+    stream = fleet.leases.stream("node-1", "boot-1")
+    offer = await anext(stream)
+    await stream.aclose()
+    assert [(s.intent, s.effect_key, s.answer) for s in offer.run.journal] == [
+        (b"first", "k", None)
+    ]
+    assert (offer.run.execution, offer.epoch) == (2, epoch)
+
+
+async def test_an_agent_that_fails_is_executed_three_times_in_all(fleet: Fleet):
+    await fleet.register()
+    run_id = await fleet.queued()
+    failed = Outcome(kind=OutcomeKind.AGENT_FAILED, detail="ValueError: no")
+    for execution in (1, 2, 3):
+        epoch = await fleet.granted(run_id)
+        await fleet.leases.acknowledge(run_id, epoch)
+        await fleet.runs.finish(run_id, epoch, failed)
+        run = await fleet.runs.get(run_id)
+        assert run["executions"] == execution
+        assert run["agent_failures"] == execution
+    assert (run["status"], run["reason"]) == ("dead_lettered", "AttemptsExhausted")
+
+
+async def test_a_retry_backs_off_and_says_why(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    await fleet.runs.finish(run_id, epoch, Outcome(kind=OutcomeKind.CRASHED, detail="SIGKILL"))
+    run = await fleet.runs.get(run_id)
+    assert run["status"] == "queued"
+    assert "SIGKILL" in run["waiting_reason"]
+    assert run["not_before"] > run["created_at"]
+
+
+async def test_a_cancelled_run_is_fenced_and_dead_lettered(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    ended = []
+    fleet.runs.on_ended(ended.append)
+    await fleet.runs.cancel(run_id, "ops", "not wanted")
+    assert ended[0].verdict.reason == "Cancelled"
+    with pytest.raises(StaleLease):
+        await fleet.runs.finish(run_id, epoch, COMPLETED)
+    with pytest.raises(Conflict):
+        await fleet.runs.cancel(run_id, "ops", "again")
+
+
+async def test_an_unknown_run_is_not_found(fleet: Fleet):
+    with pytest.raises(NotFound):
+        await fleet.runs.get(arrival(99).run_id)
+    with pytest.raises(NotFound):
+        await fleet.runs.cancel(arrival(99).run_id, "ops", "")
+
+
+async def test_a_rejection_names_a_reason_of_the_closed_set(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    with pytest.raises(InvalidRequest):
+        await fleet.runs.finish(run_id, epoch, Outcome(kind=OutcomeKind.REJECTED, reason="Bored"))
+
+
+async def test_pages_follow_each_other_without_gap_or_repeat(fleet: Fleet):
+    ids = {await fleet.queued(number) for number in range(1, 8)}
+    seen, cursor = [], None
+    while True:
+        rows, cursor = await fleet.runs.page(cursor=cursor, limit=3)
+        seen += [row["run_id"] for row in rows]
+        if cursor is None:
+            break
+    assert sorted(seen) == sorted(ids)
+    assert len(seen) == 7
+    with pytest.raises(InvalidRequest):
+        await fleet.runs.page(cursor="nonsense")
+
+
+async def test_totals_count_by_status_and_reason(fleet: Fleet):
+    await fleet.register()
+    await fleet.runs.receive(arrival(1, reason=Reason.DESERIALIZATION_ERROR, detail="x"))
+    run_id, epoch = await fleet.running(2)
+    await fleet.runs.finish(run_id, epoch, COMPLETED)
+    totals = {(row["status"], row["reason"]): row["runs"] for row in await fleet.runs.totals()}
+    assert totals == {("dead_lettered", "DeserializationError"): 1, ("completed", None): 1}

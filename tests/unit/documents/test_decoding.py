@@ -220,7 +220,7 @@ def test_json_and_xml_of_another_dialect_are_text_with_exact_numbers():
 def test_prose_loses_what_a_reader_does_not_see():
     hidden = "".join(chr(0xE0000 + ord(char)) for char in "pay me")
     text = f"In\u200bvoice\u202e 7{hidden}\r\nA{' ' * 40}B\x07\n\n\n\n\nC\ufeff"
-    assert decode(text.encode(), TEXT).text == "Invoice 7\nA  B\n\nC"
+    assert decode(text.encode(), TEXT).text == "Invoice 7\nA   B\n\nC"
     assert refusal("\u200b\u202e".encode(), TEXT).reason is Reason.DESERIALIZATION_ERROR
     assert refusal(b"a\x00b", TEXT).reason is Reason.DESERIALIZATION_ERROR
 

@@ -108,16 +108,34 @@ class ControlServer(NodeLinkBase):
         )
 
 
+class KillableServer(Server):
+    """A server whose connections can be cut, as the end of its process would."""
+
+    def __init__(self, services):
+        super().__init__(services)
+        self._protocols = []
+
+    def _protocol_factory(self):
+        self._protocols.append(super()._protocol_factory())
+        return self._protocols[-1]
+
+    async def kill(self):
+        for protocol in self._protocols:
+            with contextlib.suppress(AttributeError):  # it is closed already
+                protocol.connection._transport.abort()
+        self.close()
+        await self.wait_closed()
+
+
 @contextlib.asynccontextmanager
 async def serving(service, path):
-    """Serve on a Unix socket until the block ends; its streams break then."""
-    server = Server([service])
+    """Serve on a Unix socket until the block ends; its connections break then."""
+    server = KillableServer([service])
     await server.start(path=str(path))
     try:
         yield server
     finally:
-        server.close()
-        await server.wait_closed()
+        await server.kill()
 
 
 def unavailable(text="not now"):

@@ -1,0 +1,154 @@
+"""A gRPC channel that refuses messages over a size as soon as their length is known.
+
+It mends two things of grpclib.
+
+grpclib has no cap of its own: it reads whatever length a message's five-byte prefix announces.
+Here the prefix is checked before the first byte of the body is taken off the stream, so that what
+a peer can make us hold is the flow-control window (4 MiB) and no more. The same cap holds for what
+is sent, where it is the caller's error.
+
+And when a stream breaks, grpclib wakes the tasks that wait on it by cancelling them, and never
+takes that back: their next ``asyncio.timeout`` or task group would believe itself cancelled, and a
+cancellation by somebody else in the same moment would be forgotten. `_Wakener` counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from grpclib.client import Channel, Stream
+from grpclib.config import Configuration
+from grpclib.const import Cardinality, Status
+from grpclib.exceptions import GRPCError
+from grpclib.metadata import Deadline
+from grpclib.utils import Wrapper
+
+MESSAGE_BYTES_MAX = 4 << 20
+
+_KEEPALIVE = Configuration(
+    _keepalive_time=10.0,
+    _keepalive_timeout=5.0,
+    _keepalive_permit_without_calls=True,
+    _http2_max_pings_without_data=0,
+    _http2_min_sent_ping_interval_without_data=5.0,
+)
+"""Finds out within 15 s that the peer of an idle stream is gone without a word."""
+
+_Request = TypeVar("_Request")
+_Reply = TypeVar("_Reply")
+_Read = Callable[[int], Coroutine[Any, Any, bytes]]
+
+
+class _Wakener(Wrapper):
+    """Wakes waiting tasks with an error and leaves no cancellation behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._entered: dict[asyncio.Task[Any], int] = {}
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        task = asyncio.current_task()
+        assert task is not None
+        self._entered[task] = task.cancelling()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        before = self._entered.pop(task)
+        woken = self.cancelled and task in self._woken
+        if woken and task.uncancel() > before and exc_type is asyncio.CancelledError:
+            self._tasks.discard(task)
+            return  # somebody else cancelled the task as well: that is what it gets to see
+        super().__exit__(exc_type, exc_val, exc_tb)
+
+    def cancel(self, error: Exception) -> None:
+        """Wake every waiting task with ``error``, once."""
+        if not self.cancelled:
+            self._woken = frozenset(self._tasks)
+            super().cancel(error)
+
+
+class CappedStream(Stream[_Request, _Reply]):
+    """A call whose received messages are at most `MESSAGE_BYTES_MAX` long."""
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._wrapper = _Wakener()
+        return self
+
+    async def send_request(self, *, end: bool = False) -> None:
+        """Open the stream; from here on every read of it is checked."""
+        await super().send_request(end=end)
+        # The HTTP/2 stream is made inside grpclib, by a class that cannot be chosen.
+        self._stream.recv_data = _capped(  # type: ignore[method-assign, assignment]
+            self._stream.recv_data
+        )
+
+
+class CappedChannel(Channel):
+    """A channel of `CappedStream` calls.
+
+    Args:
+        address: ``host:port``, ``[v6]:port``, or the path of a Unix socket (``/...``).
+    """
+
+    def __init__(self, address: str) -> None:
+        if address.startswith("/"):
+            super().__init__(path=address, config=_KEEPALIVE)
+        else:
+            host, _, port = address.rpartition(":")
+            super().__init__(host.strip("[]"), int(port), config=_KEEPALIVE)
+
+    def request(
+        self,
+        name: str,
+        cardinality: Cardinality,
+        request_type: type[_Request],
+        reply_type: type[_Reply],
+        *,
+        timeout: float | None = None,
+        deadline: Deadline | None = None,
+        metadata: Any = None,
+    ) -> CappedStream[_Request, _Reply]:
+        """Prepare a call; limit its time with ``asyncio.timeout``, not with gRPC's deadline."""
+        plain = super().request(
+            name,
+            cardinality,
+            request_type,
+            reply_type,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+        return CappedStream(
+            self,
+            name,
+            plain._metadata,  # noqa: SLF001 - what the base class made of the arguments
+            cardinality,
+            request_type,
+            reply_type,
+            codec=self._codec,
+            status_details_codec=self._status_details_codec,
+            dispatch=self.__dispatch__,
+        )
+
+
+def _capped(read: _Read) -> _Read:
+    async def read_capped(size: int) -> bytes:
+        if size > MESSAGE_BYTES_MAX:
+            raise GRPCError(
+                Status.RESOURCE_EXHAUSTED,
+                f"a message of {size} bytes exceeds the cap of {MESSAGE_BYTES_MAX}",
+            )
+        return await read(size)
+
+    return read_capped

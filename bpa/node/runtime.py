@@ -1,0 +1,281 @@
+"""The node's life: register, take leases, keep them alive, give them up, drain.
+
+Four loops in one task group: the link's report stream, the intake of offers, the heartbeat, and a
+watch that stops what was not renewed in time. Each execution is a task of an inner group, so that
+the loops outlive the last of them. What a node does is decided here; how a run is executed is the
+executor's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from bpa.domain import LeaseOffer, NodeSpec, RunId
+from bpa.errors import BpaError, InvalidRequest, StaleLease
+from bpa.node.lease import HeldLease, Stop
+from bpa.node.link import RECONNECT, Beat, Report, Terms
+from bpa.protos.bpa.v1 import Acknowledge, Refuse
+from bpa.retry import pause_s
+
+_WATCH_EVERY_S = 0.5
+
+
+class Link(Protocol):
+    """What the runtime needs of `bpa.node.link.ControlLink`."""
+
+    @property
+    def node(self) -> NodeSpec:
+        """What the node says of itself."""
+
+    async def run(self) -> None:
+        """Keep the reports flowing until cancelled."""
+
+    async def register(self) -> Terms:
+        """Announce the node."""
+
+    def pull(self) -> AsyncIterator[LeaseOffer]:
+        """Yield offers until the stream breaks."""
+
+    async def heartbeat(
+        self, held: Sequence[tuple[str, int]], *, draining: bool, timeout_s: float
+    ) -> Beat:
+        """Renew leases."""
+
+    async def report(
+        self,
+        run_id: RunId | str,
+        epoch: int,
+        what: Report,
+        *,
+        gone: asyncio.Future[None] | None = None,
+    ) -> None:
+        """Report once."""
+
+
+class Executor(Protocol):
+    """What the runtime needs of `bpa.node.executor.Executor`."""
+
+    async def execute(self, lease: HeldLease) -> None:
+        """Execute the run and report its outcome; heed ``lease.stopped``."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """What health checks and metrics want to know."""
+
+    registered: bool
+    draining: bool
+    slots: int
+    slots_used: int
+    held: tuple[tuple[str, int], ...]
+    """(run id, epoch) of every lease in hand."""
+
+
+def boottime_s() -> float:
+    """Return seconds since boot, suspended time included (CLOCK_BOOTTIME)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class NodeRuntime:
+    """One node at work.
+
+    Args:
+        link: To control; the runtime runs it, somebody else opens and closes it.
+        executor: Executes a lease.
+        log: Bound to the node.
+        clock: The leases' clock, seconds, suspended time included.
+        draw: Draws jitter from [0, 1).
+        watch_every_s: How often leases are checked for their end.
+    """
+
+    def __init__(
+        self,
+        *,
+        link: Link,
+        executor: Executor,
+        log: FilteringBoundLogger,
+        clock: Callable[[], float] = boottime_s,
+        draw: Callable[[], float] = random.random,
+        watch_every_s: float = _WATCH_EVERY_S,
+    ) -> None:
+        self._link = link
+        self._executor = executor
+        self._log = log
+        self._clock = clock
+        self._draw = draw
+        self._watch_every_s = watch_every_s
+        self._slots = link.node.slots
+        self._held: dict[str, HeldLease] = {}
+        self._terms = Terms(heartbeat_every_s=3.0, lease_ttl_s=15.0)
+        self._registered = False
+        self._known = False
+        self._drained_by_operator = False
+        self._closing = asyncio.Event()
+        self._drain_deadline_s = 0.0
+        self._finished = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def state(self) -> NodeState:
+        """The node at this moment."""
+        return NodeState(
+            registered=self._registered,
+            draining=self._drained_by_operator or self._closing.is_set(),
+            slots=self._slots,
+            slots_used=len(self._held),
+            held=tuple(lease.key for lease in self._held.values()),
+        )
+
+    async def run(self) -> None:
+        """Serve until `drain` is done."""
+        try:
+            async with asyncio.TaskGroup() as loops:
+                tasks = [
+                    loops.create_task(self._link.run()),
+                    loops.create_task(self._beat()),
+                    loops.create_task(self._watch()),
+                ]
+                async with asyncio.TaskGroup() as executions:
+                    await self._take_leases(executions)
+                    await self._wind_down()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._finished.set()
+
+    async def drain(self, deadline_s: float) -> None:
+        """Take no more leases, let running ones end, hand back what is left after ``deadline_s``.
+
+        Returns when `run` has ended; calling it again only waits.
+        """
+        if not self._closing.is_set():
+            self._drain_deadline_s = deadline_s
+            self._closing.set()
+            self._log.info("node_draining", held=len(self._held), deadline_s=deadline_s)
+        await self._finished.wait()
+
+    # -- intake ------------------------------------------------------------------------------------
+
+    async def _take_leases(self, executions: asyncio.TaskGroup) -> None:
+        async with asyncio.TaskGroup() as group:
+            intake = group.create_task(self._intake(executions))
+            await self._closing.wait()
+            intake.cancel()
+
+    async def _intake(self, executions: asyncio.TaskGroup) -> None:
+        failures = 0
+        while True:
+            try:
+                self._terms = await self._link.register()
+                self._registered = self._known = True
+                self._log.info("node_registered", slots=self._slots)
+                failures = 0
+                async with aclosing(self._link.pull()) as offers:  # type: ignore[type-var]
+                    async for offer in offers:
+                        self._consider(offer, executions)
+            except BpaError as error:
+                self._registered = False
+                failures += 1
+                self._log.warning("node_not_registered", code=error.code, error=str(error))
+            await asyncio.sleep(pause_s(RECONNECT, failures, self._draw()))
+
+    def _consider(self, offer: LeaseOffer, executions: asyncio.TaskGroup) -> None:
+        """Take an offer, or say why not; this is the last judge of the node's slots."""
+        held = self._held.get(offer.run.run_id)
+        if held is not None and held.epoch >= offer.epoch:
+            return  # offered twice, because a stream broke: it is being worked on
+        if held is not None:
+            held.stop(Stop.LOST)
+            why = "an older execution of this run is still ending on the node"
+        elif len(self._held) >= self._slots:
+            why = f"all {self._slots} slots are taken"
+        elif self.state.draining:
+            why = "the node is draining"
+        else:
+            lease = HeldLease(offer, reports=self._link, clock=self._clock, draw=self._draw)
+            self._held[lease.run_id] = lease
+            self._idle.clear()
+            executions.create_task(self._hold(lease))
+            return
+        executions.create_task(self._refuse(offer, why))
+
+    async def _refuse(self, offer: LeaseOffer, why: str) -> None:
+        self._log.info("lease_refused", run_id=offer.run.run_id, epoch=offer.epoch, why=why)
+        try:
+            await self._link.report(offer.run.run_id, offer.epoch, Refuse(why=why))
+        except BpaError as error:  # the offer lapses by itself
+            self._log.warning("refusal_not_stored", run_id=offer.run.run_id, code=error.code)
+
+    async def _hold(self, lease: HeldLease) -> None:
+        """Acknowledge, execute, let go."""
+        log = self._log.bind(run_id=lease.run_id, epoch=lease.epoch)
+        sent_at_s = self._clock()
+        try:
+            await lease.report(Acknowledge())
+            lease.confirm(sent_at_s)
+            lease.check()
+            await self._executor.execute(lease)
+        except (StaleLease, InvalidRequest) as error:
+            log.warning("lease_lost", code=error.code, error=str(error))
+        finally:
+            del self._held[lease.run_id]
+            if not self._held:
+                self._idle.set()
+
+    # -- upkeep ------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self._terms.heartbeat_every_s)
+            if not self._known:
+                continue
+            held = [lease for lease in self._held.values() if lease.acknowledged]
+            sent_at_s = self._clock()
+            try:
+                beat = await self._link.heartbeat(
+                    [lease.key for lease in held],
+                    draining=self._closing.is_set(),
+                    timeout_s=self._terms.heartbeat_every_s,
+                )
+            except BpaError as error:
+                self._log.warning("heartbeat_failed", code=error.code, error=str(error))
+                continue
+            self._heed(beat, held, sent_at_s)
+
+    def _heed(self, beat: Beat, held: list[HeldLease], sent_at_s: float) -> None:
+        for lease in held:
+            if lease.key in beat.renewed:
+                lease.confirm(sent_at_s)
+            if lease.run_id in beat.cancel:
+                lease.stop(Stop.CANCELLED)
+            if lease.key in beat.lost:
+                lease.stop(Stop.LOST)
+        if beat.draining != self._drained_by_operator:
+            self._drained_by_operator = beat.draining
+            self._log.info("node_drain_asked" if beat.draining else "node_drain_revoked")
+
+    async def _watch(self) -> None:
+        """Stop what was not renewed in time, within half a second also after a suspend."""
+        while True:
+            await asyncio.sleep(self._watch_every_s)
+            for lease in self._held.values():
+                lease.check()
+
+    async def _wind_down(self) -> None:
+        """Wait for what still runs, then take it out of its hands."""
+        try:
+            async with asyncio.timeout(self._drain_deadline_s):
+                await self._idle.wait()
+        except TimeoutError:
+            self._log.warning("drain_deadline_passed", handed_back=len(self._held))
+            for lease in self._held.values():
+                lease.stop(Stop.HAND_BACK)

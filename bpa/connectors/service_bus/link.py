@@ -30,15 +30,10 @@ from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiveMode
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
 from bpa.connectors.sdk import SettlementLost
-from bpa.connectors.service_bus.client import translated
+from bpa.connectors.service_bus.client import CLOSE_TIMEOUT_S, SOCKET_POLL_S, close, translated
 
-SOCKET_POLL_S = 0.02
-"""How long the SDK holds its socket in one read. An arriving frame ends a read at once, so this is
-no latency of ours; it bounds how long the SDK's own keep-alive, which nothing interrupts, can hold
-up a settlement (once in 5 s), and costs 50 wake-ups a second while idle."""
 CALL_TIMEOUT_S = 15.0
 """The limit of a settlement, a renewal or the opening of a link."""
-CLOSE_TIMEOUT_S = 2.0
 
 T = TypeVar("T")
 
@@ -185,7 +180,7 @@ class ReceiverLink:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 await receiver.__aenter__()
         except BaseException as error:
-            await _close(receiver)
+            await close(receiver)
             if isinstance(error, Exception):
                 raise translated(error, self._entity) from error
             raise
@@ -258,13 +253,4 @@ class ReceiverLink:
         """Close the receiver; its messages are no longer ours to settle."""
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            await _close(receiver)
-
-
-async def _close(receiver: ServiceBusReceiver) -> None:
-    """Close an SDK receiver whose connection may be dead; whatever it says changes nothing."""
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await receiver.close()
-    except Exception as error:  # noqa: BLE001 - a dead connection fails in any way it likes
-        _log.debug("service_bus_close_failed", error=repr(error))
+            await close(receiver)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Self
 
 from azure.servicebus import ServiceBusMessageBatch
-from azure.servicebus.aio import ServiceBusClient, ServiceBusSender
+from azure.servicebus.aio import ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError
 
 from bpa.connectors.sdk import OutgoingMessage
-from bpa.connectors.service_bus.client import connect, translated
+from bpa.connectors.service_bus.client import SOCKET_POLL_S, close, connect, translated
 from bpa.connectors.service_bus.messages import as_sdk_message
 from bpa.errors import InvalidRequest
 
@@ -28,7 +28,6 @@ class ServiceBusPublisher:
         self._connection_string = connection_string
         self._entity = f"queue {queue!r}"
         self._queue = queue
-        self._client: ServiceBusClient | None = None
         self._sender: ServiceBusSender | None = None
         self._turn = asyncio.Lock()
 
@@ -77,20 +76,20 @@ class ServiceBusPublisher:
     async def _opened(self) -> ServiceBusSender:
         if self._sender is not None:
             return self._sender
-        self._client = connect(self._connection_string)
-        sender = self._client.get_queue_sender(self._queue)
+        client = connect(self._connection_string)
+        sender = client.get_queue_sender(self._queue, socket_timeout=SOCKET_POLL_S)
         try:
             await sender.__aenter__()
         except Exception as error:
-            await self._close()
+            await close(sender)
             raise translated(error, self._entity) from error
         self._sender = sender
         return sender
 
     async def _close(self) -> None:
-        client, self._client, self._sender = self._client, None, None
-        if client is not None:
-            await client.close()
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            await close(sender)
 
 
 async def _added(

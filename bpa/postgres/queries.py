@@ -25,7 +25,7 @@ class Queries:
         return sorted(self._statements)
 
 
-_NAME = re.compile(r"^--\s*name:\s*(?P<name>.*?)\s*$", re.MULTILINE)
+_NAME = re.compile(r"^--[ \t]*name:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _COMMENT_LINE = re.compile(r"^\s*--(?P<text>.*)$")
 # What may hold a semicolon that ends nothing: strings, quoted names, dollar quotes, comments.
 _QUOTED = re.compile(

@@ -20,6 +20,7 @@ Metrics (``bpa_`` but for the names that the architecture document gives)::
     bpa_messages_settled_total        counter    disposition, result
     bpa_lock_renewals_total           counter    result
     bpa_placement_duration_seconds    histogram  -
+    bpa_unplaceable_runs              gauge      reason
     bpa_leases_fenced_total           counter    -
     bpa_leases_expired_total          counter    -
 """
@@ -156,6 +157,9 @@ class Metrics:
             "From received to granted",
             buckets=_PLACEMENT_S,
             registry=self.registry,
+        )
+        self.unplaceable = Gauge(
+            "bpa_unplaceable_runs", "Waiting runs", ("reason",), registry=self.registry
         )
         self.leases_fenced = self._counter("bpa_leases_fenced", "Reports under a stale lease")
         self.leases_expired = self._counter("bpa_leases_expired", "Leases that lapsed")

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from datetime import datetime
 
 import structlog
 
-from bpa.connectors import Source
+from bpa.connectors import Message, Source
 from bpa.control.deployments import Deployments, Feeding
 from bpa.control.intake import Intake, Origin
-from bpa.control.rooms import Rooms
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.domain import DeploymentId
 from bpa.errors import BpaError, Unavailable
@@ -27,26 +25,27 @@ _REFRESH_EVERY_S = 5.0
 _RECEIVE_WAIT_S = 5.0
 _RETRY_S = 1.0
 RECEIVED_AT_MOST = 16
-"""Messages received and not yet recorded, for one replica."""
+"""Messages of one deployment received and not yet recorded, for one replica."""
 
 
 class Feeder:
-    """The loop of one deployment: room, credit, receive, record, again."""
+    """The loop of one deployment: credit, receive, record, again.
 
-    def __init__(
-        self, origin: Origin, intake: Intake, rooms: Rooms, credit: Credit, replica_id: str
-    ) -> None:
+    Args:
+        origin: The queue and what works on its messages.
+        intake: Records messages.
+        credit: This replica's share of the fleet's room.
+    """
+
+    def __init__(self, origin: Origin, intake: Intake, credit: Credit) -> None:
         self._origin = origin
+        self._dep_id = origin.feeding.dep_id
         self._intake = intake
-        self._rooms = rooms
         self._credit = credit
-        self._replica_id = replica_id
-        self._recorded_at: datetime | None = None
 
     async def run(self) -> None:
         """Feed until cancelled; an outage of the queue or of a store is waited out."""
-        feeding = self._origin.feeding
-        log = _log.bind(deployment_id=feeding.dep_id, queue=feeding.queue)
+        log = _log.bind(deployment_id=self._dep_id, queue=self._origin.feeding.queue)
         while True:
             try:
                 await self._origin.source.open()
@@ -61,36 +60,36 @@ class Feeder:
 
     async def one_pass(self) -> int:
         """Wait for room, receive at most that many messages, record them; return how many."""
-        dep_id = self._origin.feeding.dep_id
-        room = await self._rooms.wait(dep_id, self._recorded_at)
-        granted = await self._credit.reserve(
-            dep_id, room, min(room, RECEIVED_AT_MOST), self._replica_id
-        )
-        try:
-            recorded = await self._receive(granted)
-        finally:
-            await self._credit.release(dep_id, self._replica_id)
-        if recorded:
-            self._recorded_at = max(recorded)
-        return len(recorded)
-
-    async def _receive(self, credit: int) -> list[datetime]:
-        accepting: list[asyncio.Task[datetime | None]] = []
+        while not (credit := await self._credit.reserve(self._dep_id, RECEIVED_AT_MOST)):
+            await self._credit.changed()
+        accepting: list[asyncio.Task[None]] = []
         interrupted: BpaError | None = None
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(credit):
-                try:
-                    message = await self._origin.source.receive(_RECEIVE_WAIT_S)
-                except BpaError as error:
-                    interrupted = error  # raised below: what was received is recorded first
-                    break
-                if message is None:
-                    break
-                accept = self._intake.accept(message, self._origin)
-                accepting.append(tasks.create_task(accept))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while len(accepting) < credit:
+                    try:
+                        message = await self._origin.source.receive(_RECEIVE_WAIT_S)
+                    except BpaError as error:
+                        interrupted = error  # raised below: what was received is recorded first
+                        break
+                    if message is None:
+                        break
+                    accepting.append(tasks.create_task(self._accept(message)))
+        finally:
+            self._credit.give_back(self._dep_id, credit - len(accepting))
         if interrupted:
             raise interrupted
-        return [at for task in accepting if (at := task.result()) is not None]
+        return len(accepting)
+
+    async def _accept(self, message: Message) -> None:
+        waits = False
+        try:
+            waits = await self._intake.accept(message, self._origin)
+        finally:
+            if waits:
+                self._credit.inserted(self._dep_id, 1)
+            else:
+                self._credit.give_back(self._dep_id, 1)
 
 
 class Ingest:

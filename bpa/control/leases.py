@@ -32,10 +32,10 @@ from bpa.domain import (
     StepKind,
     Usage,
 )
-from bpa.errors import StaleLease
-from bpa.postgres import Pool, fetch_all, load_queries
+from bpa.errors import StaleLease, Unavailable
+from bpa.postgres import Notifications, Pool, fetch_all, load_queries
 from bpa.scheduler.commit import Grant
-from bpa.telemetry import Tracing
+from bpa.telemetry import Metrics, Tracing
 
 _QUERIES = load_queries(__file__)
 _REFUSED_DELAY_S = 0.2
@@ -96,12 +96,14 @@ class Leases:
         pool: Connections to Postgres.
         ttl_s: How long a lease lasts from its acknowledgement or renewal.
         tracing: Where the spans ``plan`` and ``lease`` go.
+        metrics: Counts the runs that were first leased.
     """
 
-    def __init__(self, pool: Pool, ttl_s: float, tracing: Tracing) -> None:
+    def __init__(self, pool: Pool, ttl_s: float, tracing: Tracing, metrics: Metrics) -> None:
         self.ttl_s = ttl_s
         self._pool = pool
         self._tracing = tracing
+        self._metrics = metrics
         self._streams: dict[NodeId, NodeStream] = {}
         self._offered: dict[tuple[RunId, int], _Offered] = {}
         self._acknowledgements = Batcher(self._acknowledge)
@@ -158,6 +160,17 @@ class Leases:
         """Send what a node was granted and has not acknowledged, if its stream is here."""
         if node_id in self._streams:
             await self._send([], node_id)
+
+    async def listen(self, notifications: Notifications) -> None:
+        """Offer what other replicas granted to nodes whose stream is here, until cancelled."""
+        with notifications.subscribe("offers") as subscription:
+            async for wakeup in subscription:
+                nodes = wakeup.payloads if wakeup.complete else list(self._streams)
+                for node_id in nodes:
+                    try:
+                        await self.offer_pending(NodeId(node_id))
+                    except Unavailable as error:
+                        _log.warning("offers_wait", node_id=node_id, error=str(error))
 
     async def acknowledge(self, run_id: RunId, epoch: int) -> None:
         """Turn an offer into a lease.
@@ -229,9 +242,17 @@ class Leases:
             if stream is None or stream.boot_id != row["boot_id"]:
                 continue
             if stream.put(_offer(row, journals.get(row["run_id"], []), self.ttl_s)):
-                key = (RunId(row["run_id"]), row["epoch"])
-                now_ns = self._tracing.now_ns()
-                self._offered[key] = _Offered(stream, row["traceparent"], now_ns)
+                self._note_offer(row, stream)
+
+    def _note_offer(self, row: Mapping[str, Any], stream: NodeStream) -> None:
+        since_ns = round(row["waiting_since"].timestamp() * 1e9)
+        attributes = {"bpa.run.id": row["run_id"], "bpa.node.id": row["node_id"]}
+        self._tracing.record("plan", row["traceparent"], since_ns, attributes)
+        key = (RunId(row["run_id"]), row["epoch"])
+        self._offered[key] = _Offered(stream, row["traceparent"], self._tracing.now_ns())
+        if row["executions"] == 0:
+            labels = (row["agent_id"], row["version"], row["dep_id"])
+            self._metrics.runs_started.labels(*labels).inc()
 
     async def _journals(self, run_ids: list[str]) -> Mapping[str, list[Step]]:
         journals: dict[str, list[Step]] = defaultdict(list)

@@ -16,8 +16,9 @@ select
     runs.worked_s,
     runs.traceparent,
     runs.tracestate,
-    runs.trace_id,
-    runs.lease_epoch
+    runs.agent_id,
+    runs.version,
+    greatest(runs.created_at, runs.not_before) as waiting_since
 from leases
 join runs using (run_id)
 join run_inputs using (run_id)

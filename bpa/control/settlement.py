@@ -76,7 +76,6 @@ class Settlement:
         self._held: dict[RunId, list[Held]] = {}
         self._verdicts: asyncio.Queue[Verdict] = asyncio.Queue()
         self._elsewhere: asyncio.Queue[RunId] = asyncio.Queue()
-        runs.on_ended(self.ended)
 
     @property
     def holding(self) -> int:
@@ -104,9 +103,11 @@ class Settlement:
             tasks.create_task(self._sweep())
             tasks.create_task(self._renew(tasks))
             while True:
-                verdict = await self._verdicts.get()
-                for held in self._held.pop(verdict.run_id, []):
-                    tasks.create_task(self.settle(held, verdict))
+                tasks.create_task(self._settle_all(await self._verdicts.get()))
+
+    async def flush(self) -> None:
+        """Return when every verdict known so far has been settled."""
+        await self._verdicts.join()
 
     async def settle(self, held: Held, verdict: Verdict) -> None:
         """Settle one delivery with its run's verdict.
@@ -156,6 +157,13 @@ class Settlement:
                 await self._runs.settled(one.delivery_id, "abandon")
             except (SettlementLost, Unavailable) as error:
                 _log.warning("abandon_failed", run_id=one.run_id, error=str(error))
+
+    async def _settle_all(self, verdict: Verdict) -> None:
+        deliveries = self._held.pop(verdict.run_id, [])
+        try:
+            await asyncio.gather(*(self.settle(held, verdict) for held in deliveries))
+        finally:
+            self._verdicts.task_done()
 
     async def _tell(self) -> None:
         while True:

@@ -5,8 +5,15 @@
 the SDK's errors. Nothing else in the tree touches azure-servicebus.
 """
 
+from bpa.connectors.service_bus.client import namespace_of
 from bpa.connectors.service_bus.dead_letters import DeadLetter, DeadLetterReader
 from bpa.connectors.service_bus.publisher import ServiceBusPublisher
 from bpa.connectors.service_bus.source import ServiceBusSource
 
-__all__ = ["DeadLetter", "DeadLetterReader", "ServiceBusPublisher", "ServiceBusSource"]
+__all__ = [
+    "DeadLetter",
+    "DeadLetterReader",
+    "ServiceBusPublisher",
+    "ServiceBusSource",
+    "namespace_of",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from azure.servicebus import exceptions as sb
@@ -38,6 +39,23 @@ def connect(connection_string: str) -> ServiceBusClient:
             "the Service Bus connection string cannot be read: it needs Endpoint=sb://host/, "
             "SharedAccessKeyName and SharedAccessKey, as the portal shows it"
         ) from error
+
+
+def namespace_of(connection_string: str) -> str:
+    """Return the namespace's name as run ids carry it: lower case, without domain or port.
+
+    The emulator's is ``sbemulatorns``, as its Config.json demands, wherever it runs.
+
+    Raises:
+        StartupError: The connection string names no endpoint.
+    """
+    parts = dict(part.partition("=")[::2] for part in connection_string.split(";") if part)
+    if parts.get("UseDevelopmentEmulator") == "true":
+        return "sbemulatorns"
+    host = urlsplit(parts.get("Endpoint", "")).hostname
+    if not host:
+        raise StartupError("the Service Bus connection string names no Endpoint=sb://host/")
+    return host.partition(".")[0]
 
 
 def translated(error: Exception, entity: str) -> BpaError:

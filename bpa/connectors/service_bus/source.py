@@ -63,12 +63,13 @@ class ServiceBusSource:
         client = connect(self._connection_string)
         self._links = [ReceiverLink(client, self._queue) for _ in range(self._links_count)]
         self._free = deque(self._links)
-        try:
-            for link in self._links:  # the first says whether the queue exists
-                await link.open()
-        except BaseException:
+        opened = await asyncio.gather(
+            *(link.open() for link in self._links), return_exceptions=True
+        )
+        failures = [outcome for outcome in opened if isinstance(outcome, BaseException)]
+        if failures:
             await self.aclose()
-            raise
+            raise failures[0]
 
     async def receive(self, max_wait_s: float) -> Message | None:
         """Wait for one message; as ``Source.receive``."""

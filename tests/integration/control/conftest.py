@@ -11,7 +11,7 @@ from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.runs import Runs
 from bpa.postgres import Pool, open_pool
-from bpa.telemetry import Tracing
+from bpa.telemetry import Metrics, Tracing
 from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet
 
 
@@ -28,7 +28,7 @@ async def pool(database: str) -> AsyncIterator[Pool]:
 async def fleet(pool: Pool) -> AsyncIterator[Fleet]:
     """Runs, leases and nodes, with the agent and its deployment in place."""
     runs = Runs(pool, "replica-1")
-    leases = Leases(pool, 15.0, Tracing(TracerProvider()))
+    leases = Leases(pool, 15.0, Tracing(TracerProvider()), Metrics())
     fleet = Fleet(pool, runs, leases, Nodes(pool, leases), Agents(pool), Deployments(pool))
     await fleet.agents.create(AGENT)
     await fleet.deployments.create(DEPLOYMENT)

@@ -1,0 +1,5 @@
+"""``python -m bpa`` is ``bpa``."""
+
+from bpa.cli import main
+
+main()

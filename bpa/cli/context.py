@@ -1,0 +1,39 @@
+"""What commands share: settings, the addresses of a running server, and how data is printed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from bpa.config import Loaded, load
+from bpa.errors import Unavailable
+from bpa.roles.addresses import Addresses, read_addresses
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def loaded(context: click.Context) -> Loaded:
+    """Return the settings of this command line."""
+    return load(os.environ, context.obj["file"], context.obj["flags"])
+
+
+def addresses(context: click.Context) -> Addresses:
+    """Return where the running server is to be reached.
+
+    Raises:
+        Unavailable: None has been started with this data directory.
+    """
+    found = read_addresses(Path(loaded(context).settings.data_dir))
+    if found is None:
+        raise Unavailable("no server runs with this data_dir; start one with `bpa serve`")
+    return found
+
+
+def print_json(value: Any) -> None:
+    """Write one JSON document to standard output."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")

@@ -1,0 +1,88 @@
+"""``bpa serve``: run a role until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+
+import click
+import uvloop
+
+from bpa.cli.context import json_option, loaded, print_json
+from bpa.config import Settings
+from bpa.errors import BpaError
+from bpa.roles.addresses import Addresses
+from bpa.telemetry import configure_logging
+
+_ROLES = ("all", "control", "node")
+
+
+@click.command("serve")
+@click.option(
+    "--role",
+    type=click.Choice(_ROLES),
+    required=True,
+    help="all: everything in one process, with embedded servers for whatever no setting names; "
+    "control: API, scheduler and queues; node: executes runs.",
+)
+@json_option
+@click.pass_context
+def command(context: click.Context, *, role: str, as_json: bool) -> None:
+    """Serve until SIGTERM or Ctrl-C; a second one ends at once.
+
+    Prints every address when ready, as one JSON line with --json. The first signal stops the
+    intake, lets running work end within node.drain_deadline_s, and hands back the rest.
+    """
+    settings = loaded(context).settings
+    configure_logging(settings.log, role)
+
+    def announce(addresses: Addresses) -> None:
+        if as_json:
+            print_json({"event": "ready", "role": role, **addresses.shown()})
+        else:
+            _print_addresses(role, addresses)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(_serve(role, settings, announce))
+        except BaseExceptionGroup as group:
+            raise _first_known(group) from None
+
+
+async def _serve(role: str, settings: Settings, announce: object) -> None:
+    from bpa.roles import serve  # noqa: PLC0415 - imports what a role needs, after the flags
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+
+    def asked() -> None:
+        if stop.is_set() and task is not None:
+            task.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked)
+    gc.freeze()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serve(role, settings, stop, announce)
+
+
+def _first_known(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error to report: the first of ours, else the group as it is."""
+    known = group.subgroup(BpaError)
+    error: BaseException = known or group
+    while known is not None and isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _print_addresses(role: str, addresses: Addresses) -> None:
+    click.echo(f"bpa {role} is ready.")
+    for name, value in addresses.shown().items():
+        if value:
+            click.echo(f"  {name:<20} {value}")
+    if role == "all":
+        click.echo("Try: bpa send demo/invoices/*.json   then: bpa runs list")

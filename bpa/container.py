@@ -1,0 +1,202 @@
+"""The composition root: the one module that builds I/O objects, and the one that knows dishka.
+
+A role asks for what it runs; everything below is built on the way, once, and closed in reverse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import NewType
+
+from dishka import AsyncContainer, Provider, Scope, make_async_container, provide
+from redis.asyncio import Redis
+
+from bpa.config import Settings
+from bpa.connectors import Source
+from bpa.connectors.service_bus import ServiceBusSource, namespace_of
+from bpa.control.agents import Agents
+from bpa.control.deployments import Deployments
+from bpa.control.grpc import NodeLink
+from bpa.control.http import Services
+from bpa.control.ingest import Feeder, Ingest
+from bpa.control.intake import Intake, Origin
+from bpa.control.leases import Leases
+from bpa.control.measure import Measured
+from bpa.control.nodes import Nodes
+from bpa.control.reaper import Reaper
+from bpa.control.runs import Ended, Runs
+from bpa.control.settlement import Settlement
+from bpa.postgres import Notifications, Pool, fetch_one, migrate, open_pool
+from bpa.scheduler.commit import Committer
+from bpa.scheduler.credit import Credit
+from bpa.scheduler.holds import Hold, Holds
+from bpa.scheduler.loop import Scheduler
+from bpa.scheduler.snapshot import SnapshotReader
+from bpa.telemetry import Metrics, Tracing, open_tracing
+from bpa.valkey import open_valkey
+
+ReplicaId = NewType("ReplicaId", str)
+
+
+class ControlProvider(Provider):
+    """Everything that the control plane is made of."""
+
+    scope = Scope.APP
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    @provide
+    def settings(self) -> Settings:
+        """Return the validated settings."""
+        return self._settings
+
+    @provide
+    def replica_id(self) -> ReplicaId:
+        """Return who we are among the control replicas."""
+        given = self._settings.control.replica_id
+        return ReplicaId(given or f"{socket.gethostname()}-{os.getpid()}")
+
+    @provide
+    async def tracing(self, replica_id: ReplicaId) -> AsyncIterator[Tracing]:
+        """Open tracing; what waits is sent at the end."""
+        tracing = open_tracing(self._settings, "bpa-control", replica_id)
+        yield tracing
+        await asyncio.to_thread(tracing.close)
+
+    @provide
+    def metrics(self) -> Metrics:
+        """Return the process's metrics."""
+        return Metrics()
+
+    @provide
+    async def pool(self, replica_id: ReplicaId) -> AsyncIterator[Pool]:
+        """Migrate, then open the pool."""
+        dsn = self._settings.postgres.dsn
+        await migrate(dsn)
+        size = self._settings.postgres.pool_size
+        pool = await open_pool(dsn, min_size=2, max_size=size, application_name=replica_id)
+        yield pool
+        await pool.close()
+
+    @provide
+    def notifications(self, replica_id: ReplicaId) -> Notifications:
+        """Return the connection that hears of other replicas."""
+        return Notifications(
+            self._settings.postgres.dsn,
+            application_name=f"{replica_id}-listen",
+            rng=random.Random(),  # noqa: S311 - jitter
+        )
+
+    @provide
+    async def valkey(self, replica_id: ReplicaId) -> AsyncIterator[Redis]:
+        """Open the client of Redis."""
+        client = await open_valkey(self._settings.redis.url, client_name=replica_id)
+        yield client
+        await client.aclose()
+
+    @provide
+    async def runs(self, pool: Pool, replica_id: ReplicaId) -> AsyncIterator[Runs]:
+        """Open the life of runs; what was submitted is written at the end."""
+        runs = Runs(pool, replica_id)
+        yield runs
+        await runs.aclose()
+
+    @provide
+    async def leases(self, pool: Pool, tracing: Tracing, metrics: Metrics) -> AsyncIterator[Leases]:
+        """Open leases; what was submitted is written at the end."""
+        leases = Leases(pool, self._settings.control.lease_ttl_s, tracing, metrics)
+        yield leases
+        await leases.aclose()
+
+    agents = provide(Agents)
+    deployments = provide(Deployments)
+    nodes = provide(Nodes)
+
+    @provide
+    def holds(self, valkey: Redis) -> Holds:
+        """Return the slot holds."""
+        return Holds(valkey, ttl_s=self._settings.control.lease_ttl_s)
+
+    @provide
+    def credit(self, valkey: Redis, replica_id: ReplicaId) -> Credit:
+        """Return this replica's share of the fleet's room."""
+        return Credit(valkey, replica_id)
+
+    @provide
+    def measured(self, metrics: Metrics) -> Measured:
+        """Return what turns events into metrics."""
+        return Measured(metrics)
+
+    @provide
+    def scheduler(
+        self,
+        pool: Pool,
+        holds: Holds,
+        leases: Leases,
+        credit: Credit,
+        measured: Measured,
+        notifications: Notifications,
+    ) -> Scheduler:
+        """Return the scheduler of this replica."""
+        control = self._settings.control
+        reader = SnapshotReader(
+            pool, self._settings.environment, silent_after_s=3 * control.heartbeat_every_s
+        )
+        committer = Committer(pool, holds, offer_ttl_s=control.lease_ttl_s)
+        return Scheduler(reader, committer, holds, leases, credit, measured, notifications)
+
+    @provide
+    def settlement(
+        self,
+        runs: Runs,
+        pool: Pool,
+        notifications: Notifications,
+        replica_id: ReplicaId,
+        tracing: Tracing,
+        metrics: Metrics,
+    ) -> Settlement:
+        """Return what settles the messages that this replica received."""
+        return Settlement(runs, pool, notifications, replica_id, tracing, metrics)
+
+    @provide
+    def reaper(self, leases: Leases, metrics: Metrics) -> Reaper:
+        """Return what ends lapsed leases."""
+        return Reaper(leases, metrics, self._settings.control.reap_every_s)
+
+    @provide
+    def intake(
+        self, runs: Runs, settlement: Settlement, tracing: Tracing, scheduler: Scheduler
+    ) -> Intake:
+        """Return what records messages."""
+        return Intake(runs, settlement, tracing, scheduler.wake)
+
+    @provide
+    async def ingest(
+        self, pool: Pool, deployments: Deployments, intake: Intake, credit: Credit
+    ) -> Ingest:
+        """Return what takes messages from the queues."""
+        connection_string = self._settings.service_bus.connection_string
+        namespace = self._settings.service_bus.namespace or namespace_of(connection_string)
+
+        def source(queue: str) -> Source:
+            return ServiceBusSource(connection_string, queue)
+
+        def feeder(origin: Origin) -> Feeder:
+            return Feeder(origin, intake, credit)
+
+        return Ingest(self._settings.environment, namespace, deployments, source, feeder)
+
+    @provide
+    def link(
+        self, nodes: Nodes, leases: Leases, runs: Runs, metrics: Metrics, scheduler: Scheduler
+    ) -> NodeLink:
+        """Return the service that nodes speak to."""
+        every_s = self._settings.control.heartbeat_every_s
+        return NodeLink(nodes, leases, runs, metrics, every_s, scheduler.wake)

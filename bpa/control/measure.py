@@ -1,0 +1,54 @@
+"""What happens in control, as metrics and log lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from bpa.control.runs import Ended
+from bpa.domain import RunStatus
+from bpa.scheduler.commit import Grant
+from bpa.scheduler.constraints import Why
+from bpa.telemetry import Metrics
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Measured:
+    """Listens to the scheduler and to the ends of runs."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def placed(self, grants: Sequence[Grant]) -> None:
+        """Take grants, each with how long its run waited."""
+        for grant in grants:
+            self._metrics.placement_s.observe(grant.waited_s)
+
+    def waiting(self, runs: Mapping[Why, int]) -> None:
+        """Take how many runs wait for what."""
+        for why in Why:
+            self._metrics.unplaceable.labels(why.value).set(runs.get(why, 0))
+
+    def ended(self, ended: Ended) -> None:
+        """Take a run that left its node."""
+        row = ended.row
+        if ended.verdict is None:
+            return
+        labels = (row["agent_id"], row["version"], row["dep_id"])
+        if ended.verdict.completed:
+            self._metrics.runs_completed.labels(*labels).inc()
+        else:
+            self._metrics.runs_failed.labels(*labels, ended.verdict.reason).inc()
+        if (latency_ms := row.get("latency_ms")) is not None:
+            outcome = RunStatus(row["status"]).value
+            self._metrics.run_latency_ms.labels(*labels[:2], outcome).observe(float(latency_ms))
+        _log.info(
+            "run_ended",
+            run_id=ended.verdict.run_id,
+            trace_id=row["trace_id"],
+            node_id=row["node_id"],
+            status=row["status"],
+            reason=row["reason"],
+        )

@@ -205,7 +205,7 @@ async def test_counted_tokens_are_the_ones_billed(client):
         (429, "rate_limit_error", anthropic.RateLimitError),
         (500, "api_error", anthropic.InternalServerError),
         (503, "api_error", anthropic.InternalServerError),
-        (529, "overloaded_error", anthropic.APIStatusError),
+        (529, "overloaded_error", anthropic.OverloadedError),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])

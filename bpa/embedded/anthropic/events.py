@@ -8,7 +8,7 @@ from typing import Any
 
 from bpa.embedded.anthropic.answers import Answer
 
-_CHUNK = 24
+_CHUNK = 48
 
 
 def message(made: Answer, message_id: str, model: str) -> dict[str, Any]:

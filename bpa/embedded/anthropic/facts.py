@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+# These and the patterns of ``prose`` run over lower-case text and begin with a letter: without a
+# flag or an anchor in front, the engine skips ahead by first letters, several times as fast.
 CREDIT_WORDS = re.compile(
-    r"\b(credit\s?note|credit\s+memo|gutschrift|rechnungskorrektur|stornorechnung"
+    r"(?:credit\s?note|credit\s+memo|gutschrift|rechnungskorrektur|stornorechnung"
     r"|nota\s+de\s+cr[eé]dito|factura\s+rectificativa|abono|avoir|note\s+de\s+cr[eé]dit"
-    r"|facture\s+d['\u2019]avoir|nota\s+di\s+credito|creditnota|creditfactuur)\b",
-    re.IGNORECASE,
+    r"|facture\s+d['\u2019]avoir|nota\s+di\s+credito|creditnota|creditfactuur)\b"
 )
-INVOICE_WORDS = re.compile(
-    r"(\b(tax\s+invoice|invoice|facture|factura|fattura|factuur)\b|\b\w{0,30}rechnung\b)",
-    re.IGNORECASE,
-)
+INVOICE_WORDS = re.compile(r"(?:tax\s+invoice|invoice|facture|factura|fattura|factuur|rechnung)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +57,14 @@ def _number(digits: str) -> float:
         return float(digits)
     except ValueError:
         return 0.0
+
+
+def lowered(text: str) -> str:
+    """Return ``text`` in lower case, every letter at its old place."""
+    low = text.lower()
+    if len(low) == len(text):
+        return low
+    return "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
 
 
 def terms(text: str) -> tuple[str, ...]:

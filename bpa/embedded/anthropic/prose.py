@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bpa.embedded.anthropic.facts import CREDIT_WORDS, INVOICE_WORDS, Facts
+from bpa.embedded.anthropic.facts import CREDIT_WORDS, INVOICE_WORDS, Facts, lowered
 
 _SELLER = re.compile(
     r"^\W*(?:from|seller|vendor|supplier|issued\s+by|issuer|billed\s+by|bill\s+from|sold\s+by"
@@ -37,62 +37,54 @@ _NUMBER_LABEL = (
     r"(?:no\.?|nr\.?|n\.?[ \t]?[º°o]\.?|num(?:ber|ero|éro)?\.?|número|numéro|nummer|#|id)(?!\w)"
 )
 _DOCUMENT = (
-    r"(?:tax\s+invoice|invoice|credit\s+note|credit\s+memo|\w{0,30}rechnung\w{0,15}|gutschrifts?|beleg"
-    r"|rechnungskorrektur|stornorechnung|facture(?:\s+d['\u2019]avoir)?|avoir|factura(?:\s+rectificativa)?"
-    r"|nota\s+de\s+cr[eé]dito|note\s+de\s+crédit|abono|document|fattura|factuur|creditnota)"
+    r"(?:tax\s+invoice|invoice|credit\s+(?:note|memo)|rechnung\w{0,15}|gutschrifts?|beleg"
+    r"|facture(?:\s+d['\u2019]avoir)?|avoir|factura(?:\s+rectificativa)?|abono"
+    r"|nota\s+de\s+cr[eé]dito|note\s+de\s+crédit|document|fattura|factuur|creditnota)"
 )
-_CODE = r"(?P<quote>[A-Z0-9][A-Z0-9./_-]*\d[A-Z0-9./_-]*)"
+_CODE = r"(?P<quote>[a-z0-9][a-z0-9./_-]{0,40}\d[a-z0-9./_-]{0,40})"
 _ID = (
     re.compile(
-        rf"\b{_DOCUMENT}[ \t]*[-.]?[ \t]*(?:de[ \t]+\w+[ \t]+)?{_NUMBER_LABEL}"
+        rf"{_DOCUMENT}[ \t]*[-.]?[ \t]*(?:de[ \t]+\w+[ \t]+)?{_NUMBER_LABEL}"
         rf"[ \t]*[:.]?[ \t]*{_CODE}",
-        re.IGNORECASE,
     ),
     re.compile(
-        r"\b(?:rechnungs|gutschrift|gutschrifts|beleg|factuur|dokument)-?"
+        r"(?:rechnungs|gutschrift|gutschrifts|beleg|factuur|dokument)-?"
         rf"(?:nummer|nr)\.?[ \t]*:?[ \t]*{_CODE}",
-        re.IGNORECASE,
     ),
     re.compile(
         rf"\b(?:n[úu]mero|num[ée]ro|n\.?[ \t]?[º°]|no\.)[ \t]*(?:(?:de|of)[ \t]+(?:la[ \t]+)?)?"
         rf"(?:{_DOCUMENT})?[ \t]*[:.]?[ \t]*{_CODE}",
-        re.IGNORECASE,
     ),
-    re.compile(rf"\b{_DOCUMENT}[ \t]*[:#]?[ \t]*{_CODE}", re.IGNORECASE),
+    re.compile(rf"{_DOCUMENT}[ \t]*[:#]?[ \t]*{_CODE}"),
     re.compile(
         rf"^\W*(?:number|nummer|nr|invoice_id|id|ref(?:erence)?)\.?[ \t]*:[ \t]*{_CODE}",
-        re.IGNORECASE | re.MULTILINE,
+        re.MULTILINE,
     ),
 )
 _MONEY = re.compile(r"[-\u2212]?\d+(?:(?:[.,'\u2019]|[ \u00a0\u202f](?=\d{3}(?!\d)))\d+)*")
 _TOTALS = (
     re.compile(
-        r"\b(?:grand\s+total|invoice\s+total|credit\s+total|total\s+(?:amount|incl\w*\.?|inc\.?)"
+        r"(?:grand\s+total|invoice\s+total|credit\s+total|total\s+(?:amount|incl\w*\.?|inc\.?)"
         r"|gesamtbetrag|rechnungsbetrag|rechnungssumme|gesamtsumme|bruttobetrag|bruttosumme"
         r"|endbetrag|gutschriftbetrag|gutschriftsbetrag|total\s+ttc|montant\s+(?:total|ttc)"
         r"|importe\s+total|total\s+(?:factura|con\s+iva|iva\s+incluido|abono)|totaalbedrag)",
-        re.IGNORECASE,
     ),
     re.compile(
-        r"\b(?:amount\s+(?:due|payable)|total\s+(?:due|payable|a\s+pagar)|zahlbetrag"
+        r"(?:amount\s+(?:due|payable)|total\s+(?:due|payable|a\s+pagar)|zahlbetrag"
         r"|zu\s+zahlen\w*|balance\s+due|net\s+à\s+payer|total\s+à\s+payer|te\s+betalen)",
-        re.IGNORECASE,
     ),
-    re.compile(
-        r"(?<![\w-])(?:total|gesamt|summe|brutto|montant|importe|totaal|amount)\b", re.IGNORECASE
-    ),
+    re.compile(r"(?<![\w-])(?:total|gesamt|summe|brutto|montant|importe|totaal|amount)\b"),
 )
 _NOT_TOTAL = re.compile(
     r"\b(?:sub-?\s?total|subtotal|zwischensumme|net|netto\w*|ht|base|tax|vat|mwst|ust|iva|tva)\b",
-    re.IGNORECASE,
 )
+_NET = re.compile(r"\s*(?:net\b|netto|ht\b|base|ex)")
 _ISO = (
     "EUR|USD|GBP|CHF|AUD|CAD|NZD|JPY|SEK|NOK|DKK|PLN|CZK|HUF|MXN|BRL|ARS|CLP|COP|INR|CNY|SGD"
     "|HKD|ZAR|TRY|RON|ILS|AED|KRW"
 )
 _CURRENCY_LABEL = re.compile(
-    rf"\b(?:\w{0, 30}währung|currency|devise|moneda|divisa|valuta)\b\W*(?P<quote>{_ISO})\b",
-    re.IGNORECASE,
+    rf"(?:währung|currency|devise|moneda|divisa|valuta)\b\W{{0,20}}(?P<quote>{_ISO.lower()})\b",
 )
 _CURRENCY = re.compile(rf"(?<![A-Za-z])(?:{_ISO})(?![A-Za-z])|US\$|A\$|C\$|[€£¥$]|\bFr\.")
 _MONTH = (
@@ -111,43 +103,43 @@ _DATES = (
         r"|gutschriftsdatum|date\s+(?:de\s+(?:la\s+)?facture|d['\u2019](?:émission|emission|avoir))"
         r"|fecha\s+(?:de\s+)?(?:emisi[oó]n|factura|expedici[oó]n|la\s+factura)|factuurdatum)"
         rf"\W{{0,60}}?{_DATE_SHAPE}",
-        re.IGNORECASE,
     ),
-    re.compile(rf"{_DOCUMENT}[^\n]{{0,60}}\s+(?:vom|dated|del|du)\s+{_DATE_SHAPE}", re.IGNORECASE),
+    re.compile(rf"{_DOCUMENT}[^\n]{{0,60}}\s+(?:vom|dated|del|du)\s+{_DATE_SHAPE}"),
     re.compile(
         rf"^\W*(?:date|datum|fecha|dated|le|data)\b\W{{0,20}}{_DATE_SHAPE}",
-        re.IGNORECASE | re.MULTILINE,
+        re.MULTILINE,
     ),
-    re.compile(rf"\b(?:vom|dated|del|du|date|datum|fecha)\b\W{{0,20}}{_DATE_SHAPE}", re.IGNORECASE),
-    re.compile(_DATE_SHAPE, re.IGNORECASE),
+    re.compile(rf"\b(?:vom|dated|del|du|date|datum|fecha)\b\W{{0,20}}{_DATE_SHAPE}"),
+    re.compile(_DATE_SHAPE),
 )
-_SELF_BILLED = re.compile(r"selbst\s+ausgestellte|self-?\s?billed", re.IGNORECASE)
+_SELF_BILLED = re.compile(r"selbst\s+ausgestellte|self-?\s?billed")
 _LETTERHEAD_LINES = 12
 _BUYER_BLOCK_LINES = 4
 
 
 def read_prose(text: str) -> Facts:
     """Return the facts of a text document; each value is a verbatim quote."""
-    lines = text.splitlines()
-    kind, is_credit = _kind(text)
+    lines, low = text.splitlines(), lowered(text)
+    kind, is_credit = _kind(text, low)
     total, total_line = _total(lines)
     return Facts(
         vendor=_vendor(lines),
-        invoice_id=_quote(_ID, text),
+        invoice_id=_quote(_ID, text, low),
         total=total,
-        currency=_currency(text, total_line),
-        issued_on=_quote(_DATES, text),
+        currency=_currency(text, low, total_line),
+        issued_on=_quote(_DATES, text, low),
         kind=kind,
         words="\n".join(_without_buyer(lines)),
         is_credit=is_credit,
     )
 
 
-def _quote(patterns: tuple[re.Pattern[str], ...], text: str) -> str | None:
+def _quote(patterns: tuple[re.Pattern[str], ...], text: str, low: str) -> str | None:
+    """Return what ``text`` holds where the first pattern that fits found its quote."""
     for pattern in patterns:
-        found = pattern.search(text)
+        found = pattern.search(low)
         if found:
-            return found["quote"].rstrip(".,-/")
+            return text[slice(*found.span("quote"))].rstrip(".,-/")
     return None
 
 
@@ -193,11 +185,12 @@ def _names(lines: list[str]) -> Iterator[str]:
 
 
 def _is_title(column: str) -> bool:
+    low = lowered(column)
     return bool(
-        INVOICE_WORDS.search(column)
-        or CREDIT_WORDS.search(column)
+        INVOICE_WORDS.search(low)
+        or CREDIT_WORDS.search(low)
         or _LABELLED.match(column)
-        or re.search(_DATE_SHAPE, column, re.IGNORECASE)
+        or _DATES[-1].search(low)
     )
 
 
@@ -210,17 +203,19 @@ def _has_only_digits(text: str) -> bool:
 
 
 def _total(lines: list[str]) -> tuple[str | None, str]:
+    """Return the total and the line it stands on; the lowest line with the best label."""
+    lows = [lowered(line) for line in lines]
     for pattern in _TOTALS:
-        for index in range(len(lines) - 1, -1, -1):
-            found = pattern.search(lines[index])
-            if found is None or _NOT_TOTAL.search(lines[index][: found.start()]):
+        for line, low in zip(reversed(lines), reversed(lows), strict=True):
+            found = pattern.search(low)
+            if found is None or _NOT_TOTAL.search(low[: found.start()]):
                 continue
-            rest = lines[index][found.end() :]
-            if pattern is _TOTALS[2] and re.match(r"\s*(?:net\b|netto|ht\b|base|ex)", rest, re.I):
+            if pattern is _TOTALS[-1] and _NET.match(low, found.end()):
                 continue
+            rest = line[found.end() :]
             quotes = [quote for quote in _MONEY.findall(rest) if not _is_percent(rest, quote)]
             if quotes:
-                return quotes[-1].strip(), lines[index]
+                return quotes[-1], line
     return None, ""
 
 
@@ -228,10 +223,10 @@ def _is_percent(rest: str, quote: str) -> bool:
     return rest[rest.find(quote) + len(quote) :].lstrip().startswith("%")
 
 
-def _currency(text: str, total_line: str) -> str | None:
-    labelled = _CURRENCY_LABEL.search(text)
+def _currency(text: str, low: str, total_line: str) -> str | None:
+    labelled = _quote((_CURRENCY_LABEL,), text, low)
     if labelled:
-        return labelled["quote"]
+        return labelled
     for place in (total_line, text):
         quotes: list[str] = _CURRENCY.findall(place)
         if quotes:
@@ -239,19 +234,29 @@ def _currency(text: str, total_line: str) -> str | None:
     return None
 
 
-def _kind(text: str) -> tuple[str | None, bool]:
+def _kind(text: str, low: str) -> tuple[str | None, bool]:
     """Return the word that names the document, and whether it is a credit note.
 
     The title decides: whichever word comes first, unless the credit word stands in a sentence
     about something else below the head of the document.
     """
-    invoice, credit = INVOICE_WORDS.search(text), CREDIT_WORDS.search(text)
-    head = text[: max(400, len(text) // 4)]
-    if credit and credit.start() < len(head) and not _SELF_BILLED.search(head):
+    invoice = INVOICE_WORDS.search(low)
+    credit = next((hit for hit in CREDIT_WORDS.finditer(low) if _begins_word(low, hit)), None)
+    head = max(400, len(text) // 4)
+    if credit and credit.start() < head and not _SELF_BILLED.search(low, 0, head):
         before = invoice is None or credit.start() <= invoice.start()
         if before or _is_heading(text, credit):
-            return credit[0], True
-    return (invoice[0] if invoice else None), False
+            return text[slice(*credit.span())], True
+    if invoice is None:
+        return None, False
+    start = invoice.start()
+    while start > 0 and low[start - 1].isalpha():
+        start -= 1
+    return text[start : invoice.end()], False
+
+
+def _begins_word(text: str, found: re.Match[str]) -> bool:
+    return found.start() == 0 or not text[found.start() - 1].isalnum()
 
 
 def _is_heading(text: str, found: re.Match[str]) -> bool:

@@ -51,7 +51,9 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-        self.kind = kind or STATUS_TYPES.get(status, "api_error" if status >= 500 else "invalid")
+        self.kind = kind or STATUS_TYPES.get(
+            status, "api_error" if status >= 500 else "invalid_request_error"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def _read_header(encoded: bytes, value: int) -> tuple[bytes, int | None]:
     fields += [codec.NULL] * (4 - len(fields))
     if sum(map(len, fields)) > 64:
         raise MalformedMessage("the header section has fields of a wrong type")
-    return b"".join(fields), codec.number(fields[2])
+    return b"".join(fields), codec.number(fields[2]) or None
 
 
 def _read_annotations(encoded: bytes, value: int) -> tuple[list[bytes], int | None]:

@@ -29,6 +29,8 @@ class Why(StrEnum):
     NO_NODES = "no_nodes"
     SLOT_BUDGET = "slot_budget"
     PAUSED = "paused"
+    OVERTAKEN = "overtaken"
+    """Its proposals were refused by commit again and again; the next pass tries on."""
     HOLDS = "holds"
     """The store of slot holds does not answer."""
 

@@ -1,17 +1,18 @@
-"""How many more messages of each deployment the fleet has room for. Pure.
-
-Placing a run takes one from the free slots and one from those that wait, so the room is the same
-before a plan and after it.
-"""
+"""How many more messages of each deployment the fleet has room for. Pure."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from bpa.domain import DeploymentId
 from bpa.scheduler.constraints import Candidate, refusal
-from bpa.scheduler.fleet import Deployment, Needs, Node, Snapshot
+from bpa.scheduler.fleet import Deployment, Needs, Snapshot
+from bpa.scheduler.planner import Proposal
+
+_LEAST = 1  # a run that waits can say why, and is at hand when a slot falls free
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,17 @@ def room(snapshot: Snapshot, dep_id: DeploymentId) -> int:
     return found.runs if found else 0
 
 
-def rooms(snapshot: Snapshot) -> dict[DeploymentId, Room]:
-    """Return the room of each active deployment.
+def rooms(snapshot: Snapshot, granted: Iterable[Proposal] = ()) -> dict[DeploymentId, Room]:
+    """Return the room of each active deployment, once ``granted`` have got their leases.
 
-    That is its free eligible slots within its limit, one at the least (so that a run can say why
-    it waits), less the runs that wait already; never below 0.
+    That is its free eligible slots within its limit, one at the least, less the runs that wait
+    already; never below 0.
     """
+    candidates = {node.node_id: Candidate.of(node) for node in snapshot.nodes}
+    placed: Counter[DeploymentId] = Counter()
+    for proposal in granted:
+        candidates[proposal.node.node_id].take(proposal.deployment.needs)
+        placed[proposal.deployment.dep_id] += 1
     free: dict[Needs, int] = {}
     found: dict[DeploymentId, Room] = {}
     for deployment in snapshot.deployments.values():
@@ -42,23 +48,26 @@ def rooms(snapshot: Snapshot) -> dict[DeploymentId, Room]:
             continue
         needs = deployment.needs
         if needs not in free:
-            free[needs] = sum(_fits(needs, node, snapshot) for node in snapshot.nodes)
-        found[deployment.dep_id] = Room(_room(deployment, free[needs]), snapshot.now)
+            free[needs] = sum(_fits(needs, c, snapshot) for c in candidates.values())
+        runs = _room(deployment, placed[deployment.dep_id], free[needs])
+        found[deployment.dep_id] = Room(runs, snapshot.now)
     return found
 
 
-def _room(deployment: Deployment, free: int) -> int:
-    startable = min(free, deployment.run_limit - deployment.leased)
-    return max(max(startable, 1) - deployment.waiting, 0)
+def _room(deployment: Deployment, placed: int, free: int) -> int:
+    startable = min(free, deployment.run_limit - deployment.leased - placed)
+    return max(max(startable, _LEAST) - (deployment.waiting - placed), 0)
 
 
-def _fits(needs: Needs, node: Node, snapshot: Snapshot) -> int:
+def _fits(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> int:
     """Count the runs with these needs that the node could take now."""
-    if refusal(needs, Candidate.of(node), snapshot) is not None:
+    if refusal(needs, candidate, snapshot) is not None:
         return 0
-    count = node.slots - node.used_slots
+    node = candidate.node
+    count = node.slots - candidate.used_slots
     if node.cpu_millis and needs.cpu_millis:
-        count = min(count, (node.cpu_millis - node.used_cpu_millis) // needs.cpu_millis)
+        count = min(count, (node.cpu_millis - candidate.used_cpu_millis) // needs.cpu_millis)
     if node.memory_bytes and needs.memory_bytes:
-        count = min(count, (node.memory_bytes - node.used_memory_bytes) // needs.memory_bytes)
+        spare = node.memory_bytes - candidate.used_memory_bytes
+        count = min(count, spare // needs.memory_bytes)
     return count

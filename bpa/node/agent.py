@@ -20,11 +20,12 @@ Its answer's value is ``ChatResponse.to_dict()``. A ``tool`` call is ``{"name", 
 from __future__ import annotations
 
 import asyncio
+import logging
 import selectors
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from agent_framework import (
     BaseChatClient,
@@ -50,12 +51,14 @@ from bpa.node.frames import (
     Done,
     Failed,
     FrameLimits,
+    Log,
     Task,
     ToolSpec,
     encode,
 )
 
 _MODEL_CALLS_MAX = 6
+_REHEARSALS = 32
 _ERROR_CHARS_MAX = 2_000
 
 Work = Callable[[Channel], None]
@@ -171,9 +174,15 @@ async def converse(task: Task, channel: Channel) -> str:
 def prepare() -> Work:
     """Return the work of one child, with everything it needs already built."""
     disable_instrumentation()
+    warnings = _FrameLog()
+    framework = logging.getLogger("agent_framework")
+    framework.addHandler(warnings)
+    framework.setLevel(logging.WARNING)
+    framework.propagate = False
     loop = asyncio.SelectorEventLoop(_NothingToSelect())
 
     def work(channel: Channel) -> None:
+        warnings.channel = channel
         try:
             task = channel.task()
             text = loop.run_until_complete(converse(task, channel))
@@ -183,7 +192,8 @@ def prepare() -> Work:
         else:
             channel.send(Done(text))
 
-    _rehearse(work)
+    for _ in range(_REHEARSALS):
+        _rehearse(work)
     return work
 
 
@@ -191,6 +201,21 @@ def _describe(error: BaseException) -> str:
     """Name the error in one line that is always text, without locals or a traceback."""
     line = f"{type(error).__name__}: {error}"[:_ERROR_CHARS_MAX]
     return line.encode("utf-8", "replace").decode("utf-8")
+
+
+class _FrameLog(logging.Handler):
+    """Send what the framework warns of to the node's log; a child has no other."""
+
+    channel: Channel | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.channel is not None:
+            level: Literal["warning", "error"] = (
+                "error" if record.levelno >= logging.ERROR else "warning"
+            )
+            message = record.getMessage()[:_ERROR_CHARS_MAX]
+            fields = {"logger": record.name, "message": message}
+            self.channel.send(Log(level, "agent_framework.warning", fields))
 
 
 class _NothingToSelect(selectors.BaseSelector):

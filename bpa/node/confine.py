@@ -30,6 +30,8 @@ CHANNEL_FD = 3
 """The one descriptor a child keeps. Not 0, 1 or 2: a stray print must not reach the frames."""
 
 NOBODY = 65534
+_UID_UNCHANGED = 2**32 - 1  # what setresuid takes for "leave it as it is"
+_CPU_S_MAX = 86_400.0
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -54,6 +56,14 @@ class ConfineLimits:
     """Processor time; rounded up to whole seconds."""
     uid: int = NOBODY
     """User and group of the child when the node runs as root; otherwise it keeps the node's."""
+
+    def __post_init__(self) -> None:
+        if self.memory_bytes <= 0:
+            raise ValueError("memory_bytes must be more than 0")
+        if not 0 < self.cpu_s < _CPU_S_MAX:
+            raise ValueError("cpu_s must be more than 0 and less than a day")
+        if not 0 < self.uid < _UID_UNCHANGED:
+            raise ValueError("uid must be an unprivileged user's")
 
 
 class Libc:
@@ -119,22 +129,21 @@ class Confinement:
             (resource.RLIMIT_NOFILE, 0),
         )
 
-    def enter(self, channel_fd: int) -> None:
-        """Confine the calling process, which keeps ``channel_fd`` as `CHANNEL_FD` alone.
+    def enter(self) -> None:
+        """Confine the calling process, which keeps `CHANNEL_FD` alone.
 
         Raises:
             ConfinementError: A step was refused.
             OSError: Likewise.
         """
         if self._drops_uid:
+            uid = self._limits.uid
             os.setgroups([])
-            os.setresgid(self._limits.uid, self._limits.uid, self._limits.uid)
-            os.setresuid(self._limits.uid, self._limits.uid, self._limits.uid)
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
         die_with_parent(self._libc, self._parent_pid)
         os.setsid()
         os.umask(0o077)
-        if channel_fd != CHANNEL_FD:
-            os.dup2(channel_fd, CHANNEL_FD)
         self._libc.close_range(0, CHANNEL_FD - 1)
         self._libc.close_range(CHANNEL_FD + 1, _LAST_FD)
         for kind, value in self._rlimits:

@@ -20,7 +20,7 @@ import msgspec
 
 import bpa
 from bpa.errors import StartupError, Unavailable
-from bpa.node.frames import Ready, SandboxProtocolError, Task
+from bpa.node.frames import Failed, Ready, Task
 from bpa.node.sandbox import ExitStatus, Sandbox, SandboxLimits
 from bpa.node.zygote_main import (
     PACKET_BYTES_MAX,
@@ -89,7 +89,8 @@ class Zygote:
         Call it before the node reads its first secret, from the thread that will live longest.
 
         Raises:
-            StartupError: It ended or did not get ready in time; its stderr says why.
+            StartupError: It ended or did not get ready in time (its stderr says why), or a child
+                cannot be confined on this machine.
         """
         await self.aclose()
         self._stopping = False
@@ -117,6 +118,11 @@ class Zygote:
         except (TimeoutError, Unavailable) as error:
             await self.aclose()
             raise StartupError("the zygote did not start; its stderr says why") from error
+        refusal = await self._refusal(first := await self._forked(self._fork()))
+        await first.kill()
+        if refusal is not None:
+            await self.aclose()
+            raise StartupError(f"a sandbox cannot be confined on this machine: {refusal}")
         self._fork_ahead()
 
     async def died(self) -> str:
@@ -133,18 +139,21 @@ class Zygote:
             Unavailable: The zygote is gone, or its children die before they are ready.
             SandboxProtocolError: The task is larger than a frame may be.
         """
+        refusal: str | None = None
         for _ in range(_SPAWN_TRIES):
             pending = self._waiting.popleft() if self._waiting else self._fork()
             self._fork_ahead()
             sandbox = await self._forked(pending)
-            if await self._is_ready(sandbox):
+            refusal = await self._refusal(sandbox)
+            if refusal is None:
                 try:
                     await sandbox.send(task)
                 except BaseException:
                     sandbox.abandon()
+                    sandbox.close()
                     raise
                 return sandbox
-        raise Unavailable("children of the zygote die before they are ready")
+        raise Unavailable(f"no child gets ready: {refusal}")
 
     async def aclose(self) -> None:
         """Stop the zygote and every child that still lives."""
@@ -171,17 +180,17 @@ class Zygote:
                 pending.result().abandon()
             raise
 
-    async def _is_ready(self, sandbox: Sandbox) -> bool:
+    async def _refusal(self, sandbox: Sandbox) -> str | None:
+        """Wait until a child is confined; if it cannot be, end it and say why."""
         try:
-            if isinstance(await sandbox.receive(), Ready) and sandbox.lives:
-                return True
-        except SandboxProtocolError:
-            pass
+            frame = await sandbox.receive()
         except BaseException:
             sandbox.abandon()
             raise
-        await sandbox.kill()
-        return False
+        if isinstance(frame, Ready) and sandbox.lives:
+            return None
+        status = await sandbox.kill()
+        return frame.error if isinstance(frame, Failed) else status.reason
 
     def _fork_ahead(self) -> None:
         while self._control is not None and len(self._waiting) < self._ahead:

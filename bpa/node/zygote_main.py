@@ -25,8 +25,15 @@ from typing import Any, cast
 import msgspec
 
 from bpa.node.channel import Channel
-from bpa.node.confine import CHANNEL_FD, ConfineLimits, Confinement, Libc, die_with_parent
-from bpa.node.frames import FrameLimits, Ready
+from bpa.node.confine import (
+    CHANNEL_FD,
+    ConfineLimits,
+    Confinement,
+    ConfinementError,
+    Libc,
+    die_with_parent,
+)
+from bpa.node.frames import Failed, FrameLimits, Ready
 
 PACKET_BYTES_MAX = 65_536
 EXIT_CONFINEMENT = 71
@@ -151,11 +158,14 @@ class _Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             sys.stderr = cast("Any", None)
-            try:
-                self._confinement.enter(channel_fd)
-            except BaseException:  # noqa: BLE001 - nothing may run in a child that is not confined
-                return EXIT_CONFINEMENT
+            if channel_fd != CHANNEL_FD:
+                os.dup2(channel_fd, CHANNEL_FD)
             channel = Channel(socket.socket(fileno=CHANNEL_FD), self._frames)
+            try:
+                self._confinement.enter()
+            except (ConfinementError, OSError, ValueError) as error:
+                channel.send(Failed(f"{type(error).__name__}: {error}"))
+                return EXIT_CONFINEMENT
             channel.send(Ready())
             self._work(channel)
         except BaseException:  # noqa: BLE001 - the exit code is all that a broken child may say

@@ -39,6 +39,16 @@ def prepare_beside_the_agent() -> Callable[[Channel], None]:
     return prepare()
 
 
+def prepare_where_limits_are_refused() -> Callable[[Channel], None]:
+    """Stand for a machine on which one step of the confinement is not allowed."""
+
+    def refuse(_kind: int, _limits: tuple[int, int]) -> None:
+        raise PermissionError("limits are refused here")
+
+    resource.setrlimit = refuse
+    return prepare()
+
+
 def broken_preparation() -> Callable[[Channel], None]:
     """Fail in the zygote."""
     raise RuntimeError("this zygote cannot start")

@@ -229,3 +229,20 @@ async def test_a_zygote_that_cannot_start_says_so(capfd: pytest.CaptureFixture[s
     assert "this zygote cannot start" in capfd.readouterr().err
     assert zygote.pid is not None
     assert not lives(zygote.pid)
+
+
+async def test_a_machine_that_refuses_the_confinement_is_found_out_at_the_start() -> None:
+    entry = "tests.integration.node.probes:prepare_where_limits_are_refused"
+    zygote = Zygote(limits=LIMITS, entry=entry)
+    with pytest.raises(StartupError, match=r"cannot be confined.*limits are refused here"):
+        await zygote.start()
+    assert zygote.pid is not None
+    assert not lives(zygote.pid)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"uid": 0}, {"uid": 2**32 - 1}, {"uid": -1}, {"memory_bytes": -1}, {"cpu_s": 0.0}]
+)
+def test_limits_that_would_not_confine_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ConfineLimits(**wrong)

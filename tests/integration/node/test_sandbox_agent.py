@@ -148,7 +148,10 @@ async def test_a_model_that_never_gets_it_right_is_not_asked_for_ever(zygote: Zy
     conversation = await converse(await zygote.spawn(task()), muddled)
     assert set(conversation.kinds) == {"model"}
     assert 1 < len(conversation.calls) < 10
-    assert conversation.last is not None
+    assert isinstance(conversation.last, Done)
+    (warning,) = conversation.logs
+    assert (warning.level, warning.event) == ("warning", "agent_framework.warning")
+    assert "consecutive function call errors" in warning.fields["message"]
 
 
 @pytest.mark.parametrize("kind", ["model", "tool"])

@@ -7,7 +7,7 @@ import sys
 import anthropic
 
 from tests.eventually import eventually
-from tests.integration.embedded_process import process
+from tests.integration.embedded.process import process
 
 MODULE = "bpa.embedded.anthropic"
 ASK = {

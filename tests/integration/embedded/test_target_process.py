@@ -8,7 +8,7 @@ import sys
 import aiohttp
 
 from tests.eventually import eventually
-from tests.integration.embedded_process import process
+from tests.integration.embedded.process import process
 
 MODULE = "bpa.embedded.target"
 KEYS = 400

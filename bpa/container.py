@@ -9,11 +9,14 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import NewType
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NewType
 
-from dishka import AsyncContainer, Provider, Scope, make_async_container, provide
+from dishka import Provider, Scope, make_async_container, provide
+from grpclib.health.service import Health
+from grpclib.server import Server
 from redis.asyncio import Redis
 
 from bpa.config import Settings
@@ -22,15 +25,18 @@ from bpa.connectors.service_bus import ServiceBusSource, namespace_of
 from bpa.control.agents import Agents
 from bpa.control.deployments import Deployments
 from bpa.control.grpc import NodeLink
-from bpa.control.http import Services
+from bpa.control.http import Services, create_app
 from bpa.control.ingest import Feeder, Ingest
 from bpa.control.intake import Intake, Origin
 from bpa.control.leases import Leases
 from bpa.control.measure import Measured
 from bpa.control.nodes import Nodes
 from bpa.control.reaper import Reaper
+from bpa.control.rooms import Rooms
 from bpa.control.runs import Ended, Runs
 from bpa.control.settlement import Settlement
+from bpa.domain import RunId
+from bpa.errors import Unavailable
 from bpa.postgres import Notifications, Pool, fetch_one, migrate, open_pool
 from bpa.scheduler.commit import Committer
 from bpa.scheduler.credit import Credit
@@ -39,8 +45,73 @@ from bpa.scheduler.loop import Scheduler
 from bpa.scheduler.snapshot import SnapshotReader
 from bpa.telemetry import Metrics, Tracing, open_tracing
 from bpa.valkey import open_valkey
+from bpa.valkey import translated as valkey_translated
+from bpa.web_server import listen, serve_http
 
 ReplicaId = NewType("ReplicaId", str)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """The parts of a control replica that a role starts and stops."""
+
+    settings: Settings
+    agents: Agents
+    deployments: Deployments
+    ingest: Ingest
+    leases: Leases
+    link: NodeLink
+    measured: Measured
+    notifications: Notifications
+    reaper: Reaper
+    runs: Runs
+    scheduler: Scheduler
+    settlement: Settlement
+    api: Services
+
+    def connect(self) -> None:
+        """Have each end of a run heard by those it concerns."""
+        for source in (self.runs, self.leases):
+            source.on_ended(self._freed)
+            source.on_ended(self.settlement.ended)
+            source.on_ended(self.measured.ended)
+
+    def services(self) -> list[Coroutine[Any, Any, None]]:
+        """Return the background services, intake aside, each to be run as a task."""
+        return [
+            self.notifications.run(),
+            self.settlement.run(),
+            self.leases.listen(self.notifications),
+            self.reaper.run(),
+            self.scheduler.run(),
+        ]
+
+    @asynccontextmanager
+    async def serve_grpc(self) -> AsyncIterator[str]:
+        """Serve the node link; yield ``host:port``."""
+        control = self.settings.control
+        listener = listen(control.host, control.grpc_port, "control.grpc_port")
+        server = Server([self.link, Health()])
+        await server.start(sock=listener)
+        try:
+            yield f"{control.host}:{listener.getsockname()[1]}"
+        finally:
+            server.close()
+            await server.wait_closed()
+
+    def serve_http(self) -> AbstractAsyncContextManager[str]:
+        """Serve REST; yield its base URL."""
+        control = self.settings.control
+        return serve_http(
+            create_app(self.api), control.host, control.http_port, "control.http_port"
+        )
+
+    def _freed(self, ended: Ended) -> None:
+        row = ended.row
+        if row["node_id"] is None:
+            self.scheduler.wake()
+        else:
+            self.scheduler.freed([Hold(RunId(row["run_id"]), row["node_id"], row["dep_id"])])
 
 
 class ControlProvider(Provider):
@@ -125,9 +196,11 @@ class ControlProvider(Provider):
         return Holds(valkey, ttl_s=self._settings.control.lease_ttl_s)
 
     @provide
-    def credit(self, valkey: Redis, replica_id: ReplicaId) -> Credit:
-        """Return this replica's share of the fleet's room."""
-        return Credit(valkey, replica_id)
+    def credit(self, valkey: Redis) -> Credit:
+        """Return the reservations of all replicas."""
+        return Credit(valkey)
+
+    rooms = provide(Rooms)
 
     @provide
     def measured(self, metrics: Metrics) -> Measured:
@@ -140,7 +213,7 @@ class ControlProvider(Provider):
         pool: Pool,
         holds: Holds,
         leases: Leases,
-        credit: Credit,
+        rooms: Rooms,
         measured: Measured,
         notifications: Notifications,
     ) -> Scheduler:
@@ -150,7 +223,7 @@ class ControlProvider(Provider):
             pool, self._settings.environment, silent_after_s=3 * control.heartbeat_every_s
         )
         committer = Committer(pool, holds, offer_ttl_s=control.lease_ttl_s)
-        return Scheduler(reader, committer, holds, leases, credit, measured, notifications)
+        return Scheduler(reader, committer, holds, leases, rooms, measured, notifications)
 
     @provide
     def settlement(
@@ -178,8 +251,13 @@ class ControlProvider(Provider):
         return Intake(runs, settlement, tracing, scheduler.wake)
 
     @provide
-    async def ingest(
-        self, pool: Pool, deployments: Deployments, intake: Intake, credit: Credit
+    def ingest(
+        self,
+        deployments: Deployments,
+        intake: Intake,
+        rooms: Rooms,
+        credit: Credit,
+        replica_id: ReplicaId,
     ) -> Ingest:
         """Return what takes messages from the queues."""
         connection_string = self._settings.service_bus.connection_string
@@ -189,9 +267,47 @@ class ControlProvider(Provider):
             return ServiceBusSource(connection_string, queue)
 
         def feeder(origin: Origin) -> Feeder:
-            return Feeder(origin, intake, credit)
+            return Feeder(origin, intake, rooms, credit, replica_id)
 
         return Ingest(self._settings.environment, namespace, deployments, source, feeder)
+
+    @provide
+    def api(
+        self,
+        agents: Agents,
+        deployments: Deployments,
+        nodes: Nodes,
+        leases: Leases,
+        runs: Runs,
+        metrics: Metrics,
+        pool: Pool,
+        valkey: Redis,
+        ingest: Ingest,
+        scheduler: Scheduler,
+    ) -> Services:
+        """Return what REST serves."""
+
+        async def ready() -> list[str]:
+            return [
+                reason
+                for reason in (await postgres_trouble(pool), await valkey_trouble(valkey))
+                if reason
+            ]
+
+        return Services(
+            agents=agents,
+            deployments=deployments,
+            nodes=nodes,
+            leases=leases,
+            runs=runs,
+            metrics=metrics,
+            ready=ready,
+            deployments_changed=ingest.deployments_changed,
+            woken=scheduler.wake,
+            heartbeat_every_s=self._settings.control.heartbeat_every_s,
+        )
+
+    plane = provide(ControlPlane)
 
     @provide
     def link(
@@ -200,3 +316,37 @@ class ControlProvider(Provider):
         """Return the service that nodes speak to."""
         every_s = self._settings.control.heartbeat_every_s
         return NodeLink(nodes, leases, runs, metrics, every_s, scheduler.wake)
+
+
+@asynccontextmanager
+async def open_control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
+    """Build a control replica: migrate, open pools, connect to Redis.
+
+    Raises:
+        StartupError: The connection string of the queue makes no sense.
+        Unavailable: A store does not answer.
+    """
+    container = make_async_container(ControlProvider(settings))
+    try:
+        yield await container.get(ControlPlane)
+    finally:
+        await container.close()
+
+
+async def postgres_trouble(pool: Pool) -> str | None:
+    """Return why Postgres cannot be used now, or None."""
+    try:
+        await fetch_one(pool, "select 1 as one")
+    except Unavailable as error:
+        return str(error)
+    return None
+
+
+async def valkey_trouble(client: Redis) -> str | None:
+    """Return why Redis cannot be used now, or None."""
+    try:
+        with valkey_translated():
+            await client.ping()
+    except Unavailable as error:
+        return str(error)
+    return None

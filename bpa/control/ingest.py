@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from datetime import datetime
 
 import structlog
 
-from bpa.connectors import Message, Source
+from bpa.connectors import Source
 from bpa.control.deployments import Deployments, Feeding
 from bpa.control.intake import Intake, Origin
+from bpa.control.rooms import Rooms
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.domain import DeploymentId
 from bpa.errors import BpaError, Unavailable
 from bpa.scheduler.credit import Credit
+from bpa.scheduler.rooms import Room
 
 _log = structlog.stdlib.get_logger(__name__)
 _REFRESH_EVERY_S = 5.0
@@ -29,19 +32,26 @@ RECEIVED_AT_MOST = 16
 
 
 class Feeder:
-    """The loop of one deployment: credit, receive, record, again.
+    """The loop of one deployment: room, credit, receive, record, again.
 
     Args:
         origin: The queue and what works on its messages.
         intake: Records messages.
-        credit: This replica's share of the fleet's room.
+        rooms: What the planner last said of the room in the fleet.
+        credit: The reservations of all replicas.
+        replica_id: Who reserves.
     """
 
-    def __init__(self, origin: Origin, intake: Intake, credit: Credit) -> None:
+    def __init__(
+        self, origin: Origin, intake: Intake, rooms: Rooms, credit: Credit, replica_id: str
+    ) -> None:
         self._origin = origin
         self._dep_id = origin.feeding.dep_id
         self._intake = intake
+        self._rooms = rooms
         self._credit = credit
+        self._replica_id = replica_id
+        self._full: Room | None = None
 
     async def run(self) -> None:
         """Feed until cancelled; an outage of the queue or of a store is waited out."""
@@ -60,9 +70,10 @@ class Feeder:
 
     async def one_pass(self) -> int:
         """Wait for room, receive at most that many messages, record them; return how many."""
-        while not (credit := await self._credit.reserve(self._dep_id, RECEIVED_AT_MOST)):
-            await self._credit.changed()
-        accepting: list[asyncio.Task[None]] = []
+        room = await self._rooms.wait(self._dep_id, self._full)
+        credit = await self._credit.reserve(self._dep_id, room, RECEIVED_AT_MOST, self._replica_id)
+        self._full = None if credit else room
+        accepting: list[asyncio.Task[datetime | None]] = []
         interrupted: BpaError | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -74,22 +85,19 @@ class Feeder:
                         break
                     if message is None:
                         break
-                    accepting.append(tasks.create_task(self._accept(message)))
+                    accept = self._intake.accept(message, self._origin)
+                    accepting.append(tasks.create_task(accept))
         finally:
-            self._credit.give_back(self._dep_id, credit - len(accepting))
+            recorded = [
+                at
+                for task in accepting
+                if not task.cancelled() and not task.exception() and (at := task.result())
+            ]
+            if credit:
+                await self._credit.release(self._dep_id, self._replica_id, recorded)
         if interrupted:
             raise interrupted
         return len(accepting)
-
-    async def _accept(self, message: Message) -> None:
-        waits = False
-        try:
-            waits = await self._intake.accept(message, self._origin)
-        finally:
-            if waits:
-                self._credit.inserted(self._dep_id, 1)
-            else:
-                self._credit.give_back(self._dep_id, 1)
 
 
 class Ingest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 from opentelemetry.trace import SpanKind
@@ -58,13 +59,14 @@ class Intake:
         self._tracing = tracing
         self._waiting = waiting
 
-    async def accept(self, message: Message, origin: Origin) -> bool:
+    async def accept(self, message: Message, origin: Origin) -> datetime | None:
         """Record one message and hand it to settlement.
 
         A message that could not be recorded is given back: nothing is settled without a commit.
 
         Returns:
-            Whether it is a run now that lives; false if it has ended, or Postgres was away.
+            When its run was recorded, by Postgres's clock; None if it joined a run, ended at once,
+            or if Postgres was away.
         """
         run_id = run_id_of(
             origin.namespace,
@@ -80,7 +82,7 @@ class Intake:
         except Unavailable as error:
             log.warning("message_not_recorded", error=str(error))
             await _give_back(message, origin.source)
-            return False
+            return None
         log.info(
             "message_received",
             queue=origin.feeding.queue,
@@ -91,10 +93,10 @@ class Intake:
         held = Held(run_id, received.delivery_id, origin.source, message, traceparent, trace_id)
         if received.verdict is not None:
             await self._settlement.settle(held, received.verdict)
-            return False
+            return None
         self._settlement.hold(held)
         self._waiting()
-        return True
+        return received.recorded_at if received.is_new else None
 
     def _traced(self, run_id: RunId, message: Message, origin: Origin) -> tuple[str, str]:
         attributes: dict[str, str | int] = {

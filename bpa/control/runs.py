@@ -57,6 +57,8 @@ class Received:
     run_id: RunId
     delivery_id: int
     is_new: bool
+    recorded_at: datetime
+    """When, by Postgres's clock: a new run's ``created_at``."""
     verdict: Verdict | None
     """Set when the run is terminal and its message can be settled at once."""
 
@@ -233,6 +235,7 @@ class Runs:
                 run_id=RunId(row["run_id"]),
                 delivery_id=row["delivery_id"],
                 is_new=row["is_new"],
+                recorded_at=row["recorded_at"],
                 verdict=_verdict(row),
             )
             for row in rows

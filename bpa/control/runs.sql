@@ -44,6 +44,7 @@ select
     delivered.run_id::text as run_id,
     delivered.delivery_id,
     (inserted.run_id is not null) as is_new,
+    now() as recorded_at,
     coalesce(runs.status, arrival.status) as status,
     case when runs.run_id is null then arrival.reason else runs.reason end as reason,
     case when runs.run_id is null then arrival.detail else runs.detail end as detail

@@ -47,7 +47,7 @@ async def local_stack(settings: Settings) -> AsyncIterator[LocalStack]:
         StartupError: One could not start; the others are stopped again.
     """
     stack = LocalStack()
-    data_dir = _made(Path(settings.data_dir).absolute())
+    data_dir = _made(settings.data_dir)
     async with AsyncExitStack() as exits:
         starts: list[Awaitable[None]] = []
         if not settings.postgres.dsn:
@@ -64,7 +64,8 @@ async def local_stack(settings: Settings) -> AsyncIterator[LocalStack]:
         yield stack
 
 
-def _made(data_dir: Path) -> Path:
+def _made(where: str) -> Path:
+    data_dir = Path(where).absolute()
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

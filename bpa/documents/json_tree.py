@@ -86,7 +86,7 @@ def _check(value: object) -> None:
             if isinstance(node, dict):
                 rest.extend((key, depth) for key in node)
             children = node.values() if isinstance(node, dict) else node
-            rest.extend((child, depth + 1) for child in children)
+            rest.extend((at, depth + 1) for at in children if isinstance(at, (str, dict, list)))
 
 
 def _check_string(text: str) -> None:

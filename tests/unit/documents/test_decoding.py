@@ -345,3 +345,15 @@ def test_the_largest_body_is_decoded_in_bounded_time():
     assert time.process_time() - started < 2.0
     assert json.loads(document.text)["lines_left_out"] == 9_980
     assert len(document.text) < 4_000
+
+
+def test_a_megabyte_of_combining_marks_is_decoded_in_bounded_time():
+    body = ("a" + "\u0301\u0323" * 260_000).encode()
+    started = time.process_time()
+    decode(body, TEXT)
+    decode(json.dumps({"a": body.decode()}, ensure_ascii=False).encode(), None)
+    assert time.process_time() - started < 5.0
+
+
+def test_letters_and_their_accents_are_composed():
+    assert decode("Ma\u0308rz\nMu\u0308ller".encode(), TEXT).text == "M\u00e4rz\nM\u00fcller"

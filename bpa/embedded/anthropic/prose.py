@@ -29,7 +29,7 @@ _BUYER = re.compile(
 _SUBLABEL = re.compile(r"^(?:name|nombre|nom|firma|company)\s*:\s*", re.IGNORECASE)
 _LABELLED = re.compile(r"^[^:]{1,40}:(?:\s|$)")
 _LEGAL_FORM = re.compile(
-    r"\b(?:GmbH|AG|KG|OHG|UG|e\.K\.|Ltd\.?|Limited|LLC|LLP|PLC|plc|Inc\.?|Corp\.?|Corporation"
+    r"\b(?:GmbH|GMBH|LTD|LIMITED|INC|CORP|AG|KG|OHG|UG|e\.K\.|Ltd\.?|Limited|LLC|LLP|PLC|plc|Inc\.?|Corp\.?|Corporation"
     r"|Pty|S\.?L\.?U?\.?|S\.A\.?|SARL|S\.à\s?r\.l\.|SAS|SASU|EURL|SA|B\.V\.|BV|N\.V\.|NV|AB"
     r"|Oy|ApS|A/S|SpA|S\.p\.A\.|S\.r\.l\.|SRL|Co\.|& Co)(?!\w)"
 )
@@ -44,7 +44,7 @@ _DOCUMENT = (
 _CODE = r"(?P<quote>[a-z0-9][a-z0-9./_-]{0,40}\d[a-z0-9./_-]{0,40})"
 _ID = (
     re.compile(
-        rf"{_DOCUMENT}[ \t]*[-.]?[ \t]*(?:de[ \t]+\w+[ \t]+)?{_NUMBER_LABEL}"
+        rf"{_DOCUMENT}[ \t]*[-.)]?[ \t]*(?:de[ \t]+\w+[ \t]+)?{_NUMBER_LABEL}"
         rf"[ \t]*[:.]?[ \t]*{_CODE}",
     ),
     re.compile(
@@ -180,17 +180,19 @@ def _names(lines: list[str]) -> Iterator[str]:
         if _BUYER.match(plain):
             return
         for column in re.split(r"\s{3,}|\s+[|·•\u2013\u2014]\s+|\s-\s", plain):
-            if re.search(r"[^\W\d_]{2}", column) and not _is_title(column):
+            if re.search(r"[^\W\d_]{2}", column) and not _is_other(column):
                 yield column.strip(" *#=_~")
 
 
-def _is_title(column: str) -> bool:
+def _is_other(column: str) -> bool:
+    """Say whether a piece of the letterhead is a title, a labelled field, a date or a sentence."""
     low = lowered(column)
     return bool(
         INVOICE_WORDS.search(low)
         or CREDIT_WORDS.search(low)
         or _LABELLED.match(column)
         or _DATES[-1].search(low)
+        or (column.endswith(".") and not _LEGAL_FORM.search(column))
     )
 
 

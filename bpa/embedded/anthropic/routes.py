@@ -52,7 +52,7 @@ CATEGORIES: tuple[Category, ...] = (
         "warehouse supply-chain fleet",
         "freight logistics logistic logistik logística logistica logistique shipping shipment "
         "transport transporte transports spedition fracht versand haulage courier kurier envío "
-        "envíos mensajería livraison delivery lieferung container pallet palette palé warehouse "
+        "envíos mensajería container pallet palette palé warehouse "
         "lager lagerung almacén almacenaje entrepôt cargo parcel paket paquete colis customs "
         "zoll aduana douane flete trucking",
     ),
@@ -62,7 +62,7 @@ CATEGORIES: tuple[Category, ...] = (
         "energy energie energía energia électricité electricity strom electricidad eléctrica "
         "gas gaz water wasser agua eau utility utilities kwh stadtwerke heating heizung "
         "calefacción chauffage power netzentgelt meter zähler contador compteur fernwärme solar "
-        "telecom telekom telefonía telephone internet broadband",
+        "telecom telekom telefonía internet broadband",
     ),
     _category(
         "professional-services",
@@ -72,7 +72,7 @@ CATEGORIES: tuple[Category, ...] = (
         "accounting tax-advice beratung rechtsanwalt rechtsanwälte kanzlei steuerberater "
         "wirtschaftsprüfung anwalt notar consultoría consultoria asesoría asesoramiento "
         "abogados abogado auditoría contabilidad conseil avocat avocats cabinet juridique "
-        "comptable notaire expertise partners counsel translation übersetzung training schulung",
+        "comptable notaire expertise counsel translation übersetzung training schulung",
     ),
     _category(
         "facilities",

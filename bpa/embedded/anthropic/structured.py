@@ -51,7 +51,7 @@ _CURRENCY = terms(
 )
 _DATE = terms(
     "issuedon issuedate invoicedate dateissued issued date datum rechnungsdatum fecha "
-    "issuedatetime datetimestring"
+    "issuedatetime datetimestring data"
 )
 _KIND = terms("kind doctype documenttype type typecode invoicetypecode creditnotetypecode tipo")
 _CREDIT_CODES = frozenset({"381", "396", "261", "cn", "credit-note", "credit_note", "creditnote"})
@@ -63,6 +63,7 @@ _WORDS = frozenset(
     )
 )
 _MARKS = re.compile(r"[^a-z0-9à-ÿ]")
+_DATE_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T")
 _MAX_DEPTH = 64
 
 
@@ -76,7 +77,7 @@ def read_tree(tree: Tree) -> Facts:
         invoice_id=_text(_first(nodes, _ID)),
         total=_text(_first(nodes, _TOTAL)),
         currency=_text(_first(nodes, _CURRENCY)),
-        issued_on=_text(_first(nodes, _DATE)),
+        issued_on=_date(_first(nodes, _DATE)),
         kind=kind,
         words=" ".join(_words(nodes)),
         is_credit=is_credit,
@@ -161,6 +162,12 @@ def _text(value: Tree) -> str | None:
     if isinstance(value, list):
         return _text(value[0]) if value else None
     return str(value).strip() or None
+
+
+def _date(value: Tree) -> str | None:
+    """Return a date as it is written, without the time of day behind it."""
+    text = _text(value)
+    return text[:10] if text and _DATE_TIME.match(text) else text
 
 
 def _is_credit(tree: Tree, kind: str | None) -> bool:

@@ -145,6 +145,8 @@ def test_prose_gives_verbatim_quotes(
         "Acme Ltd",
         "INVOICE\n\nAcme Ltd\nHigh Street 1",
         "Invoice 12 March 2026\nPage: 1\nAcme Ltd",
+        "The document to classify:\n\nAcme Ltd",
+        "What follows is data, not an instruction.\n\nAcme Ltd",
     ],
 )
 def test_a_vendor_is_found_under_many_headings(heading):
@@ -175,6 +177,10 @@ def test_a_vendor_is_found_in_many_dialects_of_json(tree):
 def test_json_numbers_are_quoted_as_they_are_written():
     facts = read_document('{"number": 7, "seller": "A B", "currency": "EUR", "total": 1970.20}')
     assert (facts.invoice_id, facts.total, facts.currency) == ("7", "1970.20", "EUR")
+
+
+def test_a_time_of_day_is_no_part_of_the_date():
+    assert read_document('{"issue_date": "2026-03-01T12:00:00"}').issued_on == "2026-03-01"
 
 
 UBL = """<?xml version="1.0" encoding="UTF-8"?>

@@ -20,7 +20,6 @@ from bpa.documents.values import Document, malformed
 from bpa.errors import Reason, RunEnded
 
 MAX_BYTES = 1_048_576
-_FOREIGN_VALUE_MAX_CHARS = 200
 
 _JSON_WITH_EXACT_NUMBERS = msgspec.json.Encoder(decimal_format="number")
 
@@ -125,22 +124,8 @@ def _read_xml(root: Element) -> Document:
         return ubl.read(root)
     if root.tag == cii.ROOT:
         return cii.read(root)
-    return Document("text", prose("\n".join(_foreign_lines(root))), None)
-
-
-def _foreign_lines(root: Element) -> list[str]:
-    """Flatten XML of another dialect to ``name: value`` lines, long values (signatures) cut."""
-    lines = [xml_tree.local_name(root.tag)]
-    for element in root.iter():
-        name = xml_tree.local_name(element.tag)
-        pairs = [(name, element.text or "")]
-        pairs += [(f"{name}.{xml_tree.local_name(key)}", at) for key, at in element.items()]
-        lines += [
-            f"{key}: {' '.join(value.split())[:_FOREIGN_VALUE_MAX_CHARS]}"
-            for key, value in pairs
-            if value.strip()
-        ]
-    return lines
+    tree = {xml_tree.local_name(root.tag): xml_tree.as_members(root)}
+    return Document("text", prose(_JSON_WITH_EXACT_NUMBERS.encode(tree).decode()), None)
 
 
 def _read_prose(text: str) -> Document:

@@ -12,6 +12,7 @@ from defusedxml.ElementTree import DefusedXMLParser
 from bpa.documents.values import malformed
 
 MAX_DEPTH = 64
+_VALUE_MAX_CHARS = 200
 _DECLARED = re.compile(r"\s*<\?xml[^>]*?\sencoding\s*=\s*[\"']([^\"'>]*)[\"']")
 _ENCODINGS = {"utf-8": ("utf-8", "utf8", "us-ascii"), "utf-16": ("utf-16", "utf-16le", "utf-16be")}
 
@@ -82,3 +83,23 @@ def _decoded(body: bytes) -> str:
 def local_name(tag: str) -> str:
     """Return a tag or attribute name without its namespace."""
     return tag.rpartition("}")[2]
+
+
+def as_members(element: Element) -> object:
+    """Return an element of an unknown dialect as JSON has it, under local names.
+
+    A leaf is its text, anything else an object of attributes and children; a repeated child
+    becomes an array, text beside attributes or children stands under ``value``. Long values
+    (signatures, attachments) are cut.
+    """
+    text = " ".join((element.text or "").split())[:_VALUE_MAX_CHARS]
+    if not len(element) and not element.attrib:
+        return text
+    members: dict[str, object] = {
+        local_name(name): value[:_VALUE_MAX_CHARS] for name, value in element.attrib.items()
+    }
+    children: dict[str, list[object]] = {}
+    for child in element:
+        children.setdefault(local_name(child.tag), []).append(as_members(child))
+    members |= {name: found if len(found) > 1 else found[0] for name, found in children.items()}
+    return {**members, "value": text} if text else members

@@ -211,10 +211,11 @@ def test_prose_is_read_in_the_charset_that_the_content_type_names():
 def test_json_and_xml_of_another_dialect_are_text_with_exact_numbers():
     document = decode(b'{"code": "7", "payable": 1970.20}', None)
     assert document == Document("text", '{"code":"7","payable":1970.20}', None)
-    document = decode(b'<F xmlns="urn:x" Folio="L1"><Data>2026-03-12</Data></F>', XML)
+    xml = b'<F xmlns="urn:x" Folio="L1"><P><N>A</N></P><P>B</P><T c="EUR">7.10</T><S>%s</S></F>'
+    document = decode(xml % (b"x" * 999), XML)
     assert (document.dialect, document.fields) == ("text", None)
-    assert "F.Folio: L1" in document.text
-    assert "Data: 2026-03-12" in document.text
+    shown = {"Folio": "L1", "P": [{"N": "A"}, "B"], "T": {"c": "EUR", "value": "7.10"}}
+    assert json.loads(document.text) == {"F": {**shown, "S": "x" * 200}}
 
 
 def test_prose_loses_what_a_reader_does_not_see():

@@ -187,7 +187,7 @@ def json_response(
 ) -> web.Response:
     """Answer ``payload`` as JSON."""
     return web.Response(
-        body=json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode(),
+        body=json.dumps(payload, separators=(",", ":")).encode(),
         status=status,
         headers=headers,
         content_type="application/json",

@@ -110,7 +110,7 @@ def _limited(made: Answer, limit: int) -> Answer:
         return made
     block = dict(made.content[0])
     if block["type"] == "text":
-        cut = block["text"].encode()[: limit * tokens.BYTES_PER_TOKEN]
+        cut = block["text"].encode("utf-8", "replace")[: limit * tokens.BYTES_PER_TOKEN]
         block["text"] = cut.decode("utf-8", "ignore")
     else:
         block["input"] = dict(block["input"])
@@ -124,11 +124,13 @@ def _arguments(tool: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return {}
-    return dict(_filled(properties, frozenset(schema.get("required") or ()), facts))
+    required = schema.get("required")
+    wanted = required if isinstance(required, list) else []
+    return dict(_filled(properties, [name for name in wanted if isinstance(name, str)], facts))
 
 
 def _filled(
-    properties: Mapping[str, Any], required: frozenset[str], facts: Facts
+    properties: Mapping[str, Any], required: Sequence[str], facts: Facts
 ) -> Iterator[tuple[str, Any]]:
     known = _known(properties, facts)
     for name, schema in properties.items():
@@ -169,7 +171,9 @@ def _enum(schema: Any) -> list[str]:
     values = schema.get("enum")
     if values is None and "const" in schema:
         values = [schema["const"]]
-    return [value for value in values or () if isinstance(value, str)]
+    if not isinstance(values, list):
+        return []
+    return [value for value in values if isinstance(value, str)]
 
 
 def _kind(facts: Facts, allowed: Sequence[str]) -> str | None:
@@ -185,11 +189,11 @@ def _kind(facts: Facts, allowed: Sequence[str]) -> str | None:
 def _blank(schema: Mapping[str, Any]) -> Any:
     """Return the emptiest value a schema takes: the document does not say this field."""
     values = schema.get("enum")
-    if values:
+    if isinstance(values, list) and values:
         return values[0]
     kind = schema.get("type")
     kind = kind[0] if isinstance(kind, list) and kind else kind
-    blanks: dict[Any, Any] = {
+    blanks: dict[str, Any] = {
         "number": 0,
         "integer": 0,
         "boolean": False,
@@ -197,4 +201,4 @@ def _blank(schema: Mapping[str, Any]) -> Any:
         "object": {},
         "null": None,
     }
-    return blanks.get(kind, "")
+    return blanks.get(kind, "") if isinstance(kind, str) else ""

@@ -46,7 +46,7 @@ def stream(made: Answer, message_id: str, model: str) -> Iterator[bytes]:
 
 def event(kind: str, fields: dict[str, Any]) -> bytes:
     """Return one server-sent event; its name is its data's type."""
-    data = json.dumps({"type": kind, **fields}, ensure_ascii=False, separators=(",", ":"))
+    data = json.dumps({"type": kind, **fields}, separators=(",", ":"))
     return f"event: {kind}\ndata: {data}\n\n".encode()
 
 
@@ -66,7 +66,7 @@ def _block(index: int, block: dict[str, Any]) -> Iterator[bytes]:
         kind, field = "text_delta", "text"
     else:
         opening = {**block, "input": {}}
-        whole = json.dumps(block["input"], ensure_ascii=False, separators=(",", ":"))
+        whole = json.dumps(block["input"], separators=(",", ":"))
         kind, field = "input_json_delta", "partial_json"
     yield event("content_block_start", {"index": index, "content_block": opening})
     for at in range(0, len(whole), _CHUNK):

@@ -213,7 +213,6 @@ class AnthropicStub:
             return await self._stream(request, exchange, made, message_id, behave)
         payload = json.dumps(
             events.message(made, message_id, parsed.model),
-            ensure_ascii=False,
             separators=(",", ":"),
         ).encode()
         outcome = made.stop_reason

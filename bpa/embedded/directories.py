@@ -27,7 +27,7 @@ def held(directory: Path, lock_name: str = "lock") -> Iterator[Path]:
     directory = directory.absolute()
     lock = directory / lock_name
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartupError(
@@ -78,6 +78,22 @@ def _remove_recorded(record: Path) -> None:
         return
     if path.name.startswith(_SOCKETS) and path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
+
+
+def let_in(directory: Path, uid: int) -> None:
+    """Let another user pass through ``directory``, which is ours, on the way to what it owns.
+
+    Raises:
+        StartupError: A folder further up bars the way; those are not ours to change.
+    """
+    directory.chmod(directory.stat().st_mode | 0o011)
+    for parent in directory.parents:
+        status = parent.stat()
+        if not status.st_mode & 0o001 and status.st_uid != uid:
+            raise StartupError(
+                f"The user {uid}, who has to run the server, cannot enter {parent}: choose a data"
+                " directory outside of it, or start as an ordinary user."
+            )
 
 
 def processes_in(directory: Path) -> list[int]:

@@ -22,7 +22,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from bpa.embedded.directories import held, processes_in, socket_directory
+from bpa.embedded.directories import held, let_in, processes_in, socket_directory
 from bpa.embedded.processes import (
     SAME,
     ChildProcess,
@@ -229,6 +229,7 @@ class EmbeddedPostgres:
             return in_namespace
         nobody = pwd.getpwnam("nobody")
         _log.warning("postgres_runs_as_nobody", reason=str(tried))
+        let_in(self._home, nobody.pw_uid)
         return user(nobody.pw_uid, nobody.pw_gid)
 
     async def _run(self, argv: list[str | Path], identity: Identity, timeout_s: float) -> Exit:

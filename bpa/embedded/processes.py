@@ -234,7 +234,7 @@ class ChildProcess:
     def _open_log(self) -> Any:
         if self.log_path.exists() and self.log_path.stat().st_size > _LOG_BYTES_MOST:
             self.log_path.replace(self.log_path.with_name(self.log_path.name + ".1"))
-        return self.log_path.open("ab")
+        return open(self.log_path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))
 
     def _lines(self) -> list[str]:
         """Return the whole lines of this start, the last 64 KiB of them."""

@@ -23,6 +23,8 @@ SERVICE = (
 
 
 async def main(data_dir: Path, kinds: list[str]) -> None:
+    terminated = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
     async with AsyncExitStack() as stack:
         ready: dict[str, object] = {}
         if "postgres" in kinds:
@@ -38,8 +40,6 @@ async def main(data_dir: Path, kinds: list[str]) -> None:
             stack.push_async_callback(child.stop)
             ready["service_pid"] = child.pid
         print(json.dumps(ready), flush=True)  # noqa: T201 - the test reads it
-        terminated = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
         await terminated.wait()
 
 

@@ -36,8 +36,10 @@ async def _execute(dsn: str, statement: str) -> object:
         return row and row[0]
 
 
-async def test_its_settings_are_those_of_a_durable_server_without_a_port(data_dir: Path) -> None:
-    async with EmbeddedPostgres(data_dir) as postgres:
+async def test_its_settings_are_those_of_a_durable_server_without_a_port(
+    old_data_dir: Path,
+) -> None:
+    async with EmbeddedPostgres(old_data_dir) as postgres:
         wanted = {"fsync": "on", "synchronous_commit": "on", "jit": "off", "listen_addresses": ""}
         for name, value in wanted.items():
             assert await _execute(postgres.dsn, f"SHOW {name}") == value
@@ -47,13 +49,13 @@ async def test_its_settings_are_those_of_a_durable_server_without_a_port(data_di
         sockets = Path(str(await _execute(postgres.dsn, "SHOW unix_socket_directories")))
         assert mode_of(sockets) == 0o700
     assert mode_of(sockets) is None
-    assert not servers_of(data_dir)
+    assert not servers_of(old_data_dir)
 
 
-async def test_data_survives_a_stop_and_a_start(data_dir: Path) -> None:
-    async with EmbeddedPostgres(data_dir, settings=FAST) as postgres:
+async def test_data_survives_a_stop_and_a_start(old_data_dir: Path) -> None:
+    async with EmbeddedPostgres(old_data_dir, settings=FAST) as postgres:
         await _execute(postgres.dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
-    async with EmbeddedPostgres(data_dir, settings=FAST) as postgres:
+    async with EmbeddedPostgres(old_data_dir, settings=FAST) as postgres:
         assert await _execute(postgres.dsn, "SELECT answer FROM kept") == 42
 
 
@@ -103,12 +105,12 @@ async def _orphan(data_dir: Path, sockets: Path) -> ChildProcess:
 
 
 async def test_a_server_that_outlived_its_owner_is_taken_over(
-    data_dir: Path, open_directory: Path
+    old_data_dir: Path, open_directory: Path
 ) -> None:
-    async with EmbeddedPostgres(data_dir, settings=FAST) as first:
+    async with EmbeddedPostgres(old_data_dir, settings=FAST) as first:
         await _execute(first.dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
-    orphan = await _orphan(data_dir, open_directory / "s")
-    async with EmbeddedPostgres(data_dir, settings=FAST) as second:
+    orphan = await _orphan(old_data_dir, open_directory / "s")
+    async with EmbeddedPostgres(old_data_dir, settings=FAST) as second:
         assert not alive(orphan.pid)
         assert second.process.pid != orphan.pid
         assert await _execute(second.dsn, "SELECT answer FROM kept") == 42
@@ -116,35 +118,35 @@ async def test_a_server_that_outlived_its_owner_is_taken_over(
 
 
 async def test_a_frozen_server_that_outlived_its_owner_is_taken_over(
-    data_dir: Path, open_directory: Path, monkeypatch: pytest.MonkeyPatch
+    old_data_dir: Path, open_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with EmbeddedPostgres(data_dir, settings=FAST):
+    async with EmbeddedPostgres(old_data_dir, settings=FAST):
         pass
-    orphan = await _orphan(data_dir, open_directory / "s")
+    orphan = await _orphan(old_data_dir, open_directory / "s")
     os.kill(orphan.pid, signal.SIGSTOP)
     monkeypatch.setattr(module, "_TAKE_OVER_TIMEOUT_S", 0.5)
-    async with EmbeddedPostgres(data_dir, settings=FAST) as second:
+    async with EmbeddedPostgres(old_data_dir, settings=FAST) as second:
         assert await _execute(second.dsn, "SELECT 1") == 1
     assert (await orphan.wait()).code == -signal.SIGKILL
 
 
 async def test_a_leftover_pid_file_whose_number_has_gone_to_another_process_does_not_block(
-    data_dir: Path,
+    old_data_dir: Path,
 ) -> None:
-    async with EmbeddedPostgres(data_dir, settings=FAST):
-        content = (data_dir / "postgres" / "postmaster.pid").read_text().splitlines()
+    async with EmbeddedPostgres(old_data_dir, settings=FAST):
+        content = (old_data_dir / "postgres" / "postmaster.pid").read_text().splitlines()
     content[0] = str(os.getppid())
-    (data_dir / "postgres" / "postmaster.pid").write_text("\n".join(content) + "\n")
-    async with EmbeddedPostgres(data_dir, settings=FAST) as postgres:
+    (old_data_dir / "postgres" / "postmaster.pid").write_text("\n".join(content) + "\n")
+    async with EmbeddedPostgres(old_data_dir, settings=FAST) as postgres:
         assert await _execute(postgres.dsn, "SELECT 1") == 1
 
 
 async def test_the_second_on_one_data_directory_is_refused_in_one_line(
-    data_dir: Path, hold: Hold
+    old_data_dir: Path, hold: Hold
 ) -> None:
-    holder = await hold(data_dir, "postgres")
+    holder = await hold(old_data_dir, "postgres")
     with pytest.raises(StartupError, match="in use by another process") as caught:
-        await EmbeddedPostgres(data_dir).__aenter__()
+        await EmbeddedPostgres(old_data_dir).__aenter__()
     assert f"pid {holder.process.pid}" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert await _execute(holder.ready["dsn"], "SELECT 1") == 1
@@ -192,20 +194,20 @@ async def test_data_of_another_version_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_refused_start_leaves_no_process_and_releases_the_directory(
-    data_dir: Path,
+    old_data_dir: Path,
 ) -> None:
     with pytest.raises(StartupError, match=r"postgres ended with exit code 1: .*FATAL.*shared"):
-        await EmbeddedPostgres(data_dir, settings={"shared_buffers": "nonsense"}).__aenter__()
-    assert not servers_of(data_dir)
-    assert not (data_dir / "postgres.sockets").exists()
-    async with EmbeddedPostgres(data_dir, settings=FAST) as postgres:
+        await EmbeddedPostgres(old_data_dir, settings={"shared_buffers": "nonsense"}).__aenter__()
+    assert not servers_of(old_data_dir)
+    assert not (old_data_dir / "postgres.sockets").exists()
+    async with EmbeddedPostgres(old_data_dir, settings=FAST) as postgres:
         assert await _execute(postgres.dsn, "SELECT 1") == 1
 
 
 async def test_the_death_of_the_server_takes_its_task_group_down_with_the_reason(
-    data_dir: Path,
+    old_data_dir: Path,
 ) -> None:
-    async with EmbeddedPostgres(data_dir, settings=FAST) as postgres:
+    async with EmbeddedPostgres(old_data_dir, settings=FAST) as postgres:
         watching = asyncio.TaskGroup()
         await watching.__aenter__()
         watching.create_task(postgres.process.watch())
@@ -240,6 +242,17 @@ async def test_without_user_namespaces_root_runs_it_as_nobody_and_leaves_parents
             assert await _execute(postgres.dsn, "SELECT 1") == 1
             assert {p.uids().real for p in servers_of(open_directory)} == {NOBODY}
     assert (mode_of(open_directory), owner_of(open_directory)) == before
+
+
+@as_root
+async def test_a_folder_that_bars_the_other_users_way_is_named_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_some_user", lambda: (-1, -1))
+    before = mode_of(tmp_path)
+    with pytest.raises(StartupError, match=r"cannot enter .*choose a data directory outside"):
+        await EmbeddedPostgres(tmp_path / "data").__aenter__()
+    assert mode_of(tmp_path) == before == 0o700
 
 
 @as_root

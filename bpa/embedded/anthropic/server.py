@@ -245,8 +245,7 @@ class AnthropicStub:
         self._ledger.record(
             exchange.entry(200, "malformed" if behave is Behaviour.MALFORMED else made.stop_reason)
         )
-        await response.write(b"".join(frames[half:]))
-        await response.write_eof()
+        await response.write_eof(b"".join(frames[half:]))
         return response
 
     def _error(self, exchange: _Exchange, error: ApiError) -> web.Response:

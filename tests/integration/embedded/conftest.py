@@ -1,6 +1,7 @@
 """Programs that hold embedded servers, as us and as an ordinary user, and ways to watch them."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -42,6 +43,7 @@ Hold = Callable[..., Awaitable[Holder]]
 async def hold() -> AsyncIterator[Hold]:
     """Start a program that holds the named servers: ``await hold(data_dir, "postgres")``."""
     holders: list[asyncio.subprocess.Process] = []
+    servers: list[psutil.Process] = []
 
     async def start(data_dir: Path, *kinds: str, as_nobody: bool = False) -> Holder:
         process = await start_holder(data_dir, *kinds, as_nobody=as_nobody)
@@ -52,7 +54,9 @@ async def hold() -> AsyncIterator[Hold]:
             line = await process.stdout.readline()
         if not line:
             raise AssertionError((await process.stderr.read()).decode())
-        return Holder(process, json.loads(line))
+        ready = json.loads(line)
+        servers.extend(psutil.Process(ready[key]) for key in ready if key.endswith("_pid"))
+        return Holder(process, ready)
 
     yield start
     for process in holders:
@@ -64,6 +68,9 @@ async def hold() -> AsyncIterator[Hold]:
             except TimeoutError:
                 process.kill()
         await process.communicate()
+    for server in servers:  # all gone already, unless the test has failed
+        with contextlib.suppress(psutil.NoSuchProcess):
+            server.kill()
 
 
 async def start_holder(

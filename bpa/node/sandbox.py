@@ -9,7 +9,7 @@ import select
 import signal
 import socket
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -27,14 +27,43 @@ from bpa.node.frames import (
 _CHUNK_BYTES = 65_536
 
 
+_CONFINE = ConfineLimits()
+_FRAMES = FrameLimits()
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """What one child may use."""
+    """What one child may use: of the machine, by the kernel; of the node, by its frames."""
 
-    confine: ConfineLimits = field(default_factory=ConfineLimits)
-    """Enforced by the kernel."""
-    frames: FrameLimits = field(default_factory=FrameLimits)
-    """Enforced by the node on what the child writes."""
+    memory_bytes: int = _CONFINE.memory_bytes
+    """Address space beyond the zygote's own."""
+    cpu_s: float = _CONFINE.cpu_s
+    """Processor time, rounded up to whole seconds."""
+    uid: int = _CONFINE.uid
+    """User and group of a child when the node runs as root."""
+    frame_bytes_max: int = _FRAMES.frame_bytes_max
+    """Bytes of one frame, in both directions."""
+    frames_max: int = _FRAMES.frames_max
+    """Frames that a child may send in all."""
+    frames_per_s: float = _FRAMES.frames_per_s
+    """Frames that a child may send in a second, sustained and at once."""
+
+    def __post_init__(self) -> None:
+        _ = self.confine  # refuses what would not confine
+
+    @property
+    def confine(self) -> ConfineLimits:
+        """The kernel's part."""
+        return ConfineLimits(self.memory_bytes, self.cpu_s, self.uid)
+
+    @property
+    def frames(self) -> FrameLimits:
+        """The node's part."""
+        return FrameLimits(
+            frame_bytes_max=self.frame_bytes_max,
+            frames_max=self.frames_max,
+            frames_per_s=self.frames_per_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +99,8 @@ class Sandbox:
         self._connection = connection
         self._frame_limits = limits.frames
         self._loop = asyncio.get_running_loop()
-        self._decoder = Decoder(limits.frames)
-        self._rate = FrameRate(limits.frames.frames_per_s, self._loop.time())
+        self._decoder = Decoder(self._frame_limits)
+        self._rate = FrameRate(limits.frames_per_s, self._loop.time())
         self._received: deque[Frame] = deque()
         self._reading = False
         self._writing = False
@@ -157,7 +186,7 @@ class Sandbox:
             os.close(self._pidfd)
 
     def abandon(self) -> None:
-        """Kill and close without waiting: the zygote is gone and nobody reports the end."""
+        """Kill without waiting for the end to be reported; what was received stays readable."""
         self._signal_kill()
         self.exited(ExitStatus(None, signal.SIGKILL, cpu_s=0.0, rss_bytes_max=0))
 

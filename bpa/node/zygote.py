@@ -97,9 +97,28 @@ class Zygote:
         loop = asyncio.get_running_loop()
         self._died: asyncio.Future[str] = loop.create_future()
         self._started: asyncio.Future[None] = loop.create_future()
+        try:
+            await self._exec()
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await self._started
+                refusal = await self._refusal(first := await self._forked(self._fork()))
+                await first.kill()
+        except (OSError, Unavailable) as error:  # a timeout is an OSError
+            await self.aclose()
+            raise StartupError("the zygote did not start; its stderr says why") from error
+        except BaseException:
+            await self.aclose()
+            raise
+        if refusal is not None:
+            await self.aclose()
+            raise StartupError(f"a sandbox cannot be confined on this machine: {refusal}")
+        self._fork_ahead()
+
+    async def _exec(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self._control = ours
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._on_report)
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", "-c", _BOOTSTRAP,
@@ -107,30 +126,18 @@ class Zygote:
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),), env={}, cwd="/",
             )  # fmt: skip
-        loop.add_reader(ours.fileno(), self._on_report)
         limits = self._limits
-        ours.send(
-            msgspec.msgpack.encode(Start(os.getpid(), self._entry, limits.confine, limits.frames))
-        )
-        try:
-            async with asyncio.timeout(_START_TIMEOUT_S):
-                await self._started
-        except (TimeoutError, Unavailable) as error:
-            await self.aclose()
-            raise StartupError("the zygote did not start; its stderr says why") from error
-        refusal = await self._refusal(first := await self._forked(self._fork()))
-        await first.kill()
-        if refusal is not None:
-            await self.aclose()
-            raise StartupError(f"a sandbox cannot be confined on this machine: {refusal}")
-        self._fork_ahead()
+        start = Start(os.getpid(), self._entry, limits.confine, limits.frames)
+        ours.send(msgspec.msgpack.encode(start))
 
     async def died(self) -> str:
         """Wait until the zygote ends without having been asked to, and say how.
 
         Its children are dead then; `start` starts another.
         """
-        return await asyncio.shield(self._died)
+        reason = await asyncio.shield(self._died)
+        code = await self._process.wait() if self._process is not None else None
+        return f"{reason}, exit code {code}"
 
     async def spawn(self, task: Task) -> Sandbox:
         """Return a confined child that has its task.
@@ -149,8 +156,7 @@ class Zygote:
                 try:
                     await sandbox.send(task)
                 except BaseException:
-                    sandbox.abandon()
-                    sandbox.close()
+                    _discard(sandbox)
                     raise
                 return sandbox
         raise Unavailable(f"no child gets ready: {refusal}")
@@ -177,7 +183,7 @@ class Zygote:
             return await pending
         except asyncio.CancelledError:
             if pending.done() and not pending.cancelled():
-                pending.result().abandon()
+                _discard(pending.result())
             raise
 
     async def _refusal(self, sandbox: Sandbox) -> str | None:
@@ -185,7 +191,7 @@ class Zygote:
         try:
             frame = await sandbox.receive()
         except BaseException:
-            sandbox.abandon()
+            _discard(sandbox)
             raise
         if isinstance(frame, Ready) and sandbox.lives:
             return None
@@ -240,7 +246,7 @@ class Zygote:
                 sandbox = Sandbox(pid, fds[0], connection, self._limits)
                 self._children[pid] = sandbox
                 if pending.done():  # whoever asked was cancelled
-                    sandbox.abandon()
+                    _discard(sandbox)
                 else:
                     pending.set_result(sandbox)
             case NotForked(error=error):
@@ -282,3 +288,9 @@ class Zygote:
         self._waiting.clear()
         if not self._stopping and not self._died.done():
             self._died.set_result(reason)
+
+
+def _discard(sandbox: Sandbox) -> None:
+    """End a child that nobody will use."""
+    sandbox.abandon()
+    sandbox.close()

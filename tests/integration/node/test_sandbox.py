@@ -11,17 +11,14 @@ from pathlib import Path
 import pytest
 
 from bpa.errors import StartupError
-from bpa.node.confine import CHANNEL_FD, NOBODY, ConfineLimits
-from bpa.node.frames import Done, FrameLimits, SandboxProtocolError
+from bpa.node.confine import CHANNEL_FD, NOBODY
+from bpa.node.frames import Done, SandboxProtocolError
 from bpa.node.sandbox import Sandbox, SandboxLimits
 from bpa.node.zygote import AGENT_ENTRY, Zygote
 from tests.eventually import eventually
 from tests.integration.node.scripted import PROBES, Conversation, converse, lives, task
 
-LIMITS = SandboxLimits(
-    confine=ConfineLimits(memory_bytes=64 << 20, cpu_s=1),
-    frames=FrameLimits(frames_per_s=100),
-)
+LIMITS = SandboxLimits(memory_bytes=64 << 20, cpu_s=1, frames_per_s=100)
 SECRET = "sk-this-must-not-travel"
 
 
@@ -91,6 +88,10 @@ async def test_the_agent_brings_no_network_client_into_the_zygote() -> None:
     modules = {module.partition(".")[0] for module in log.fields["modules"]}
     assert "agent_framework" in modules
     assert not clients & modules
+
+
+def children_of(zygote: Zygote) -> list[int]:
+    return [int(pid) for pid in proc(zygote.pid, f"task/{zygote.pid}/children").split()]
 
 
 def is_root_outside(uid: int) -> bool:
@@ -184,7 +185,7 @@ async def test_a_child_that_breaks_the_protocol_is_found_out(
 
 
 async def test_a_child_that_floods_slowly_ends_at_the_number_of_its_frames() -> None:
-    limits = SandboxLimits(frames=FrameLimits(frames_max=40, frames_per_s=1e9))
+    limits = SandboxLimits(frames_max=40, frames_per_s=1e9)
     async with Zygote(limits=limits, entry=PROBES) as zygote:
         with pytest.raises(SandboxProtocolError, match="more than 40 frames"):
             await converse(await zygote.spawn(task("flood")))
@@ -209,15 +210,24 @@ async def test_what_is_sent_to_a_dead_child_is_dropped(zygote: Zygote) -> None:
 
 
 async def test_a_child_forked_ahead_that_was_killed_is_replaced(zygote: Zygote) -> None:
-    def idle_children() -> list[int]:
-        return [int(pid) for pid in proc(zygote.pid, f"task/{zygote.pid}/children").split()]
-
-    (idle,) = await eventually(idle_children)
+    (idle,) = await eventually(lambda: children_of(zygote))
     os.kill(idle, signal.SIGKILL)
     await eventually(lambda: not lives(idle))
     sandbox = await zygote.spawn(task("report"))
     assert sandbox.pid != idle
     assert (await converse(sandbox)).last == Done("report")
+
+
+async def test_a_spawn_that_is_cancelled_leaves_no_child() -> None:
+    async with Zygote(limits=LIMITS, entry=PROBES, ahead=0) as zygote:
+        for _ in range(5):
+            spawning = asyncio.ensure_future(zygote.spawn(task("wait")))
+            await asyncio.wait([spawning], timeout=0)
+            spawning.cancel()
+            await asyncio.wait([spawning])
+            assert spawning.cancelled()
+        await eventually(lambda: not children_of(zygote))
+        await assert_still_works(zygote)
 
 
 async def test_closing_the_zygote_ends_every_child() -> None:
@@ -255,4 +265,4 @@ async def test_a_machine_that_refuses_the_confinement_is_found_out_at_the_start(
 )
 def test_limits_that_would_not_confine_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        ConfineLimits(**wrong)
+        SandboxLimits(**wrong)

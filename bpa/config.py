@@ -84,6 +84,8 @@ class Control(Section, frozen=True):
     """REST, health, metrics; 0 takes any free port."""
     grpc_port: int = 8081
     """The node link; 0 takes any free port."""
+    url: str = ""
+    """Where the command line finds REST; empty takes it from the data directory."""
     replica_id: str = ""
     """Empty: host name and process id."""
     lease_ttl_s: float = 15.0

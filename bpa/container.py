@@ -36,6 +36,7 @@ from bpa.control.rooms import Rooms
 from bpa.control.runs import Ended, Runs
 from bpa.control.settlement import Settlement
 from bpa.domain import RunId
+from bpa.embedded.stack import LocalStack, local_stack
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications, Pool, fetch_one, migrate, open_pool
 from bpa.scheduler.commit import Committer
@@ -47,6 +48,8 @@ from bpa.telemetry import Metrics, Tracing, open_tracing
 from bpa.valkey import open_valkey
 from bpa.valkey import translated as valkey_translated
 from bpa.web_server import listen, serve_http
+
+__all__ = ["ControlPlane", "LocalStack", "local_stack", "open_control_plane"]
 
 ReplicaId = NewType("ReplicaId", str)
 

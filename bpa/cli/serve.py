@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import signal
+from collections.abc import Callable
 
 import click
 import uvloop
@@ -51,9 +53,8 @@ def command(context: click.Context, *, role: str, as_json: bool) -> None:
             raise _first_known(group) from None
 
 
-async def _serve(role: str, settings: Settings, announce: object) -> None:
-    from bpa.roles import serve  # noqa: PLC0415 - imports what a role needs, after the flags
-
+async def _serve(role: str, settings: Settings, announce: Callable[[Addresses], None]) -> None:
+    module = importlib.import_module(f"bpa.roles.{role}")  # what a role needs, and no more
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -67,7 +68,7 @@ async def _serve(role: str, settings: Settings, announce: object) -> None:
         loop.add_signal_handler(number, asked)
     gc.freeze()
     with contextlib.suppress(asyncio.CancelledError):
-        await serve(role, settings, stop, announce)
+        await module.serve(settings, stop, announce)
 
 
 def _first_known(group: BaseExceptionGroup[BaseException]) -> BaseException:

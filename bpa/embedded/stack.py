@@ -29,6 +29,7 @@ class LocalStack:
     """Connection string of the emulator."""
     service_bus_admin_url: str = ""
     anthropic_url: str = ""
+    anthropic_api_key: str = ""
     target_url: str = ""
     children: dict[str, ChildProcess] = field(default_factory=dict)
 
@@ -130,6 +131,7 @@ async def _anthropic(
         *("--latency-ms", str(embedded.model_latency_ms)),
     )
     stack.anthropic_url = ready["url"]
+    stack.anthropic_api_key = STUB_API_KEY
 
 
 async def _target(

@@ -8,6 +8,7 @@ task.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import sys
@@ -89,7 +90,7 @@ class Zygote:
         Call it before the node reads its first secret, from the thread that will live longest.
 
         Raises:
-            StartupError: It ended or did not get ready in time (its stderr says why), or a child
+            StartupError: It ended or did not get ready in time (its stderr says more), or a child
                 cannot be confined on this machine.
         """
         await self.aclose()
@@ -105,7 +106,8 @@ class Zygote:
                 await first.kill()
         except (OSError, Unavailable) as error:  # a timeout is an OSError
             await self.aclose()
-            raise StartupError("the zygote did not start; its stderr says why") from error
+            why = str(error) or "no sign of life"
+            raise StartupError(f"the zygote did not start ({why}); its stderr says more") from error
         except BaseException:
             await self.aclose()
             raise
@@ -182,7 +184,7 @@ class Zygote:
         try:
             return await pending
         except asyncio.CancelledError:
-            if pending.done() and not pending.cancelled():
+            if pending.done() and not pending.cancelled() and pending.exception() is None:
                 _discard(pending.result())
             raise
 
@@ -199,8 +201,9 @@ class Zygote:
         return frame.error if isinstance(frame, Failed) else status.reason
 
     def _fork_ahead(self) -> None:
-        while self._control is not None and len(self._waiting) < self._ahead:
-            self._waiting.append(self._fork())
+        with contextlib.suppress(Unavailable):  # then the next spawn says so
+            while len(self._waiting) < self._ahead:
+                self._waiting.append(self._fork())
 
     def _fork(self) -> asyncio.Future[Sandbox]:
         """Order a fork; the future is its child.

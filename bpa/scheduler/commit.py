@@ -27,7 +27,7 @@ from bpa.postgres import Pool, load_queries, translated
 from bpa.scheduler.holds import Hold, Holds, OtherGeneration, Verdict
 from bpa.scheduler.planner import Explanation, Plan, Proposal, Unplaced
 
-_QUERIES = load_queries(__file__)
+QUERIES = load_queries(__file__)
 _NODES_WRITTEN = 100  # reasons kept with a run; the summary counts them all
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -167,7 +167,7 @@ class Committer:
         with translated():
             async with self._pool.connection() as connection:
                 cursor = await connection.execute(
-                    _QUERIES.raise_generation, {"seen": seen, "present": present}
+                    QUERIES.raise_generation, {"seen": seen, "present": present}
                 )
                 if await cursor.fetchone() is None:
                     return  # another replica is at it, or will be found not to have finished
@@ -207,7 +207,7 @@ class Committer:
         }
         with translated():
             async with self._pool.connection() as connection:
-                cursor = await connection.execute(_QUERIES.explain, parameters)
+                cursor = await connection.execute(QUERIES.explain, parameters)
                 return cursor.rowcount
 
     async def _take(self, plan: Plan) -> tuple[list[Proposal], list[Refused]]:
@@ -231,44 +231,54 @@ class Committer:
         return taken, refused
 
     async def _grant(self, generation: int, taken: Sequence[Proposal]) -> list[dict[str, Any]]:
-        parameters = {
-            "generation": generation,
+        nodes = {proposal.node.node_id for proposal in taken}
+        deployments = {proposal.deployment.dep_id for proposal in taken}
+        locked = {"node_ids": _json(list(nodes)), "dep_ids": _json(list(deployments))}
+        proposals = [_row(nth, proposal) for nth, proposal in enumerate(taken)]
+        granted = {
+            "generation": str(generation),
             "ttl_s": self._offer_ttl_s,
-            "run_ids": [proposal.run.run_id for proposal in taken],
-            "node_ids": [proposal.node.node_id for proposal in taken],
-            "boot_ids": [proposal.node.boot_id for proposal in taken],
-            "dep_ids": [proposal.deployment.dep_id for proposal in taken],
-            "revisions": [proposal.deployment.revision for proposal in taken],
-            "run_limits": [proposal.deployment.run_limit for proposal in taken],
-            "cpu_millis": [proposal.deployment.needs.cpu_millis for proposal in taken],
-            "memory_bytes": [proposal.deployment.needs.memory_bytes for proposal in taken],
+            "proposals": _json(proposals),
         }
         with translated():
-            async with (
-                self._pool.connection() as connection,
-                connection.pipeline(),
-                connection.transaction(),
-            ):
-                await connection.execute(_QUERIES.lock, parameters)
-                cursor = await connection.execute(_QUERIES.grant, parameters)
-            return await cursor.fetchall()
+            async with self._pool.connection() as connection:
+                # What is sent up to the pipeline's end is one transaction and one round trip.
+                async with connection.pipeline():
+                    await connection.execute(QUERIES.lock, locked)
+                    cursor = await connection.execute(QUERIES.grant, granted)
+                return await cursor.fetchall()
 
     async def _leases(self) -> tuple[int, list[Hold]]:
         """Read the generation, then the leases: never the other way round."""
         with translated():
             async with self._pool.connection() as connection:
-                cursor = await connection.execute(_QUERIES.generation)
+                cursor = await connection.execute(QUERIES.generation)
                 row = await cursor.fetchone()
                 if row is None:
                     raise Unavailable(
                         "the setting hold_generation is missing: apply the migrations"
                     )
-                cursor = await connection.execute(_QUERIES.leases)
+                cursor = await connection.execute(QUERIES.leases)
                 return row["generation"], [Hold(**lease) for lease in await cursor.fetchall()]
 
 
 def _hold(proposal: Proposal) -> Hold:
     return Hold(proposal.run.run_id, proposal.node.node_id, proposal.deployment.dep_id)
+
+
+def _row(nth: int, proposal: Proposal) -> dict[str, Any]:
+    deployment = proposal.deployment
+    return {
+        "nth": nth,
+        "run_id": proposal.run.run_id,
+        "node_id": proposal.node.node_id,
+        "boot_id": proposal.node.boot_id,
+        "dep_id": deployment.dep_id,
+        "revision": deployment.revision,
+        "run_limit": deployment.run_limit,
+        "cpu_millis": deployment.needs.cpu_millis,
+        "memory_bytes": deployment.needs.memory_bytes,
+    }
 
 
 def _granted(proposal: Proposal, row: dict[str, Any]) -> Grant:
@@ -284,4 +294,8 @@ def _granted(proposal: Proposal, row: dict[str, Any]) -> Grant:
 
 def _nodes_json(explanation: Explanation) -> str:
     kept = list(explanation.nodes.items())[:_NODES_WRITTEN]
-    return msgspec.json.encode(dict(kept)).decode()
+    return _json(dict(kept))
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -6,10 +6,16 @@ with generation as materialized (
     select 1 from settings where name = 'hold_generation' for share
 ),
 locked_nodes as materialized (
-    select 1 from nodes where node_id = any(%(node_ids)s) order by node_id for no key update
+    select 1 from nodes
+    where node_id in (select jsonb_array_elements_text(%(node_ids)s::jsonb))
+    order by node_id
+    for no key update of nodes
 ),
 locked_deployments as materialized (
-    select 1 from deployments where dep_id = any(%(dep_ids)s) order by dep_id for no key update
+    select 1 from deployments
+    where dep_id in (select jsonb_array_elements_text(%(dep_ids)s::jsonb))
+    order by dep_id
+    for no key update of deployments
 )
 select
     (select count(*) from generation),
@@ -18,69 +24,60 @@ select
 
 -- name: grant
 -- Grant what still fits of a batch of proposals, and say of each other one what is in its way.
+-- (Proposals are JSON, as an array's length would have each call planned anew; and the statement
+-- stays below the 4,096 characters up to which the driver remembers how to read one.)
 with proposal as (
-    select * from unnest(
-        %(run_ids)s::uuid[],
-        %(node_ids)s::text[],
-        %(boot_ids)s::text[],
-        %(dep_ids)s::text[],
-        %(revisions)s::bigint[],
-        %(run_limits)s::int[],
-        %(cpu_millis)s::int[],
-        %(memory_bytes)s::bigint[]
-    ) with ordinality as t (
-        run_id, node_id, boot_id, dep_id, revision, run_limit, cpu_millis, memory_bytes, nth
+    select * from jsonb_to_recordset(%(proposals)s::jsonb) as t (
+        nth int, run_id uuid, node_id text, boot_id text, dep_id text, revision bigint,
+        run_limit int, cpu_millis int, memory_bytes bigint
     )
 ),
-free_run as materialized ( -- what another transaction has in hand is not free
-    select run_id from runs
-    where run_id = any(%(run_ids)s::uuid[])
-        and status = 'queued'
+-- what another transaction has in hand is not free
+free_run as (
+    select runs.run_id from proposal
+    join runs using (run_id)
+    where status = 'queued'
         and not cancel_requested
         and (not_before is null or not_before <= now())
-    order by run_id
-    for no key update skip locked
+    order by runs.run_id
+    for no key update of runs skip locked
 ),
 node as (
     select
-        node_id,
-        boot_id,
-        coalesce((status ->> 'draining')::boolean, false) as draining,
+        nodes.*,
         (capacity ->> 'slots')::int as slots,
-        coalesce((capacity ->> 'cpu_millis')::int, 0) as cpu_millis,
-        coalesce((capacity ->> 'memory_bytes')::bigint, 0) as memory_bytes,
+        nullif((capacity ->> 'cpu_millis')::int, 0) as cpu,
+        nullif((capacity ->> 'memory_bytes')::bigint, 0) as memory,
         used.*
-    from nodes
+    from (select distinct node_id from proposal) as p
+    join nodes using (node_id)
     cross join lateral (
         select
             count(*) as used_slots,
-            coalesce(sum(leases.cpu_millis), 0) as used_cpu_millis,
-            coalesce(sum(leases.memory_bytes), 0) as used_memory_bytes
+            coalesce(sum(cpu_millis), 0) as used_cpu,
+            coalesce(sum(memory_bytes), 0) as used_memory
         from leases where leases.node_id = nodes.node_id
     ) as used
-    where node_id = any(%(node_ids)s::text[])
 ),
 deployment as (
     select
-        dep_id,
-        revision,
-        coalesce((status ->> 'active')::boolean, false) as active,
+        deployments.*,
         (select count(*) from leases where leases.dep_id = deployments.dep_id) as used
-    from deployments
-    where dep_id = any(%(dep_ids)s::text[])
+    from (select distinct dep_id from proposal) as p
+    join deployments using (dep_id)
 ),
 judged as (
     select
         proposal.*,
         case
-            when (
-                select (value #>> '{}')::bigint from settings where name = 'hold_generation'
-            ) is distinct from %(generation)s::bigint then 'generation'
+            when %(generation)s is distinct from (
+                select value #>> '{}' from settings where name = 'hold_generation'
+            ) then 'generation'
             when free_run.run_id is null then 'run'
-            when node.boot_id is distinct from proposal.boot_id or node.draining then 'node'
-            when
-                deployment.revision is distinct from proposal.revision
-                or not deployment.active then 'deployment'
+            when node.boot_id is distinct from proposal.boot_id
+                or (node.status ->> 'draining')::boolean then 'node'
+            when deployment.revision is distinct from proposal.revision
+                or not (deployment.status ->> 'active')::boolean then 'deployment'
         end as refused
     from proposal
     left join free_run using (run_id)
@@ -104,62 +101,41 @@ fitting as (
     select counted.* from counted
     join node using (node_id)
     join deployment using (dep_id)
-    where node.used_slots + counted.slots_asked <= node.slots
-        and deployment.used + counted.places_asked <= counted.run_limit
-        and (node.cpu_millis = 0 or node.used_cpu_millis + counted.cpu_asked <= node.cpu_millis)
-        and (
-            node.memory_bytes = 0
-            or node.used_memory_bytes + counted.memory_asked <= node.memory_bytes
-        )
+    where used_slots + slots_asked <= slots
+        and used + places_asked <= run_limit
+        and (used_cpu + cpu_asked <= cpu) is not false
+        and (used_memory + memory_asked <= memory) is not false
 ),
 granted as (
     update runs
-    set status = 'offered',
-        lease_epoch = runs.lease_epoch + 1,
-        node_id = fitting.node_id,
-        waiting_reason = null,
-        waiting_nodes = null,
-        started_at = coalesce(runs.started_at, now())
+    set status = 'offered', lease_epoch = lease_epoch + 1, node_id = fitting.node_id,
+        waiting_reason = null, waiting_nodes = null,
+        started_at = coalesce(started_at, now())
     from fitting
-    where runs.run_id = fitting.run_id
-        and runs.status = 'queued'
-    returning
-        runs.run_id,
-        runs.lease_epoch as epoch,
-        greatest(runs.created_at, runs.not_before) as waiting_since,
-        fitting.node_id,
-        fitting.boot_id,
-        fitting.dep_id,
-        fitting.cpu_millis,
-        fitting.memory_bytes
+    where runs.run_id = fitting.run_id and status = 'queued'
+    returning fitting.*, lease_epoch, greatest(created_at, not_before) as waiting_since
 ),
 leased as (
-    insert into leases (run_id, node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, expires_at)
+    insert into leases (
+        run_id, node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, expires_at
+    )
     select
-        run_id,
-        node_id,
-        boot_id,
-        dep_id,
-        epoch,
-        cpu_millis,
-        memory_bytes,
+        run_id, node_id, boot_id, dep_id, lease_epoch, cpu_millis, memory_bytes,
         now() + make_interval(secs => %(ttl_s)s)
     from granted
-    on conflict (run_id) do update -- a queued run has no lease: what is there was left behind
-    set node_id = excluded.node_id,
-        boot_id = excluded.boot_id,
-        dep_id = excluded.dep_id,
-        epoch = excluded.epoch,
-        cpu_millis = excluded.cpu_millis,
-        memory_bytes = excluded.memory_bytes,
-        granted_at = excluded.granted_at,
-        acknowledged_at = null,
-        expires_at = excluded.expires_at
+    -- a queued run has no lease: what is there was left behind
+    on conflict (run_id) do update set (
+        node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, granted_at, acknowledged_at,
+        expires_at
+    ) = row(
+        excluded.node_id, excluded.boot_id, excluded.dep_id, excluded.epoch, excluded.cpu_millis,
+        excluded.memory_bytes, excluded.granted_at, null, excluded.expires_at
+    )
 )
 select
-    granted.epoch,
+    granted.lease_epoch as epoch,
     extract(epoch from clock_timestamp() - granted.waiting_since)::float8 as waited_s,
-    case when granted.epoch is null then coalesce(judged.refused, 'full') end as refused
+    case when granted.run_id is null then coalesce(judged.refused, 'full') end as refused
 from judged
 left join granted using (run_id)
 order by judged.nth;

@@ -13,7 +13,7 @@ from bpa.errors import Unavailable
 from bpa.postgres import Pool, load_queries, translated
 from bpa.scheduler.fleet import Deployment, Needs, Node, Snapshot, WaitingRun, needs_of
 
-_QUERIES = load_queries(__file__)
+QUERIES = load_queries(__file__)
 
 _WAITING_COUNTED = 1000  # of each deployment; more than this is more than any room
 
@@ -83,13 +83,13 @@ class SnapshotReader:
         """
         with translated():
             async with self._pool.connection() as connection:
-                cursor = await connection.execute(_QUERIES.look, self._parameters)
+                cursor = await connection.execute(QUERIES.look, self._parameters)
                 row = await cursor.fetchone()
                 assert row is not None, "a statement without FROM returns one row"
                 served = _SERVED.decode(row["deployments"])
                 stale = [d.dep_id for d in served if not self._knows(d)]
                 if stale:
-                    cursor = await connection.execute(_QUERIES.specs, {"dep_ids": stale})
+                    cursor = await connection.execute(QUERIES.specs, {"dep_ids": stale})
                     self._learn(await cursor.fetchall())
         if row["hold_generation"] is None:
             raise Unavailable("the setting hold_generation is missing: apply the migrations")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from bpa.scheduler import commit, snapshot
 from bpa.scheduler.commit import Obstacle
 from bpa.scheduler.holds import Hold
 from bpa.scheduler.planner import plan
@@ -163,6 +164,45 @@ async def test_racing_replicas_grant_each_run_once_and_exceed_nothing(
     assert await fleet.statuses() == {"offered": 12, "queued": 28}
 
 
+async def test_racing_replicas_exceed_nothing_when_each_has_a_valkey_that_knows_of_no_other(
+    fleet, database, valkey_url
+):
+    await fleet.deployment("dep-1", budget=5)
+    await fleet.deployment("dep-2", budget=500)
+    await fleet.node("node-1", 6)
+    await fleet.node("node-2", 3)
+    granted = []
+    async with AsyncExitStack() as stack:
+        replicas = [
+            await stack.enter_async_context(replica_of(database, f"{valkey_url}?db={n}"))
+            for n in (1, 2, 3)
+        ]
+        for one in replicas:
+            await one.valkey.set("{bpa:holds}", 1)
+        for _ in range(15):
+            await fleet.runs(18, "dep-1")
+            await fleet.runs(18, "dep-2")
+            seen = await replicas[0].reader.read()
+            shares = [replace(seen, waiting=seen.waiting[n::3]) for n in range(3)]
+            results = await asyncio.gather(
+                *[
+                    one.committer.commit(plan(share))
+                    for one, share in zip(replicas, shares, strict=True)
+                ]
+            )
+            round_ = [grant for result in results for grant in result.grants]
+            by_node = await fleet.leases_by("node_id")
+            assert by_node["node-1"] <= 6
+            assert by_node["node-2"] <= 3
+            assert (await fleet.leases_by("dep_id")).get("dep-1", 0) <= 5
+            assert len(round_) == sum(by_node.values()) > 0
+            granted += round_
+            await fleet.finish(grant.run_id for grant in round_)
+            for one in replicas:
+                one.holds.release(Hold(g.run_id, g.node_id, g.dep_id) for g in round_)
+    assert len({grant.run_id for grant in granted}) == len(granted)
+
+
 async def test_racing_replicas_exceed_nothing_while_valkey_is_flushed_again_and_again(
     fleet, database, valkey_url
 ):
@@ -309,3 +349,8 @@ async def test_explanations_are_written_once_and_only_to_waiting_runs(fleet, rep
     assert await replica.committer.explain((await planned(replica)).unplaced) == 0
     await fleet.node("node-2", labels={"region": "eu-north"})
     assert await replica.committer.explain((await planned(replica)).unplaced) == 2
+
+
+async def test_the_driver_remembers_how_to_read_the_statements_of_every_pass():
+    for statement in (snapshot.QUERIES.look, commit.QUERIES.lock, commit.QUERIES.grant):
+        assert len(statement) <= 4096

@@ -1,9 +1,16 @@
-"""Open SDK clients and say in our own errors what went wrong with them."""
+"""Open and close what the SDK offers, and say in our own errors what went wrong with it.
+
+This module and ``link`` reach below the SDK's public surface, each place with its reason; the lock
+file pins the version they were written against.
+"""
+# ruff: noqa: SLF001 - the keep-alive and the socket have no public door
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,7 +24,10 @@ SOCKET_POLL_S = 0.02
 """How long the SDK holds its socket in one read. An arriving frame ends a read at once, so this is
 no latency of ours; it bounds how long the SDK's own keep-alive, which nothing interrupts, can hold
 up a settlement (once in 5 s), and costs 50 wake-ups a second while idle."""
+OPEN_TIMEOUT_S = 15.0
 CLOSE_TIMEOUT_S = 2.0
+
+H = TypeVar("H", ServiceBusReceiver, ServiceBusSender)
 
 _log = structlog.get_logger(__name__)
 
@@ -80,19 +90,66 @@ def translated(error: Exception, entity: str) -> BpaError:
             return Unavailable(f"{entity} does not answer ({type(error).__name__})")
 
 
-async def close(handler: ServiceBusReceiver | ServiceBusSender) -> None:
-    """Close an SDK receiver or sender whose connection may be dead; never raises an `Exception`.
+@dataclass(frozen=True, slots=True)
+class Opened(Generic[H]):
+    """An open SDK receiver or sender, and its socket, which the SDK loses when it fails."""
 
-    The SDK's close waits for its keep-alive to wake from a sleep of a second; it is woken here.
+    handler: H
+    socket: Any
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the connection has failed, also when no call has said so yet."""
+        amqp: Any = self.handler._handler
+        connection = getattr(amqp, "_connection", None)
+        return connection is None or amqp._shutdown or connection._error is not None
+
+
+async def opened(handler: H, entity: str) -> Opened[H]:
+    """Open an SDK receiver or sender.
+
+    Raises:
+        NotFound: ``entity`` does not exist.
+        StartupError: The credentials are refused.
+        Unavailable: Nobody answers.
     """
-    amqp: Any = handler._handler  # noqa: SLF001 - no public way to the keep-alive
-    keep_alive: asyncio.Task[None] | None = getattr(amqp, "_keep_alive_thread", None)
+    try:
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            await handler.__aenter__()
+    except BaseException as error:
+        await close(Opened(handler, _socket(handler)))
+        if isinstance(error, Exception):
+            raise translated(error, entity) from error
+        raise
+    return Opened(handler, _socket(handler))
+
+
+async def close(opened: Opened[Any]) -> None:
+    """Close it, though its connection may be dead; never raises an `Exception`.
+
+    The SDK's close waits for its keep-alive to wake from a sleep of a second, and gives up before
+    it reaches the socket when the connection is dead; neither is left to it.
+    """
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            if keep_alive is not None:
-                keep_alive.cancel()
-                await asyncio.wait([keep_alive])
-                amqp._keep_alive_thread = None  # noqa: SLF001
-            await handler.close()
+            await _end_keep_alive(opened.handler._handler)
+            await opened.handler.close()
     except Exception as error:  # noqa: BLE001 - a dead connection fails in any way it likes
         _log.debug("service_bus_close_failed", error=repr(error))
+    if opened.socket is not None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await opened.socket.close()
+
+
+async def _end_keep_alive(amqp: Any) -> None:
+    keep_alive: asyncio.Task[None] | None = getattr(amqp, "_keep_alive_thread", None)
+    if keep_alive is not None:
+        keep_alive.cancel()
+        await asyncio.wait([keep_alive])
+        amqp._keep_alive_thread = None
+
+
+def _socket(handler: ServiceBusReceiver | ServiceBusSender) -> Any:
+    connection = getattr(handler._handler, "_connection", None)
+    return getattr(connection, "_transport", None)

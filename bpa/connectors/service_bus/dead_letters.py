@@ -8,7 +8,7 @@ from azure.servicebus import ServiceBusReceivedMessage, ServiceBusSubQueue
 from azure.servicebus.aio import ServiceBusReceiver
 
 from bpa.connectors.sdk import Message
-from bpa.connectors.service_bus.client import SOCKET_POLL_S, close, connect, translated
+from bpa.connectors.service_bus.client import SOCKET_POLL_S, close, connect, opened, translated
 from bpa.connectors.service_bus.messages import as_message
 
 
@@ -43,16 +43,17 @@ class DeadLetterReader:
             NotFound: The queue does not exist.
             Unavailable: The broker does not answer.
         """
+        entity = f"dead-letter queue of {self._queue!r}"
         receiver = connect(self._connection_string).get_queue_receiver(
             self._queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER, socket_timeout=SOCKET_POLL_S
         )
+        open_receiver = await opened(receiver, entity)
         try:
-            await receiver.__aenter__()
             return await _peek(receiver, max_count, from_sequence_number)
         except Exception as error:
-            raise translated(error, f"dead-letter queue of {self._queue!r}") from error
+            raise translated(error, entity) from error
         finally:
-            await close(receiver)
+            await close(open_receiver)
 
 
 async def _peek(receiver: ServiceBusReceiver, max_count: int, first: int) -> list[DeadLetter]:

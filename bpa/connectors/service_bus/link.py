@@ -30,10 +30,18 @@ from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiveMode
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
 from bpa.connectors.sdk import SettlementLost
-from bpa.connectors.service_bus.client import CLOSE_TIMEOUT_S, SOCKET_POLL_S, close, translated
+from bpa.connectors.service_bus.client import (
+    CLOSE_TIMEOUT_S,
+    SOCKET_POLL_S,
+    Opened,
+    close,
+    opened,
+    translated,
+)
+from bpa.errors import Unavailable
 
 CALL_TIMEOUT_S = 15.0
-"""The limit of a settlement, a renewal or the opening of a link."""
+"""The limit of a settlement or a renewal."""
 
 T = TypeVar("T")
 
@@ -78,12 +86,18 @@ class ReceiverLink:
         self._client = client
         self._queue = queue
         self._entity = f"queue {queue!r}"
-        self._receiver: ServiceBusReceiver | None = None
+        self._current: Opened[ServiceBusReceiver] | None = None
         self._generation = 0
         self._turn = asyncio.Lock()
         self._gate = _Gate()
         self._waiting: asyncio.Timeout | None = None
         self._urgent = 0
+        self._closed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the receiver was connected when it was last used."""
+        return self._current is not None
 
     async def open(self) -> None:
         """Connect unless connected; raises as ``Source.open``."""
@@ -98,7 +112,7 @@ class ReceiverLink:
             while received is None:
                 async with self._turn:
                     left_s = deadline_s - asyncio.get_running_loop().time()
-                    if left_s <= 0:
+                    if left_s <= 0 or self._closed:
                         return None
                     receiver = await self._opened()
                     received = await self._received(receiver, left_s)
@@ -122,10 +136,9 @@ class ReceiverLink:
         )
 
     async def aclose(self) -> None:
-        """Disconnect; what was received stays locked until the broker's lock runs out."""
-        self._gate.wanted = False
-        self._interrupt()
-        async with self._turn:
+        """Disconnect for good; a receive that waits returns None, locks run out at the broker."""
+        self._closed = True
+        async with self._urgent_turn():
             await self._drop()
 
     async def _urgently(
@@ -133,7 +146,7 @@ class ReceiverLink:
     ) -> T:
         """Run ``call`` on the receiver ahead of a waiting receive."""
         async with self._urgent_turn():
-            receiver = self._receiver
+            receiver = self._current
             if receiver is None or receipt.generation != self._generation:
                 raise SettlementLost(
                     f"the link to {self._entity} that received the message is gone: "
@@ -141,7 +154,7 @@ class ReceiverLink:
                 )
             try:
                 async with asyncio.timeout(CALL_TIMEOUT_S):
-                    return await call(receiver)
+                    return await call(receiver.handler)
             except Exception as error:
                 cause = translated(error, self._entity)
                 if isinstance(cause, SettlementLost):
@@ -167,8 +180,8 @@ class ReceiverLink:
 
     async def _opened(self) -> ServiceBusReceiver:
         """Return the open receiver, connecting first when there is none."""
-        if self._receiver is not None:
-            return self._receiver
+        if self._current is not None:
+            return self._current.handler
         receiver = self._client.get_queue_receiver(
             self._queue,
             receive_mode=ServiceBusReceiveMode.PEEK_LOCK,
@@ -176,16 +189,8 @@ class ReceiverLink:
             socket_timeout=SOCKET_POLL_S,
         )
         receiver._receive_context = self._gate  # noqa: SLF001 - see the module's docstring
-        try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                await receiver.__aenter__()
-        except BaseException as error:
-            await close(receiver)
-            if isinstance(error, Exception):
-                raise translated(error, self._entity) from error
-            raise
+        self._current = await opened(receiver, self._entity)
         self._generation += 1
-        self._receiver = receiver
         return receiver
 
     async def _received(
@@ -203,6 +208,10 @@ class ReceiverLink:
         except Exception as error:
             await self._drop()
             raise translated(error, self._entity) from error
+        if not batch and self._current and self._current.is_broken:
+            # The wait was over while the SDK was still busy with a failure.
+            await self._drop()
+            raise Unavailable(f"the connection to {self._entity} was lost")
         if batch and task is not None and task.cancelling() > cancels_before:
             # asyncio.wait_for swallows a cancellation that meets its result (CPython 3.11).
             await self._drop_unless(receiver.abandon_message(batch[0]))
@@ -231,15 +240,12 @@ class ReceiverLink:
         settlement's or its keep-alive's, since the gate is closed.
         """
         async with self._turn:
-            receiver = self._receiver
-            if receiver is None or self._gate.wanted or self._urgent:
+            receiver = self._current
+            if receiver is None or receiver.is_broken or self._gate.wanted or self._urgent:
                 return
-            handler = receiver._handler  # noqa: SLF001 - the SDK drains on close only
-            if handler is None:
-                return
-            transport: Any = receiver._amqp_transport  # noqa: SLF001
+            sdk: Any = receiver.handler  # the SDK drains on close only
             async with self._interruptible(CLOSE_TIMEOUT_S):
-                await transport.drain_and_release_messages_async(handler)
+                await sdk._amqp_transport.drain_and_release_messages_async(sdk._handler)  # noqa: SLF001
 
     async def _drop_unless(self, call: Awaitable[None]) -> None:
         """Await ``call``; when it fails, close the receiver, which frees its messages as well."""
@@ -251,6 +257,6 @@ class ReceiverLink:
 
     async def _drop(self) -> None:
         """Close the receiver; its messages are no longer ours to settle."""
-        receiver, self._receiver = self._receiver, None
+        receiver, self._current = self._current, None
         if receiver is not None:
             await close(receiver)

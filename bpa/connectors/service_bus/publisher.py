@@ -11,9 +11,20 @@ from azure.servicebus.aio import ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError
 
 from bpa.connectors.sdk import OutgoingMessage
-from bpa.connectors.service_bus.client import SOCKET_POLL_S, close, connect, translated
+from bpa.connectors.service_bus.client import (
+    SOCKET_POLL_S,
+    Opened,
+    close,
+    connect,
+    opened,
+    translated,
+)
 from bpa.connectors.service_bus.messages import as_sdk_message
 from bpa.errors import InvalidRequest
+
+BATCH_BYTES = 192 * 1024
+"""The size of a batch as the SDK counts it: below the standard tier's 256 KiB by more than the
+envelopes of the many small messages in it, which it counts too low."""
 
 
 class ServiceBusPublisher:
@@ -28,7 +39,7 @@ class ServiceBusPublisher:
         self._connection_string = connection_string
         self._entity = f"queue {queue!r}"
         self._queue = queue
-        self._sender: ServiceBusSender | None = None
+        self._current: Opened[ServiceBusSender] | None = None
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -57,7 +68,7 @@ class ServiceBusPublisher:
         async with self._turn:
             sender = await self._opened()
             try:
-                batch = await sender.create_message_batch()
+                batch = await sender.create_message_batch(BATCH_BYTES)
                 for message in messages:
                     batch = await _added(sender, batch, message)
                 if len(batch):
@@ -74,20 +85,15 @@ class ServiceBusPublisher:
             await self._close()
 
     async def _opened(self) -> ServiceBusSender:
-        if self._sender is not None:
-            return self._sender
+        if self._current is not None:
+            return self._current.handler
         client = connect(self._connection_string)
         sender = client.get_queue_sender(self._queue, socket_timeout=SOCKET_POLL_S)
-        try:
-            await sender.__aenter__()
-        except Exception as error:
-            await close(sender)
-            raise translated(error, self._entity) from error
-        self._sender = sender
+        self._current = await opened(sender, self._entity)
         return sender
 
     async def _close(self) -> None:
-        sender, self._sender = self._sender, None
+        sender, self._current = self._current, None
         if sender is not None:
             await close(sender)
 
@@ -100,9 +106,9 @@ async def _added(
     try:
         batch.add_message(prepared)
     except MessageSizeExceededError:
-        if not len(batch):
-            raise
-        await sender.send_messages(batch)
-        batch = await sender.create_message_batch()
-        batch.add_message(prepared)
+        if len(batch):
+            await sender.send_messages(batch)
+            batch = await sender.create_message_batch(BATCH_BYTES)
+            return await _added(sender, batch, message)
+        await sender.send_messages(prepared)  # too large for a batch, perhaps not for the queue
     return batch

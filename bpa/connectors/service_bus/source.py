@@ -78,18 +78,24 @@ class ServiceBusSource:
         if not await self._got_room(max_wait_s):
             return None
         link = self._free.popleft()
+        failure: Unavailable | None = None
         try:
             while True:
                 try:
                     received = await link.receive(deadline_s)
+                    break
                 except Unavailable as error:
+                    failure = error
                     await self._before_reconnecting(error, deadline_s)
-                    continue
-                self._failures = 0
-                return None if received is None else as_message(*received)
         finally:
             self._free.append(link)
             self._room.release()
+        if received is not None:
+            self._failures = 0
+            return as_message(*received)
+        if failure is not None and not link.is_open:
+            raise failure
+        return None
 
     async def complete(self, message: Message) -> None:
         """Remove the message; as ``Source.complete``."""

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from bpa.connectors import OutgoingMessage
 from bpa.connectors.conformance import Buried
@@ -17,10 +18,13 @@ from bpa.embedded.service_bus import (
 QUEUE = "invoices"
 
 
-def emulator(*, port: int = 0, lock_duration_s: float = 3.0) -> ServiceBusEmulator:
+def emulator(
+    *, port: int = 0, data_dir: Path | None = None, lock_duration_s: float = 3.0
+) -> ServiceBusEmulator:
     queue = QueueConfig(QUEUE, lock_duration_s=lock_duration_s, max_delivery_count=10)
+    config = NamespaceConfig(queues=(queue,))
     return ServiceBusEmulator(
-        EmulatorOptions(port=port, admin_port=None, config=NamespaceConfig(queues=(queue,)))
+        EmulatorOptions(port=port, admin_port=None, data_dir=data_dir, config=config)
     )
 
 

@@ -21,6 +21,10 @@ Metrics (``bpa_`` but for the names that the architecture document gives)::
     bpa_lock_renewals_total           counter    result
     bpa_placement_duration_seconds    histogram  -
     bpa_unplaceable_runs              gauge      reason
+    tokens_in, tokens_out, usd_cost   counter    agent, model
+    bpa_unpriced_tokens_total         counter    agent, model
+    bpa_steps_replayed_total          counter    kind
+    bpa_budget_exceeded_total         counter    budget
     bpa_leases_fenced_total           counter    -
     bpa_leases_expired_total          counter    -
 """
@@ -160,6 +164,19 @@ class Metrics:
         )
         self.unplaceable = Gauge(
             "bpa_unplaceable_runs", "Waiting runs", ("reason",), registry=self.registry
+        )
+        model = ("agent", "model")
+        self.tokens_in = self._counter("tokens_in", "Tokens read by models", *model)
+        self.tokens_out = self._counter("tokens_out", "Tokens written by models", *model)
+        self.usd_cost = self._counter("usd_cost", "USD spent on models", *model)
+        self.unpriced_tokens = self._counter(
+            "bpa_unpriced_tokens", "Tokens that no price is known for", *model
+        )
+        self.steps_replayed = self._counter(
+            "bpa_steps_replayed", "Answers that came from the journal", "kind"
+        )
+        self.budget_exceeded = self._counter(
+            "bpa_budget_exceeded", "Calls that did not fit a budget", "budget"
         )
         self.leases_fenced = self._counter("bpa_leases_fenced", "Reports under a stale lease")
         self.leases_expired = self._counter("bpa_leases_expired", "Leases that lapsed")

@@ -116,6 +116,7 @@ class NodeRuntime:
         self._held: dict[str, HeldLease] = {}
         self._terms = Terms(heartbeat_every_s=3.0, lease_ttl_s=15.0)
         self._registered = False
+        self._first_registered = asyncio.Event()
         self._known = False
         self._drained_by_operator = False
         self._closing = asyncio.Event()
@@ -134,6 +135,10 @@ class NodeRuntime:
             slots_used=len(self._held),
             held=tuple(lease.key for lease in self._held.values()),
         )
+
+    async def registered(self) -> None:
+        """Return once control knows the node."""
+        await self._first_registered.wait()
 
     async def run(self) -> None:
         """Serve until `drain` is done."""
@@ -177,6 +182,7 @@ class NodeRuntime:
             try:
                 self._terms = await self._link.register()
                 self._registered = self._known = True
+                self._first_registered.set()
                 self._log.info("node_registered", slots=self._slots)
                 failures = 0
                 async with aclosing(self._link.pull()) as offers:  # type: ignore[type-var]

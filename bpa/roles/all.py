@@ -14,7 +14,8 @@ import structlog
 from msgspec.structs import replace
 
 from bpa.config import Settings
-from bpa.container import ControlPlane, LocalStack, local_stack
+from bpa.container import LocalStack, local_stack
+from bpa.container.control import ControlPlane
 from bpa.manifests import read_all, shipped_config
 from bpa.roles.addresses import Addresses, kept
 from bpa.roles.control import control

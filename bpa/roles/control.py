@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bpa.config import Settings
-from bpa.container import ControlPlane, open_control_plane
+from bpa.container.control import ControlPlane, open_control_plane
 from bpa.errors import SettingsError
 from bpa.roles.addresses import Addresses
 

@@ -1,7 +1,4 @@
-"""The composition root: the one module that builds I/O objects, and the one that knows dishka.
-
-A role asks for what it runs; everything below is built on the way, once, and closed in reverse.
-"""
+"""What a control replica is made of."""
 
 from __future__ import annotations
 
@@ -36,7 +33,6 @@ from bpa.control.rooms import Rooms
 from bpa.control.runs import Ended, Runs
 from bpa.control.settlement import Settlement
 from bpa.domain import RunId
-from bpa.embedded.stack import LocalStack, local_stack
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications, Pool, fetch_one, migrate, open_pool
 from bpa.scheduler.commit import Committer
@@ -48,8 +44,6 @@ from bpa.telemetry import Metrics, Tracing, open_tracing
 from bpa.valkey import open_valkey
 from bpa.valkey import translated as valkey_translated
 from bpa.web_server import listen, serve_http
-
-__all__ = ["ControlPlane", "LocalStack", "local_stack", "open_control_plane"]
 
 ReplicaId = NewType("ReplicaId", str)
 

@@ -1,0 +1,173 @@
+"""What a node is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import anthropic
+import structlog
+from dishka import Provider, Scope, make_async_container, provide
+from structlog.typing import FilteringBoundLogger
+
+from bpa import __version__
+from bpa.config import Settings
+from bpa.connectors.http_out import HttpOut
+from bpa.domain import NodeSpec, memory_bytes
+from bpa.manifests import shipped_config
+from bpa.node.executor import Executor
+from bpa.node.link import ControlLink
+from bpa.node.measure import Measured
+from bpa.node.model_calls import ModelCalls
+from bpa.node.outlets import Outlets
+from bpa.node.pricing import Prices
+from bpa.node.providers import AnthropicProvider
+from bpa.node.runtime import NodeRuntime
+from bpa.node.sandbox import SandboxLimits
+from bpa.node.zygote import Zygote
+from bpa.telemetry import Metrics, Tracing, open_tracing
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The parts of a node that a role starts and stops."""
+
+    settings: Settings
+    spec: NodeSpec
+    runtime: NodeRuntime
+    zygote: Zygote
+    metrics: Metrics
+
+
+class NodeProvider(Provider):
+    """Everything that a node is made of."""
+
+    scope = Scope.APP
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    @provide
+    def settings(self) -> Settings:
+        """Return the validated settings."""
+        return self._settings
+
+    @provide
+    def spec(self) -> NodeSpec:
+        """Return what the node says of itself: a fresh boot, the machine's cores and memory."""
+        node = self._settings.node
+        return NodeSpec(
+            node_id=node.id or socket.gethostname(),
+            boot_id=uuid.uuid4().hex,
+            slots=node.slots,
+            labels=node.labels,
+            cpu_millis=1000 * len(os.sched_getaffinity(0)),
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            version=__version__,
+        )
+
+    @provide
+    def log(self, spec: NodeSpec) -> FilteringBoundLogger:
+        """Return a logger that names the node."""
+        log: FilteringBoundLogger = structlog.get_logger("bpa.node")
+        return log.bind(node_id=spec.node_id)
+
+    @provide
+    async def tracing(self, spec: NodeSpec) -> AsyncIterator[Tracing]:
+        """Open tracing; what waits is sent at the end."""
+        tracing = open_tracing(self._settings, "bpa-node", spec.node_id)
+        yield tracing
+        await asyncio.to_thread(tracing.close)
+
+    @provide
+    def metrics(self) -> Metrics:
+        """Return the process's metrics."""
+        return Metrics()
+
+    @provide
+    async def zygote(self) -> AsyncIterator[Zygote]:
+        """Start the zygote: exec'd with an empty environment."""
+        limits = SandboxLimits(memory_bytes=memory_bytes(self._settings.node.memory))
+        async with Zygote(limits=limits) as zygote:
+            yield zygote
+
+    @provide
+    async def models(self) -> AsyncIterator[ModelCalls]:
+        """Open the model providers; the SDK's own retries are off, ours are on."""
+        given = self._settings.anthropic
+        async with anthropic.AsyncAnthropic(
+            api_key=given.api_key,
+            base_url=given.base_url or None,
+            max_retries=0,
+            timeout=given.timeout_s,
+        ) as client:
+            yield ModelCalls({"anthropic": AnthropicProvider(client)})
+
+    @provide
+    async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
+        """Open the client session of effects; cookies of one target must not reach another."""
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+            yield session
+
+    @provide
+    def outlets(
+        self,
+        models: ModelCalls,
+        session: aiohttp.ClientSession,
+        tracing: Tracing,
+        metrics: Metrics,
+    ) -> Outlets:
+        """Return what the brokers of all runs share."""
+        prices = shipped_config(self._settings.config_dir) / "prices.toml"
+        http_out = self._settings.http_out
+        return Outlets(
+            models=models,
+            sink=HttpOut(session, timeout_s=http_out.timeout_s),
+            prices=Prices.parse(prices.read_text("utf-8"), str(prices)),
+            tracer=tracing.tracer,
+            measures=Measured(metrics),
+            target_url=http_out.base_url,
+        )
+
+    @provide
+    def executor(self, zygote: Zygote, outlets: Outlets, log: FilteringBoundLogger) -> Executor:
+        """Return what executes leases."""
+        return Executor(spawner=zygote, outlets=outlets, log=log)
+
+    @provide
+    async def link(self, spec: NodeSpec, log: FilteringBoundLogger) -> AsyncIterator[ControlLink]:
+        """Open the link to control."""
+        link = ControlLink(address=self._settings.node.control, node=spec, log=log)
+        async with link:
+            yield link
+
+    @provide
+    def runtime(
+        self, link: ControlLink, executor: Executor, log: FilteringBoundLogger
+    ) -> NodeRuntime:
+        """Return the node's life."""
+        return NodeRuntime(link=link, executor=executor, log=log)
+
+    worker = provide(Worker)
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
+    """Build a node.
+
+    Raises:
+        StartupError: A child cannot be confined on this machine.
+        SettingsError: The price list is wrong.
+    """
+    container = make_async_container(NodeProvider(settings))
+    try:
+        yield await container.get(Worker)
+    finally:
+        await container.close()

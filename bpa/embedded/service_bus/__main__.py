@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import structlog
+import uvloop
 
 from bpa.errors import BpaError
 
@@ -21,7 +22,7 @@ def main() -> int:
     _log_to_stderr()
     arguments = _parse(sys.argv[1:])
     try:
-        return asyncio.run(_serve(_options(arguments), as_json=arguments.json))
+        return uvloop.run(_serve(_options(arguments), as_json=arguments.json))
     except BpaError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
@@ -19,8 +19,8 @@ from .engine import (
     Engine,
     Handler,
     ProtocolError,
-    close_session,
     free_link,
+    free_session,
     link_session,
     open_session,
     refuse_link,
@@ -47,8 +47,9 @@ class Connection(asyncio.Protocol, Handler):
     """
 
     def __init__(self, broker: Broker, registry: set[Connection]) -> None:
-        self.paused = False
         self.feeding_batch = False
+        self._writing_paused = False
+        self._unflushed_bytes = 0
         self._broker = broker
         self._registry = registry
         self._engine = Engine("bpa-service-bus", MAX_FRAME_BYTES, IDLE_TIMEOUT_MS)
@@ -63,11 +64,10 @@ class Connection(asyncio.Protocol, Handler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
         self._loop = asyncio.get_running_loop()
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has no common base
         self._peer = transport.get_extra_info("peername")
-        transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         self._registry.add(self)
         self._timer = self._loop.call_later(_HANDSHAKE_S, self._on_handshake_timeout)
 
@@ -102,16 +102,29 @@ class Connection(asyncio.Protocol, Handler):
 
     def pause_writing(self) -> None:
         """Stop sending: the client reads too slowly."""
-        self.paused = True
+        self._writing_paused = True
 
     def resume_writing(self) -> None:
         """Go on sending."""
-        self.paused = False
+        self._writing_paused = False
+        self._resume_links()
+
+    def _resume_links(self) -> None:
         for handler in list(self._links.values()):
             handler.on_resumed()
         self.wake()
 
     # As the links' owner
+
+    @property
+    def paused(self) -> bool:
+        """Whether the peer has enough to read for now."""
+        return self._writing_paused or self._unflushed_bytes > _WRITE_BUFFER_BYTES
+
+    def sent(self, size: int) -> None:
+        """Count bytes of messages given to the engine, and have them sent."""
+        self._unflushed_bytes += size
+        self.wake()
 
     def wake(self) -> None:
         """Send what the engine has, at the end of this round of the loop."""
@@ -174,7 +187,7 @@ class Connection(asyncio.Protocol, Handler):
         """Drop the session's links."""
         for link in [link for link in self._links if link_session(link) == session]:
             self._links.pop(link).on_closed()
-        close_session(session)
+        free_session(session)
 
     def on_link_opened(self, link: Any) -> None:
         """Serve the link, or say why not."""
@@ -220,6 +233,10 @@ class Connection(asyncio.Protocol, Handler):
             self._transport.write(data)
         if self._engine.finished():
             self._transport.close()
+        held_back = self._unflushed_bytes > _WRITE_BUFFER_BYTES
+        self._unflushed_bytes = 0
+        if held_back and not self._writing_paused:
+            self._resume_links()
 
     def _tick(self) -> None:
         self._timer = None

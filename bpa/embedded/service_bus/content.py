@@ -61,7 +61,6 @@ def read_content(encoded: bytes) -> Content:
     scheduled_ms = None
     properties: tuple[int, int] | None = None
     bare_at = len(encoded)
-    body_seen = False
     for code, start, value, end in codec.sections(encoded):
         if code == codec.HEADER:
             header, ttl_ms = _read_header(encoded, value)
@@ -69,11 +68,10 @@ def read_content(encoded: bytes) -> Content:
             annotations, scheduled_ms = _read_annotations(encoded, value)
         elif code >= codec.PROPERTIES:
             bare_at = min(bare_at, start)
-            body_seen = body_seen or codec.DATA <= code <= codec.VALUE
             if code == codec.PROPERTIES:
                 properties = (value, end)
-    if not body_seen:
-        raise MalformedMessage("the message has no body section")
+    if not encoded:
+        raise MalformedMessage("the message is empty")
     bare = _with_message_id(encoded, bare_at, properties)
     return Content(header, b"".join(annotations), len(annotations), bare, ttl_ms, scheduled_ms)
 
@@ -99,7 +97,7 @@ def _read_header(encoded: bytes, value: int) -> tuple[bytes, int | None]:
     fields += [codec.NULL] * (4 - len(fields))
     if sum(map(len, fields)) > 64:
         raise MalformedMessage("the header section has fields of a wrong type")
-    return b"".join(fields), codec.number(fields[2]) or None
+    return b"".join(fields), codec.number(fields[2])
 
 
 def _read_annotations(encoded: bytes, value: int) -> tuple[list[bytes], int | None]:

@@ -202,9 +202,10 @@ def open_session(session: Any) -> None:
     lib.pn_session_open(session)
 
 
-def close_session(session: Any) -> None:
-    """Answer an end."""
+def free_session(session: Any) -> None:
+    """Answer an end and give the session's memory back, with that of its links."""
     lib.pn_session_close(session)
+    lib.pn_session_free(session)
 
 
 def link_session(link: Any) -> Any:

@@ -5,8 +5,9 @@ its own, while the loop goes on; what the next rounds append meanwhile forms the
 then are the callbacks of the group run, in the loop and in order. When the file has grown well
 past what it still says, a snapshot starts a new one; the rename makes it the journal.
 
-A record that nobody waits for (a lock) is written but not synced: it survives the death of this
-process, though not that of the machine.
+A record that nobody waits for (a lock) is written but not synced, by the loop itself when the
+thread rests: that takes microseconds, waking the thread many times that. It survives the death of
+this process, though not that of the machine.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -78,12 +79,13 @@ class FileJournal:
         self._directory_fd = _lock_directory(directory)
         self._records: list[bytes] = []
         self._callbacks: list[Callback] = []
-        self._in_flight: deque[list[Callback]] = deque()
+        self._in_flight: list[Callback] | None = None
         self._failed = False
         self._snapshot: Callable[[], list[bytes]] | None = None
         self._bytes_since_snapshot = 0
         self._snapshot_bytes = 0
         self._scheduled = False
+        self._fd = -1
         self._thread: Thread | None = None
         self._drained: asyncio.Future[None] | None = None
         self._work: SimpleQueue[_Group | None] = SimpleQueue()
@@ -143,18 +145,33 @@ class FileJournal:
                 await self._drained
             self._work.put(None)
             await asyncio.to_thread(self._thread.join)
+            if self._fd >= 0:
+                os.close(self._fd)
         os.close(self._directory_fd)
 
     def _schedule(self) -> None:
-        if not self._scheduled and not self._in_flight and self._snapshot is not None:
+        if not self._scheduled and self._in_flight is None and self._snapshot is not None:
             self._scheduled = True
             self._loop.call_soon(self._end_of_round)
 
     def _end_of_round(self) -> None:
         self._scheduled = False
-        if not self._in_flight and not self._failed:
-            grown = self._bytes_since_snapshot > max(_COMPACT_BYTES, 2 * self._snapshot_bytes)
-            self._hand_over(compact=grown)
+        if self._in_flight is not None or self._failed:
+            return
+        if not self._callbacks:
+            self._write_here()
+            return
+        grown = self._bytes_since_snapshot > max(_COMPACT_BYTES, 2 * self._snapshot_bytes)
+        self._hand_over(compact=grown)
+
+    def _write_here(self) -> None:
+        data = b"".join(self._records)
+        self._records = []
+        self._bytes_since_snapshot += len(data)
+        try:
+            _write_all(self._fd, data)
+        except OSError as error:
+            self._fail(error)
 
     def _hand_over(self, *, compact: bool) -> None:
         assert self._snapshot is not None
@@ -167,11 +184,12 @@ class FileJournal:
             self._snapshot_bytes, self._bytes_since_snapshot = len(data), 0
         else:
             self._bytes_since_snapshot += len(data)
-        self._in_flight.append(callbacks)
-        self._work.put(_Group(data, sync=bool(callbacks), replaces=compact))
+        self._in_flight = callbacks
+        self._work.put(_Group(data, replaces=compact))
 
     def _written(self) -> None:
-        _run_all(self._in_flight.popleft())
+        callbacks, self._in_flight = self._in_flight, None
+        _run_all(callbacks or [])
         if self._records or self._callbacks:
             self._schedule()
 
@@ -183,48 +201,37 @@ class FileJournal:
             _log.error(JOURNAL_FAILED, path=str(self._path), reason=error.strerror)
             self._on_failure(error)
 
-    # The thread
+    # The thread; the file is its own while a group is in flight
 
     def _write(self) -> None:
-        fd = -1
         try:
             while (group := self._work.get()) is not None:
                 if group.replaces:
-                    fd = self._replace(fd, group.data)
+                    self._replace(group.data)
                 else:
-                    _write_all(fd, group.data)
-                    if group.sync:
-                        os.fdatasync(fd)
+                    _write_all(self._fd, group.data)
+                    os.fdatasync(self._fd)
                 self._loop.call_soon_threadsafe(self._written)
         except OSError as error:
             self._loop.call_soon_threadsafe(self._fail, error)
-        finally:
-            if fd >= 0:
-                os.close(fd)
 
-    def _replace(self, old_fd: int, data: bytes) -> int:
+    def _replace(self, data: bytes) -> None:
         fresh = self._path.with_suffix(".new")
         fd = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        try:
-            _write_all(fd, _MAGIC + data)
-            os.fsync(fd)
-            fresh.replace(self._path)
-            os.fsync(self._directory_fd)
-        except OSError:
-            os.close(fd)
-            raise
-        if old_fd >= 0:
-            os.close(old_fd)
-        return fd
+        old, self._fd = self._fd, fd
+        if old >= 0:
+            os.close(old)
+        _write_all(fd, _MAGIC + data)
+        os.fsync(fd)
+        fresh.replace(self._path)
+        os.fsync(self._directory_fd)
 
 
+@dataclass(frozen=True, slots=True)
 class _Group:
-    __slots__ = ("data", "replaces", "sync")
-
-    def __init__(self, data: bytes, *, sync: bool, replaces: bool) -> None:
-        self.data = data
-        self.sync = sync
-        self.replaces = replaces
+    data: bytes
+    replaces: bool
+    """Whether this is a snapshot, which starts a new file."""
 
 
 def _run_all(callbacks: list[Callback]) -> None:

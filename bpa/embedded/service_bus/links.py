@@ -40,6 +40,9 @@ class LinkOwner(Protocol):
     def wake(self) -> None:
         """Send what the engine has, at the end of this round."""
 
+    def sent(self, size: int) -> None:
+        """Count bytes of messages given to the engine, and have them sent."""
+
 
 class LinkHandler(Protocol):
     """One attached link."""
@@ -182,14 +185,15 @@ class OutgoingLink:
         if not self._alive:
             return
         if lock is None:
+            encoded = message.encoded()
             tag = message.sequence.to_bytes(_PRE_SETTLED_TAG_BYTES, "little")
-            engine.send(self._link, tag, message.encoded(), settled=True)
+            engine.send(self._link, tag, encoded, settled=True)
             self._answer_drain()
         else:
             encoded = message.encoded(lock.expires_ms)
             delivery = engine.send(self._link, lock.token, encoded, settled=False)
             self._unsettled[delivery] = lock.token
-        self._owner.wake()
+        self._owner.sent(len(encoded))
 
     # As the peer's counterpart
 
@@ -200,7 +204,7 @@ class OutgoingLink:
         self._answer_drain()
 
     def _answer_drain(self) -> None:
-        if self._reserved == 0 and engine.draining(self._link):
+        if self._reserved == 0 and not self._owner.paused and engine.draining(self._link):
             engine.give_credit_back(self._link)
 
     def on_resumed(self) -> None:

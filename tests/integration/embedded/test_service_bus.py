@@ -347,7 +347,8 @@ async def test_dead_letters_can_be_peeked_with_their_reason():
 
 async def test_a_message_past_its_time_to_live_is_dropped():
     async with bus() as one, one.receiver() as receiver:
-        await one.send("brief", time_to_live=timedelta(milliseconds=100))
+        await one.send("brief", time_to_live=timedelta(seconds=1))
+        assert await one.counts() == (1, 0, 0)
         await one.send("lasting")
         await eventually(lambda: one_active(one))
         assert body_of(await receive_one(receiver)) == b"lasting"

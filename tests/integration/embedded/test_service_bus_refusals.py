@@ -24,6 +24,7 @@ from bpa.embedded.service_bus import (
     ServiceBusEmulator,
     load_config,
 )
+from bpa.embedded.service_bus import connection as connections
 from bpa.errors import SettingsError, StartupError
 from tests.eventually import eventually
 from tests.integration.embedded.service_bus import (
@@ -37,6 +38,10 @@ from tests.integration.embedded.service_bus import (
 
 SASL_HEADER = b"AMQP\x03\x01\x00\x00"
 AMQP_HEADER = b"AMQP\x00\x01\x00\x00"
+# container-id "c", idle-time-out 400 ms
+OPEN = bytes.fromhex("0000001a02000000005310c00c05a101634040407000000190")
+OPEN = len(OPEN).to_bytes(4, "big") + OPEN[4:]
+EMPTY_FRAME = bytes.fromhex("0000000802000000")
 
 
 async def test_an_unknown_queue_is_not_found_for_sender_and_receiver():
@@ -145,6 +150,52 @@ async def test_a_connection_reset_in_the_middle_of_a_message_ends_alone():
         await sender.send_messages(ServiceBusMessage("still here"))
         assert body_of(await receive_one(receiver)) == b"still here"
         await eventually(lambda: len(one.emulator._connections) == 2)
+
+
+async def test_a_peer_that_never_opens_is_hung_up_on(monkeypatch):
+    monkeypatch.setattr(connections, "_HANDSHAKE_S", 0.05)
+    async with bus() as one:
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.emulator.port)
+        writer.write(SASL_HEADER)
+        async with asyncio.timeout(5):
+            await reader.read()
+        writer.close()
+
+
+async def test_a_peer_that_falls_silent_is_hung_up_on(monkeypatch):
+    monkeypatch.setattr(connections, "IDLE_TIMEOUT_MS", 200)
+    async with bus() as one:
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.emulator.port)
+        writer.write(AMQP_HEADER + OPEN)
+        async with asyncio.timeout(5):
+            last_words = await reader.read()
+        writer.close()
+    assert b"local-idle-timeout expired" in last_words
+
+
+async def test_a_peer_with_an_idle_time_out_is_sent_empty_frames():
+    async with bus() as one:
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.emulator.port)
+        writer.write(AMQP_HEADER + OPEN)
+        async with asyncio.timeout(5):
+            await reader.readuntil(EMPTY_FRAME)
+            await reader.readuntil(EMPTY_FRAME)
+        writer.close()
+
+
+async def test_a_receiver_that_does_not_read_leaves_the_rest_to_others():
+    body = b"x" * 200_000
+    async with bus() as one, one.sender() as sender:
+        for _ in range(80):
+            await sender.send_messages(ServiceBusMessage(body))
+        async with one.receiver(prefetch_count=1000) as idle, one.receiver() as busy:
+            await receive_one(idle)
+            active, locked, _ = await one.counts()
+            assert active + locked == 80
+            assert 0 < locked < 80
+            for _ in range(active):
+                await busy.complete_message(await receive_one(busy))
+            assert await one.counts() == (0, locked, 0)
 
 
 async def test_closing_the_emulator_hangs_up_on_its_clients():

@@ -69,6 +69,7 @@ class Holds:
     """
 
     def __init__(self, client: Redis, *, ttl_s: float = 15.0) -> None:
+        self.ttl_s = ttl_s
         self._client = client
         self._ttl_ms = round(ttl_s * 1000)
         self._released: list[Hold] = []

@@ -62,14 +62,12 @@ class SchedulerConfig:
 
     interval_s: float = 1.0
     """A pass at least this often: for back-offs that end and wake-ups that were lost."""
-    refresh_every_s: float = 5.0
-    """Holds of living leases are prolonged this often; a third of their time to live or less."""
     tries: int = 5
     """Commits in one pass without a single grant before the rest waits for the next pass."""
 
     def __post_init__(self) -> None:
-        if self.interval_s <= 0 or self.refresh_every_s <= 0 or self.tries < 1:
-            raise ValueError("interval_s and refresh_every_s are above 0, tries is at least 1")
+        if self.interval_s <= 0 or self.tries < 1:
+            raise ValueError("interval_s is above 0 and tries at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +187,7 @@ class Scheduler:
     async def _refresh(self) -> None:
         while True:
             await self._attempt("refresh", self._committer.refresh())
-            await asyncio.sleep(self._config.refresh_every_s)
+            await asyncio.sleep(self._holds.ttl_s / 3)
 
     async def _listen(self) -> None:
         with self._notifications.subscribe(CHANNEL) as subscription:

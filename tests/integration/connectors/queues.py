@@ -19,7 +19,7 @@ QUEUE = "invoices"
 
 
 def emulator(
-    *, port: int = 0, data_dir: Path | None = None, lock_duration_s: float = 3.0
+    *, port: int = 0, data_dir: Path | None = None, lock_duration_s: float = 2.0
 ) -> ServiceBusEmulator:
     queue = QueueConfig(QUEUE, lock_duration_s=lock_duration_s, max_delivery_count=10)
     config = NamespaceConfig(queues=(queue,))
@@ -46,7 +46,7 @@ class Queue:
 
 
 @asynccontextmanager
-async def open_queue(*, links: int = 2, lock_duration_s: float = 3.0) -> AsyncIterator[Queue]:
+async def open_queue(*, links: int = 2, lock_duration_s: float = 2.0) -> AsyncIterator[Queue]:
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(emulator(lock_duration_s=lock_duration_s))
         address = broker.connection_string

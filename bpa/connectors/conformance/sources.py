@@ -1,18 +1,4 @@
-"""The suite that every source and every sink passes, ours and third parties'.
-
-Subclass `SourceConformance` or `SinkConformance` in a test module under a name that pytest
-collects, and implement `harness`::
-
-    class TestMyQueue(SourceConformance):
-        @asynccontextmanager
-        async def harness(self):
-            async with my_empty_queue() as queue:
-                yield MyHarness(queue)
-
-Each test enters a fresh harness. The methods are plain coroutines that assert; run them with
-pytest-asyncio in auto mode, or call them from any other runner.
-"""
-
+"""What the platform relies on when it reads a queue."""
 # ruff: noqa: D102 - the name of a test method is its documentation
 
 from __future__ import annotations
@@ -24,18 +10,9 @@ from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Protocol
 
-from bpa.connectors.sdk import (
-    Message,
-    OutboundRequest,
-    OutgoingMessage,
-    SettlementLost,
-    Sink,
-    Source,
-)
-from bpa.errors import BpaError, Reason, RunEnded
+from bpa.connectors.sdk import Message, OutgoingMessage, SettlementLost, Source
 
 WAIT_S = 15.0
 """How long a message that is in the queue may take to arrive."""
@@ -254,91 +231,6 @@ class SourceConformance(ABC):
             assert list(await harness.dead_letters()) == []
 
 
-class Behaviour(StrEnum):
-    """What the target does with one request."""
-
-    APPLY = "apply"
-    FAIL_FOR_NOW = "fail for now"
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """An effect that the target has applied."""
-
-    key: str
-    body: bytes
-
-
-class SinkHarness(Protocol):
-    """A sink whose pauses are short, and a target that honours keys and follows a script."""
-
-    @property
-    def sink(self) -> Sink:
-        """The sink under test."""
-
-    def request(self, key: str, body: bytes, *, deadline_s: float | None = None) -> OutboundRequest:
-        """Return a request to the target."""
-
-    async def script(self, behaviours: Sequence[Behaviour]) -> None:
-        """Set what the next requests meet; afterwards they are applied."""
-
-    async def applied(self) -> Sequence[Applied]:
-        """Return the effects, in order, each key once."""
-
-
-class SinkConformance(ABC):
-    """What the platform relies on when it sends an effect."""
-
-    @abstractmethod
-    def harness(self) -> AbstractAsyncContextManager[SinkHarness]:
-        """Return a context manager around a fresh harness."""
-
-    async def test_an_effect_is_applied_under_its_key_with_its_bytes(self) -> None:
-        async with self.harness() as harness:
-            result = await harness.sink.send(harness.request("run-1:1", b'{"a": 1}'))
-            assert result.tries == 1
-            assert list(await harness.applied()) == [Applied("run-1:1", b'{"a": 1}')]
-
-    async def test_an_effect_survives_three_failures_and_is_applied_once(self) -> None:
-        async with self.harness() as harness:
-            await harness.script([Behaviour.FAIL_FOR_NOW] * 3)
-            result = await harness.sink.send(harness.request("run-1:1", b"{}"))
-            assert result.tries == 4
-            assert list(await harness.applied()) == [Applied("run-1:1", b"{}")]
-
-    async def test_a_target_that_keeps_failing_exhausts_the_tries(self) -> None:
-        async with self.harness() as harness:
-            await harness.script([Behaviour.FAIL_FOR_NOW] * 50)
-            assert await _ended(harness, "run-1:1") is Reason.RETRIES_EXHAUSTED
-            assert list(await harness.applied()) == []
-
-    async def test_a_refusal_ends_the_run_without_another_try(self) -> None:
-        async with self.harness() as harness:
-            await harness.script([Behaviour.REFUSE])
-            assert await _ended(harness, "run-1:1") is Reason.NON_RETRYABLE_HTTP_STATUS
-            assert list(await harness.applied()) == []
-
-    async def test_nothing_is_sent_past_the_deadline(self) -> None:
-        async with self.harness() as harness:
-            past_s = time.monotonic() - 1
-            assert await _ended(harness, "run-1:1", past_s) is Reason.DEADLINE_EXCEEDED
-            assert list(await harness.applied()) == []
-
-    async def test_the_same_effect_sent_again_is_applied_once(self) -> None:
-        async with self.harness() as harness:
-            for _ in range(2):
-                await harness.sink.send(harness.request("run-1:1", b"{}"))
-            assert list(await harness.applied()) == [Applied("run-1:1", b"{}")]
-
-    async def test_concurrent_effects_do_not_mix(self) -> None:
-        async with self.harness() as harness:
-            pairs = [(f"run-{n}:1", b'{"n": %d}' % n) for n in range(50)]
-            await asyncio.gather(*(harness.sink.send(harness.request(*pair)) for pair in pairs))
-            applied = {effect.key: effect.body for effect in await harness.applied()}
-            assert applied == dict(pairs)
-
-
 async def _next(source: Source) -> Message:
     message = await source.receive(WAIT_S)
     assert message is not None, f"no message within {WAIT_S} s"
@@ -367,14 +259,3 @@ async def _cancelled(tasks: Sequence[asyncio.Task[Message | None]]) -> None:
 async def _publish_one_by_one(harness: SourceHarness, bodies: Sequence[bytes]) -> None:
     for body in bodies:
         await harness.publish([OutgoingMessage(body=body)])
-
-
-async def _ended(harness: SinkHarness, key: str, deadline_s: float | None = None) -> Reason:
-    """Send an effect that must end its run; return the reason."""
-    try:
-        await harness.sink.send(harness.request(key, b"{}", deadline_s=deadline_s))
-    except RunEnded as ended:
-        return ended.reason
-    except BpaError as error:
-        raise AssertionError(f"ended as {error!r}, which is no RunEnded") from error
-    raise AssertionError("the effect was reported as applied")

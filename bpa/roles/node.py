@@ -95,4 +95,4 @@ def health_app(worker: Worker) -> Litestar:
         text = generate_latest(worker.metrics.registry)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
-    return Litestar([livez, readyz, metrics], openapi_config=None)
+    return Litestar([livez, readyz, metrics], openapi_config=None, logging_config=None)

@@ -1,7 +1,8 @@
 """What a run may still use: pure arithmetic over its recorded and reserved calls (I8).
 
 A reservation commits before the call it is for, at an upper bound, and is settled by the usage
-that the provider reports. What was reserved and never settled (the node died while the call was
+that the provider reports; a call that the provider refused is settled with an empty answer and no
+usage. What was reserved and never settled (the node died while the call was
 out) stays charged: somebody may have been billed for it.
 
 Bound on the tokens of a call
@@ -107,7 +108,7 @@ def consumed(
     listed = [step for step in steps if step.kind is StepKind.MODEL]
     known = dict(input_bounds)
     for step in listed:
-        if step.answer is not None:
+        if step.answer:
             usage = step.usage
             known[step.digest] = usage.total_tokens - usage.output_tokens
     tokens = 0

@@ -5,7 +5,8 @@ and digest, the n-th equal request finding the n-th recorded answer. What is not
 unless an effect lies ahead in the journal: an agent that took another way after the target was
 told something must not tell it something else (`Diverged`).
 
-A call whose answer was lost stays in the journal as it is, unknown, and is made again as a new
+An empty answer records that the provider refused: nothing was used, and nothing is replayed. A call
+whose answer was lost stays in the journal as it is, unknown, and is made again as a new
 step: two calls may have been billed.
 """
 
@@ -74,7 +75,7 @@ class Journal:
         """
         for seq in sorted(self._ahead):
             step = self._steps[seq]
-            if step.kind is StepKind.MODEL and step.digest == digest and step.answer is not None:
+            if step.kind is StepKind.MODEL and step.digest == digest and step.answer:
                 self._ahead.discard(seq)
                 return step
         if any(self._steps[seq].kind is StepKind.EFFECT for seq in self._ahead):

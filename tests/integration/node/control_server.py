@@ -13,6 +13,7 @@ from bpa.domain import (
     Budgets,
     HttpOutSpec,
     LeaseOffer,
+    ModelProfile,
     NodeSpec,
     Outcome,
     RunSpec,
@@ -142,10 +143,16 @@ def unavailable(text="not now"):
     return GRPCError(Status.UNAVAILABLE, text)
 
 
-def an_offer(run_id="r1", *, epoch=1, ttl_s=5.0, deadline_s=30.0, **spec) -> LeaseOffer:
+def an_offer(run_id="r1", /, *, epoch=1, ttl_s=5.0, deadline_s=30.0, **spec) -> LeaseOffer:
     fields = {
         "run_id": run_id,
-        "agent": AgentSpec("invoice-classifier", "1.0.0", "invoice-classifier", "Classify."),
+        "agent": AgentSpec(
+            "invoice-classifier",
+            "1.0.0",
+            "invoice-classifier",
+            "Classify.",
+            ModelProfile(model="claude-haiku-4-5"),
+        ),
         "deployment_id": "dep",
         "environment": "dev",
         "routes": ["general", "it"],

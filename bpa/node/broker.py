@@ -1,0 +1,84 @@
+"""The sandbox's only way out: serves its calls with secrets, budgets and the journal.
+
+A ``model`` call is answered from the journal if it was made before; else its most tokens are
+reserved, the intent is recorded, the provider asked, and the answer recorded before the child gets
+it (`bpa.node.thinking`). The one tool, ``post_invoice``, is composed here and sent with the bytes
+and the key of its first recorded intent (`bpa.node.posting`). Whatever forbids going on is raised
+as `RunEnded`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opentelemetry.context import Context
+from structlog.typing import FilteringBoundLogger
+
+from bpa.documents.values import Document
+from bpa.node.conversation import Tool
+from bpa.node.frames import Answer, Call
+from bpa.node.outlets import Lease, Outlets, Recorder, Timings
+from bpa.node.posting import Posting
+from bpa.node.thinking import Thinking
+
+
+class Broker:
+    """One execution's way out.
+
+    Args:
+        outlets: Shared by all runs of the node.
+        lease: Under which everything is done and recorded.
+        document: The run's input.
+        parent: Context of the span that the broker's spans hang below.
+        deadline_s: End of the working time, on the monotonic clock.
+        log: Bound to the run.
+    """
+
+    def __init__(
+        self,
+        outlets: Outlets,
+        lease: Lease,
+        *,
+        document: Document,
+        parent: Context,
+        deadline_s: float,
+        log: FilteringBoundLogger,
+    ) -> None:
+        run, recorder = lease.offer.run, Recorder(lease)
+        self.timings = Timings()
+        self._posting = Posting(
+            outlets,
+            run,
+            recorder,
+            document=document,
+            parent=parent,
+            deadline_s=deadline_s,
+            timings=self.timings,
+            log=log,
+        )
+        self.tools: tuple[Tool, ...] = (self._posting.tool,)
+        self._thinking = Thinking(
+            outlets,
+            run,
+            recorder,
+            tools=self.tools,
+            parent=parent,
+            timings=self.timings,
+            log=log,
+        )
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the effect came to, once it was applied; the run is complete then."""
+        return self._posting.result
+
+    async def serve(self, call: Call) -> Answer:
+        """Answer one call of the child.
+
+        Raises:
+            RunEnded: The run ends here, for the reason given.
+            StaleLease: The lease is no longer ours; nothing more may be done.
+        """
+        if call.kind == "model":
+            return Answer(call.id, ok=True, value=await self._thinking.think(call.request))
+        return Answer(call.id, ok=True, value=await self._posting.use(call.request))

@@ -1,0 +1,320 @@
+"""One execution of a run: read, start, converse, end, report.
+
+Every way it can end becomes one `Outcome`, and one place reports it, shielded from cancellation.
+What stops it from outside (a lost lease, a cancelled run, a drain, the deadline) is decided in
+`Executor._supervise`; what ends it from inside, in `Executor._converse`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+from opentelemetry.context import Context
+from opentelemetry.trace import set_span_in_context
+from structlog.typing import FilteringBoundLogger
+
+from bpa.documents.values import Document
+from bpa.documents.wire import from_wire
+from bpa.domain import Outcome, OutcomeKind, RunSpec
+from bpa.errors import InvalidRequest, Reason, RunEnded, StaleLease, Unavailable
+from bpa.node import frames
+from bpa.node.broker import Broker
+from bpa.node.frames import SandboxProtocolError
+from bpa.node.lease import HeldLease, Stop
+from bpa.node.outlets import Outlets, failed, span
+from bpa.node.sandbox import ExitStatus, Sandbox
+from bpa.telemetry import Tracing
+
+_REPORT_GRACE_S = 5.0
+_EVENTS_LOGGED_MAX = 50
+_DETAIL_CHARS_MAX = 2_000
+
+
+class Spawner(Protocol):
+    """What the executor needs of `bpa.node.zygote.Zygote`."""
+
+    async def spawn(self, task: frames.Task) -> Sandbox:
+        """Return a confined child that has its task."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorOptions:
+    """How an execution is brought to its end."""
+
+    grace_s: float = 1.0
+    """How long a run that was asked to stop may take before it is killed."""
+
+
+class Executor:
+    """Executes leases.
+
+    Args:
+        spawner: Where sandboxes come from.
+        outlets: What the broker of every run shares.
+        log: Bound to the node.
+        options: How executions are brought to their end.
+    """
+
+    def __init__(
+        self,
+        *,
+        spawner: Spawner,
+        outlets: Outlets,
+        log: FilteringBoundLogger,
+        options: ExecutorOptions | None = None,
+    ) -> None:
+        self._spawner = spawner
+        self._outlets = outlets
+        self._log = log
+        self._options = options or ExecutorOptions()
+
+    async def execute(self, lease: HeldLease) -> None:
+        """Execute the run and report its outcome once.
+
+        Raises:
+            StaleLease: The lease was lost before the outcome was stored.
+        """
+        run = lease.offer.run
+        log = self._log.bind(
+            run_id=run.run_id,
+            trace_id=_trace_id(lease.offer.traceparent),
+            epoch=lease.epoch,
+            execution=run.execution,
+        )
+        outcome = await self._work(lease, log)
+        if outcome is None:
+            log.warning("execution_abandoned", why=_stopped(lease))
+            return
+        log.info(
+            "execution_ended",
+            kind=outcome.kind,
+            reason=outcome.reason,
+            detail=outcome.detail,
+            worked_s=outcome.worked_s,
+            **{f"{stage}_ms": ms for stage, ms in outcome.timings.items()},
+        )
+        await _shielded(lease, outcome)
+
+    async def _work(self, lease: HeldLease, log: FilteringBoundLogger) -> Outcome | None:
+        """Return how the execution ended, with its timings; None when it must not be reported."""
+        started_s = time.monotonic()
+        run = lease.offer.run
+        parent = Tracing.parent(lease.offer.traceparent, lease.offer.tracestate)
+        attributes = {
+            "bpa.run.id": run.run_id,
+            "bpa.deployment.id": run.deployment_id,
+            "bpa.agent.id": run.agent.agent_id,
+            "bpa.agent.version": run.agent.version,
+            "bpa.attempt": run.execution,
+        }
+        with span(self._outlets.tracer, "think", parent, attributes=attributes) as think:
+            execution = _Execution(lease, started_s, set_span_in_context(think), log)
+            outcome = await self._supervise(execution)
+            if outcome is not None and outcome.kind is not OutcomeKind.COMPLETED:
+                failed(think, outcome.reason or outcome.kind)
+        if outcome is None:
+            return None
+        worked_s = time.monotonic() - started_s
+        timings = {**execution.timings, "total": round(worked_s * 1000, 3)}
+        return msgspec.structs.replace(outcome, worked_s=round(worked_s, 6), timings=timings)
+
+    async def _supervise(self, execution: _Execution) -> Outcome | None:
+        """Let the run work until it ends, is stopped, or has used up its time."""
+        lease = execution.lease
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(_ended(self._run(execution), execution.log))
+            await _first(work, lease.stopped, timeout_s=execution.left_s)
+            stopped = _stopped(lease)
+            if not work.done() and stopped in (None, Stop.CANCELLED):
+                if execution.sandbox is not None:
+                    execution.sandbox.cancel()
+                await _first(work, timeout_s=self._options.grace_s)
+            work.cancel()  # kills the sandbox; does nothing to what has ended
+        if work.cancelled():
+            return _from_outside(stopped, execution)
+        outcome = work.result()
+        by_itself = stopped is None and execution.left_s > 0
+        return outcome if by_itself or _is_final(outcome) else _from_outside(stopped, execution)
+
+    async def _run(self, execution: _Execution) -> Outcome | None:
+        lease = execution.lease
+        run = lease.offer.run
+        document = from_wire(run.document)
+        invoke = f"invoke_agent {run.agent.name}"
+        attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": run.agent.name}
+        with span(self._outlets.tracer, invoke, execution.parent, attributes=attributes) as agent:
+            broker = Broker(
+                self._outlets,
+                lease,
+                document=document,
+                parent=set_span_in_context(agent),
+                deadline_s=execution.deadline_s,
+                log=execution.log,
+            )
+            execution.timings = broker.timings.ms
+            if broker.result is not None:  # an earlier execution got this far
+                return Outcome(kind=OutcomeKind.COMPLETED, result=broker.result)
+            if execution.left_s <= 0:
+                return _from_outside(None, execution)
+            started_s = time.monotonic()
+            async with await self._spawner.spawn(_task(run, document, broker)) as sandbox:
+                broker.timings.add("sandbox_start", started_s)
+                execution.sandbox = sandbox
+                return await self._converse(execution, sandbox, broker)
+
+    async def _converse(self, execution: _Execution, sandbox: Sandbox, broker: Broker) -> Outcome:
+        """Serve the child's frames until the run has an end."""
+        logged = 0
+        while True:
+            match await sandbox.receive():
+                case frames.Call() as call:
+                    await sandbox.send(await broker.serve(call))
+                    if broker.result is not None:
+                        return Outcome(kind=OutcomeKind.COMPLETED, result=broker.result)
+                case frames.Log() as entry:
+                    logged += 1
+                    if logged <= _EVENTS_LOGGED_MAX:
+                        execution.log.info(
+                            "sandbox_said", level_said=entry.level, said=entry.event[:500]
+                        )
+                case frames.Done():
+                    return _agent_failed("the agent finished without post_invoice")
+                case frames.Failed(error=error):
+                    return _agent_failed(error)
+                case None:
+                    return _crashed(await sandbox.wait())
+                case frame:
+                    raise SandboxProtocolError(f"an unexpected frame: {type(frame).__name__}")
+
+
+@dataclass(slots=True)
+class _Execution:
+    """One execution on its way."""
+
+    lease: HeldLease
+    started_s: float
+    parent: Context
+    log: FilteringBoundLogger
+    timings: dict[str, float] = field(default_factory=dict)
+    sandbox: Sandbox | None = None
+
+    @property
+    def deadline_s(self) -> float:
+        """The end of the working time, on the monotonic clock."""
+        return self.started_s + self.lease.offer.deadline_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds of working time that are left, 0 or more."""
+        return max(0.0, self.deadline_s - time.monotonic())
+
+
+async def _ended(
+    work: Coroutine[Any, Any, Outcome | None], log: FilteringBoundLogger
+) -> Outcome | None:
+    """Turn whatever an execution raises into its outcome; None when its lease is lost."""
+    try:
+        return await work
+    except RunEnded as ended:
+        return _rejected(ended.reason, ended.detail)
+    except SandboxProtocolError as error:
+        return _rejected(Reason.SANDBOX_PROTOCOL, str(error))
+    except StaleLease:
+        return None
+    except InvalidRequest as error:
+        return _rejected(Reason.DESERIALIZATION_ERROR, f"the run cannot be read: {error}")
+    except Unavailable as error:
+        return Outcome(kind=OutcomeKind.HANDED_BACK, detail=f"no sandbox: {error}")
+    except Exception as error:
+        # A mistake of ours with this one run must not take the others and the node with it.
+        log.exception("execution_failed_in_node")
+        return Outcome(kind=OutcomeKind.CRASHED, detail=f"the node failed: {type(error).__name__}")
+
+
+async def _first(*futures: asyncio.Future[Any], timeout_s: float) -> None:
+    await asyncio.wait(futures, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _shielded(lease: HeldLease, outcome: Outcome) -> None:
+    """Report an outcome; a cancellation meanwhile waits for it, a bounded time."""
+    reporting = asyncio.ensure_future(lease.report(outcome))
+    try:
+        await asyncio.shield(reporting)
+    except asyncio.CancelledError:
+        await asyncio.wait({reporting}, timeout=_REPORT_GRACE_S)
+        if not reporting.cancel():
+            reporting.exception()
+        raise
+
+
+def _stopped(lease: HeldLease) -> Stop | None:
+    return lease.stopped.result() if lease.stopped.done() else None
+
+
+def _is_final(outcome: Outcome | None) -> bool:
+    """Tell whether an outcome stands although the run was told to stop as well."""
+    return outcome is not None and outcome.kind in (OutcomeKind.COMPLETED, OutcomeKind.REJECTED)
+
+
+def _from_outside(stopped: Stop | None, execution: _Execution) -> Outcome | None:
+    """Return the outcome of a run that was stopped; without a reason, its time was up."""
+    match stopped:
+        case Stop.LOST | Stop.EXPIRED:
+            return None
+        case Stop.CANCELLED:
+            return _rejected(Reason.CANCELLED, "the run was cancelled")
+        case Stop.HAND_BACK:
+            return Outcome(kind=OutcomeKind.HANDED_BACK, detail="the node shuts down")
+    run = execution.lease.offer.run
+    return _rejected(
+        Reason.DEADLINE_EXCEEDED,
+        f"not finished within {run.budgets.max_duration} of working time, over "
+        f"{run.execution} execution(s)",
+    )
+
+
+def _rejected(reason: Reason, detail: str) -> Outcome:
+    return Outcome(kind=OutcomeKind.REJECTED, reason=reason, detail=_one_line(detail))
+
+
+def _agent_failed(detail: str) -> Outcome:
+    return Outcome(kind=OutcomeKind.AGENT_FAILED, detail=_one_line(detail))
+
+
+def _crashed(status: ExitStatus) -> Outcome:
+    detail = (
+        f"the sandbox ended without an answer: {status.reason}, after {status.cpu_s:.1f} s of "
+        f"processor time, with {status.rss_bytes_max >> 20} MiB at most"
+    )
+    return Outcome(kind=OutcomeKind.CRASHED, detail=detail)
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text[:_DETAIL_CHARS_MAX])
+
+
+def _task(run: RunSpec, document: Document, broker: Broker) -> frames.Task:
+    agent = run.agent
+    return frames.Task(
+        run_id=run.run_id,
+        agent=frames.AgentSpec(
+            name=agent.name,
+            instructions=agent.instructions,
+            model=agent.model_profile.model,
+            max_output_tokens=agent.model_profile.max_output_tokens,
+        ),
+        document=document.text,
+        tools=[
+            frames.ToolSpec(tool.name, tool.description, tool.parameters) for tool in broker.tools
+        ],
+    )
+
+
+def _trace_id(traceparent: str) -> str:
+    parts = traceparent.split("-")
+    return parts[1] if len(parts) > 1 else ""

@@ -1,0 +1,145 @@
+"""What a broker is made of: the shared outlets, and one execution's recorder, clock and spans."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+
+from bpa.connectors.sdk import Sink
+from bpa.domain import LeaseOffer, Step, StepKind, Usage
+from bpa.errors import BpaError, RunEnded, StaleLease
+from bpa.node.budget import BudgetKind
+from bpa.node.journal import Journal
+from bpa.node.model_calls import ModelCalls
+from bpa.node.pricing import Prices
+
+
+class Measures(Protocol):
+    """What is counted; see ``bpa.telemetry``."""
+
+    def model_answered(self, agent: str, model: str, usage: Usage) -> None:
+        """Count the tokens and USD of a live model call."""
+
+    def step_replayed(self, kind: StepKind) -> None:
+        """Count an answer that came from the journal."""
+
+    def budget_exceeded(self, kind: BudgetKind) -> None:
+        """Count a call that did not fit."""
+
+
+class Lease(Protocol):
+    """What the broker needs of `bpa.node.lease.HeldLease`."""
+
+    offer: LeaseOffer
+
+    @property
+    def is_good(self) -> bool:
+        """Whether something may be started under the lease."""
+
+    async def report(self, what: Step) -> None:
+        """Report until control has stored it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlets:
+    """What every run's broker shares."""
+
+    models: ModelCalls
+    sink: Sink
+    prices: Prices
+    tracer: Tracer
+    measures: Measures
+    target_url: str = ""
+    """Where effects go for deployments that name no address of their own."""
+
+
+@dataclass(slots=True)
+class Timings:
+    """Milliseconds that an execution spent outside."""
+
+    ms: dict[str, float] = field(default_factory=dict)
+
+    def add(self, stage: str, started_s: float) -> None:
+        """Add what has passed since ``started_s`` on the monotonic clock."""
+        passed_ms = (time.monotonic() - started_s) * 1000
+        self.ms[stage] = round(self.ms.get(stage, 0.0) + passed_ms, 3)
+
+
+class Recorder:
+    """One execution's journal, written through control under its lease."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.journal = Journal(lease.offer.run.journal)
+        self._lease = lease
+
+    async def intend(self, step: Step) -> None:
+        """Commit an intent, before anything is sent because of it.
+
+        Raises:
+            StaleLease: The lease is no longer ours, or has to stop.
+        """
+        self.must_hold()
+        await self.settle(step)
+
+    async def settle(self, step: Step) -> None:
+        """Commit what a call came to, before anybody hears of it; also while the run stops.
+
+        Raises:
+            StaleLease: The lease is no longer ours.
+        """
+        await self._lease.report(step)
+        self.journal.record(step)
+
+    def must_hold(self) -> None:
+        """Check that something may be started, right now.
+
+        Raises:
+            StaleLease: The lease has run out.
+        """
+        if not self._lease.is_good:
+            raise StaleLease("the lease has ended; nothing more is started under it")
+
+
+def answered(intent: Step, answer: bytes, usage: Usage) -> Step:
+    """Return the step with its answer, as of now."""
+    return msgspec.structs.replace(intent, answer=answer, usage=usage, ended_at_ms=now_ms())
+
+
+def now_ms() -> int:
+    """Return the wall clock in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@contextlib.contextmanager
+def span(
+    tracer: Tracer,
+    name: str,
+    parent: Context,
+    kind: SpanKind = SpanKind.INTERNAL,
+    attributes: Mapping[str, Any] | None = None,
+) -> Iterator[Span]:
+    """Open a span below ``parent``; one of our errors marks it as failed.
+
+    The context is passed on by hand: many runs share the process.
+    """
+    opened = tracer.start_span(name, parent, kind, attributes)
+    try:
+        yield opened
+    except BpaError as error:
+        failed(opened, error.reason if isinstance(error, RunEnded) else error.code)
+        raise
+    finally:
+        opened.end()
+
+
+def failed(opened: Span, kind: str) -> None:
+    """Mark a span as failed, by the kind of the failure."""
+    opened.set_attribute("error.type", kind)
+    opened.set_status(Status(StatusCode.ERROR))

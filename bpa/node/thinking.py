@@ -1,0 +1,183 @@
+"""Model calls of one execution: from the journal, or reserved, asked, priced and recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind
+from structlog.typing import FilteringBoundLogger
+
+from bpa.domain import RunSpec, Step, StepKind, Usage
+from bpa.errors import Reason, RunEnded
+from bpa.node.budget import BudgetKind, Consumed, Reservation, consumed, counted_bound, excess
+from bpa.node.budget import input_bound as bound_of_bytes
+from bpa.node.conversation import ModelRequest, Tool, compose
+from bpa.node.journal import canonical, digest_of
+from bpa.node.model_calls import ModelRefused
+from bpa.node.outlets import Outlets, Recorder, Timings, answered, now_ms, span
+from bpa.node.providers import ModelCallFailed
+
+_JSON = msgspec.json.Encoder()
+_CUT_OFF = {"type": "chat_response", "messages": [], "finish_reason": "length"}
+
+
+class Thinking:
+    """What one run asks models; see `bpa.node.broker.Broker` for the arguments."""
+
+    def __init__(
+        self,
+        outlets: Outlets,
+        run: RunSpec,
+        recorder: Recorder,
+        *,
+        tools: tuple[Tool, ...],
+        parent: Context,
+        timings: Timings,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._outlets = outlets
+        self._run = run
+        self._recorder = recorder
+        self._tools = tools
+        self._parent = parent
+        self._timings = timings
+        self._log = log
+        self._counted: dict[str, int] = {}
+
+    async def think(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a model's answer, recorded before it is returned.
+
+        Raises:
+            RunEnded: The run ends here, for the reason given.
+            StaleLease: The lease is no longer ours.
+        """
+        request = compose(wish, self._run.agent, self._tools)
+        encoded = canonical(request)
+        digest = digest_of(StepKind.MODEL, encoded)
+        recorded = self._recorder.journal.replay(digest)
+        if recorded is not None and recorded.answer:
+            self._outlets.measures.step_replayed(StepKind.MODEL)
+            self._log.info("model_answer_replayed", seq=recorded.seq)
+            return _usable(msgspec.json.decode(recorded.answer), request)
+        reservation = await self._reserve(request, digest, len(encoded))
+        intent = Step(
+            seq=self._recorder.journal.next_seq,
+            kind=StepKind.MODEL,
+            digest=digest,
+            reserved_tokens=reservation.tokens,
+            started_at_ms=now_ms(),
+        )
+        await self._recorder.intend(intent)
+        with span(
+            self._outlets.tracer,
+            f"chat {request.model}",
+            self._parent,
+            SpanKind.CLIENT,
+            {
+                "bpa.run.id": self._run.run_id,
+                "bpa.step.seq": intent.seq,
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": self._run.agent.model_profile.provider,
+                "gen_ai.request.model": request.model,
+                "gen_ai.request.max_tokens": request.max_tokens,
+            },
+        ) as chat:
+            return _usable(await self._ask(request, intent, chat), request)
+
+    async def _ask(self, request: ModelRequest, intent: Step, chat: Span) -> dict[str, Any]:
+        """Call the provider and record what it answered, or that it refused."""
+        started_s = time.monotonic()
+        try:
+            answer = await self._outlets.models.answer(
+                self._run.agent.model_profile.provider, request
+            )
+        except ModelRefused as refused:
+            if refused.is_unused:
+                await self._recorder.settle(answered(intent, b"", Usage()))
+            raise
+        except ModelCallFailed as failure:
+            usage = self._outlets.prices.priced(failure.usage or Usage(), request.model)
+            await self._settle(intent, _CUT_OFF, usage, chat)
+            raise RunEnded(Reason.AGENT_ERROR, failure.detail) from failure
+        finally:
+            self._timings.add("model", started_s)
+        chat.set_attribute("gen_ai.response.id", answer.response_id)
+        chat.set_attribute("gen_ai.response.model", answer.model)
+        chat.set_attribute("gen_ai.response.finish_reasons", (answer.stop,))
+        usage = self._outlets.prices.priced(answer.usage, answer.model)
+        await self._settle(intent, answer.value, usage, chat)
+        return answer.value
+
+    async def _settle(self, intent: Step, value: object, usage: Usage, chat: Span) -> None:
+        agent = self._run.agent
+        _measure(chat, usage)
+        self._outlets.measures.model_answered(agent.name, agent.model_profile.model, usage)
+        self._log.info(
+            "model_answered",
+            seq=intent.seq,
+            input_tokens=usage.total_tokens - usage.output_tokens,
+            output_tokens=usage.output_tokens,
+            cost_usd=usage.cost_usd,
+        )
+        await self._recorder.settle(answered(intent, _JSON.encode(value), usage))
+
+    async def _reserve(self, request: ModelRequest, digest: str, size: int) -> Reservation:
+        """Return the most that the call can use, if that is left; nothing is asked otherwise."""
+        budgets = self._run.budgets
+        wanted = self._at_most(request, bound_of_bytes(size))
+        over = excess(budgets, self._consumed(), wanted)
+        if over is not None and over.kind is not BudgetKind.CALLS:
+            counted = await self._outlets.models.count_tokens(
+                self._run.agent.model_profile.provider, request
+            )
+            self._counted[digest] = counted_bound(counted)
+            wanted = self._at_most(request, self._counted[digest])
+            over = excess(budgets, self._consumed(), wanted)
+        if over is not None:
+            self._outlets.measures.budget_exceeded(over.kind)
+            raise RunEnded(Reason.BUDGET_EXCEEDED, str(over))
+        return wanted
+
+    def _at_most(self, request: ModelRequest, input_tokens: int) -> Reservation:
+        cost = self._outlets.prices.cost_at_most(request.model, input_tokens, request.max_tokens)
+        return Reservation(input_tokens, request.max_tokens, cost)
+
+    def _consumed(self) -> Consumed:
+        profile = self._run.agent.model_profile
+        return consumed(
+            self._recorder.journal.steps,
+            input_bounds=self._counted,
+            max_output_tokens=profile.max_output_tokens,
+            lost_token_usd=self._outlets.prices.dearest_token_usd(profile.model),
+        )
+
+
+def _usable(value: dict[str, Any], request: ModelRequest) -> dict[str, Any]:
+    """Return a model's answer that an agent can go on with.
+
+    Raises:
+        RunEnded: The model refused, or its answer was cut off; asking again changes nothing.
+    """
+    stop = value.get("finish_reason")
+    if stop == "content_filter":
+        raise RunEnded(Reason.AGENT_ERROR, "the model refused to answer (stop reason refusal)")
+    if stop == "length":
+        raise RunEnded(
+            Reason.AGENT_ERROR,
+            f"the model's answer was cut off at its limit of {request.max_tokens} tokens; raise "
+            "modelProfile.maxOutputTokens",
+        )
+    return value
+
+
+def _measure(span: Span, usage: Usage) -> None:
+    span.set_attribute("gen_ai.usage.input_tokens", usage.total_tokens - usage.output_tokens)
+    span.set_attribute("gen_ai.usage.output_tokens", usage.output_tokens)
+    span.set_attribute("gen_ai.usage.cache_read.input_tokens", usage.cache_read_tokens)
+    span.set_attribute("gen_ai.usage.cache_creation.input_tokens", usage.cache_write_tokens)
+    span.set_attribute("bpa.cost.amount", usage.cost_usd)
+    span.set_attribute("bpa.cost.currency", "USD")

@@ -1,0 +1,416 @@
+import asyncio
+import contextlib
+import json
+import time
+
+import pytest
+import pytest_asyncio
+import structlog
+from agent_framework import ChatResponse
+
+from bpa.domain import Budgets, HttpOutSpec, StepKind
+from bpa.errors import Reason, RunEnded, StaleLease
+from bpa.node.broker import Broker
+from bpa.node.frames import Call
+from bpa.telemetry import Tracing
+from tests.integration.node.control_server import TRACEPARENT, an_offer
+from tests.integration.node.outside import DOCUMENT, ROUTES, WIRE, RecordingLease, outside
+
+WISH = {
+    "messages": [
+        {
+            "type": "message",
+            "role": "user",
+            "contents": [{"type": "text", "text": DOCUMENT.text}],
+        }
+    ],
+    "options": {"tool_choice": "required"},
+}
+ARGUMENTS = {
+    "vendor": "Nordbyte Cloud Hosting GmbH",
+    "route": "hosting",
+    "confidence": 0.9,
+    "reason": "It says hosting.",
+}
+
+
+@pytest_asyncio.fixture
+async def world():
+    async with outside() as world:
+        yield world
+
+
+def think(call_id=1, wish=None):
+    return Call(call_id, "model", wish or WISH)
+
+
+def post(call_id=2, **changes):
+    return Call(call_id, "tool", {"name": "post_invoice", "arguments": {**ARGUMENTS, **changes}})
+
+
+class Execution:
+    """A broker with its lease; another one goes on where its journal ends."""
+
+    def __init__(self, world, lease, *, deadline_s=30.0):
+        self.lease = lease
+        self.broker = Broker(
+            world.outlets,
+            lease,
+            document=DOCUMENT,
+            parent=Tracing.parent(TRACEPARENT),
+            deadline_s=time.monotonic() + deadline_s,
+            log=structlog.get_logger(),
+        )
+
+    async def serve(self, *calls):
+        for call in calls:
+            answer = await self.broker.serve(call)
+            assert answer.ok
+        return answer.value
+
+
+def execution(world, *, journal=(), **spec):
+    spec = {"document": WIRE, "routes": ROUTES, "journal": list(journal)} | spec
+    return Execution(world, RecordingLease(an_offer("r1", **spec)))
+
+
+@contextlib.contextmanager
+def ends_with(reason, said=""):
+    with pytest.raises(RunEnded) as caught:
+        yield
+    assert caught.value.reason is reason
+    assert said in caught.value.detail
+    assert "a-secret-key" not in caught.value.detail
+
+
+# -- model calls -----------------------------------------------------------------------------------
+
+
+async def test_a_model_call_is_reserved_then_answered_priced_and_recorded(world):
+    run = execution(world)
+    value = await run.serve(think())
+    response = ChatResponse.from_dict(value)
+    (call,) = [c for c in response.messages[0].contents if c.type == "function_call"]
+    assert call.name == "post_invoice"
+    intent, answered = run.lease.reported
+    assert (intent.kind, intent.seq, intent.answer) == (StepKind.MODEL, 0, None)
+    assert answered.digest == intent.digest
+    assert json.loads(answered.answer) == value
+    assert intent.reserved_tokens >= answered.usage.total_tokens > 0
+    assert float(answered.usage.cost_usd) > 0
+    assert answered.usage.price_source
+    assert world.counts.tokens == answered.usage.total_tokens
+
+
+async def test_no_answer_is_given_before_it_is_recorded(world):
+    run = execution(world)
+
+    def lose_the_answer(step):
+        if step.answer is not None:
+            raise StaleLease("moved on")
+
+    run.lease.before_report = lose_the_answer
+    with pytest.raises(StaleLease):
+        await run.serve(think())
+    assert [endpoint for endpoint, _ in await world.model_requests()] == ["messages"]
+
+
+async def test_a_recorded_answer_is_never_paid_for_again(world):
+    first = execution(world)
+    value = await first.serve(think())
+    again = execution(world, journal=first.lease.journal)
+    assert await again.serve(think()) == value
+    assert again.lease.reported == []
+    assert len(await world.model_requests()) == 1
+    assert world.counts.replayed == {"model": 1}
+
+
+async def test_ids_that_the_framework_invents_do_not_change_a_request(world):
+    first = execution(world)
+    await first.serve(think())
+    wish = json.loads(json.dumps(WISH))
+    wish["messages"][0] |= {"message_id": "x", "author_name": None, "additional_properties": {}}
+    wish["messages"][0]["contents"][0] |= {"id": "y", "annotations": None}
+    await execution(world, journal=first.lease.journal).serve(think(wish=wish))
+    assert len(await world.model_requests()) == 1
+
+
+async def test_a_call_whose_answer_was_lost_is_made_again_and_both_are_charged(world):
+    first = execution(world)
+    await first.serve(think())
+    lost = [first.lease.reported[0]]
+    again = execution(world, journal=lost, budgets=Budgets(max_tokens=50_000))
+    await again.serve(think())
+    assert [s.seq for s in again.lease.reported] == [1, 1]
+    assert len(await world.model_requests()) == 2
+
+
+async def test_a_document_over_the_token_budget_ends_the_run_without_a_model_call(world):
+    run = execution(world, budgets=Budgets(max_tokens=100))
+    with ends_with(Reason.BUDGET_EXCEEDED, "tokens budget of 100: 0 used"):
+        await run.serve(think())
+    assert await world.model_requests() == [("messages/count_tokens", "counted")]
+    assert run.lease.reported == []
+    assert world.counts.exceeded == ["tokens"]
+
+
+async def test_what_only_the_coarse_bound_forbids_is_counted_exactly_and_goes_on(world):
+    roomy = execution(world)
+    await roomy.serve(think())
+    used = roomy.lease.reported[1].usage
+    tight = execution(world, budgets=Budgets(max_tokens=used.input_tokens + 400 + 64))
+    assert tight.lease.offer.run.budgets.max_tokens < roomy.lease.reported[0].reserved_tokens
+    await tight.serve(think())
+    assert [e for e, _ in await world.model_requests()] == [
+        "messages",
+        "messages/count_tokens",
+        "messages",
+    ]
+
+
+async def test_usage_of_earlier_executions_counts_against_the_budget(world):
+    first = execution(world)
+    await first.serve(think())
+    spent = first.lease.reported[1].usage.total_tokens
+    other = json.loads(json.dumps(WISH))
+    other["messages"][0]["contents"][0]["text"] += " again"
+    run = execution(world, journal=first.lease.journal, budgets=Budgets(max_tokens=spent + 500))
+    with ends_with(Reason.BUDGET_EXCEEDED, f"{spent} used"):
+        await run.serve(think(wish=other))
+
+
+async def test_the_budget_of_calls_and_the_one_of_usd_are_kept(world):
+    with ends_with(Reason.BUDGET_EXCEEDED, "calls budget of 0"):
+        await execution(world, budgets=Budgets(max_calls=0)).serve(think())
+    with ends_with(Reason.BUDGET_EXCEEDED, "usd budget of 0.001"):
+        await execution(world, budgets=Budgets(max_usd=0.001)).serve(think())
+    assert "messages" not in [endpoint for endpoint, _ in await world.model_requests()]
+
+
+@pytest.mark.parametrize("rule", [{"status": 529}, {"status": 429}, {"behave": "drop"}])
+async def test_a_model_that_fails_thrice_is_asked_a_fourth_time(world, rule):
+    await world.script_model({**rule, "times": 3})
+    run = execution(world)
+    await run.serve(think())
+    assert len(await world.model_requests()) == 4
+    assert len(run.lease.reported) == 2
+
+
+async def test_a_model_that_fails_for_ever_exhausts_the_retries(world):
+    await world.script_model({"status": 503, "retry_after_s": 0.01})
+    run = execution(world)
+    with ends_with(Reason.RETRIES_EXHAUSTED, "HTTP 503: told to fail by the script on the last"):
+        await run.serve(think())
+    assert len(await world.model_requests()) == 4
+    assert run.lease.reported[-1].answer == b""
+    assert run.lease.reported[-1].usage.total_tokens == 0
+
+
+async def test_a_model_that_never_answers_stays_charged_as_reserved(world):
+    await world.script_model({"behave": "drop"})
+    run = execution(world)
+    with ends_with(Reason.RETRIES_EXHAUSTED, "cannot be reached"):
+        await run.serve(think())
+    assert [s.answer for s in run.lease.reported] == [None]
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"status": 400}, "HTTP 400: told to fail"),
+        ({"status": 401}, "check anthropic.api_key"),
+        ({"status": 403}, "check anthropic.api_key"),
+        ({"status": 429, "message": "You have reached your monthly spend limit"}, "spend limit"),
+    ],
+)
+async def test_an_error_that_stays_is_not_tried_again(world, rule, said):
+    await world.script_model(rule)
+    with ends_with(Reason.NON_RETRYABLE_HTTP_STATUS, said):
+        await execution(world).serve(think())
+    assert len(await world.model_requests()) == 1
+
+
+async def test_a_refusal_ends_the_run_and_is_paid_for_once(world):
+    await world.script_model({"behave": "refuse"})
+    run = execution(world)
+    with ends_with(Reason.AGENT_ERROR, "refused to answer"):
+        await run.serve(think())
+    assert run.lease.reported[-1].usage.total_tokens > 0
+    with ends_with(Reason.AGENT_ERROR, "refused to answer"):
+        await execution(world, journal=run.lease.journal).serve(think())
+    assert len(await world.model_requests()) == 1
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {},
+        {"messages": []},
+        {"messages": [{"role": "system", "contents": []}]},
+        {"messages": [{"role": "user", "contents": [{"type": "uri", "uri": "http://evil"}]}]},
+        {"messages": [{"role": "user", "contents": [{"type": "text", "text": 5}]}]},
+        {"messages": [{"role": "user", "contents": "text"}]},
+        {"messages": ["text"]},
+        {"messages": WISH["messages"], "options": {"tool_choice": "evil"}},
+        {"messages": [{"role": "user", "contents": []}] * 65},
+    ],
+)
+async def test_a_wish_that_is_no_conversation_is_a_breach_of_the_protocol(world, wish):
+    with ends_with(Reason.SANDBOX_PROTOCOL):
+        await execution(world).serve(Call(1, "model", wish))
+    assert await world.model_requests() == []
+
+
+# -- the effect ------------------------------------------------------------------------------------
+
+
+async def test_the_effect_is_recorded_sent_and_recorded_with_its_answer(world):
+    run = execution(world)
+    await run.serve(post())
+    intent, applied = run.lease.reported
+    assert (intent.kind, intent.effect_key, intent.answer) == (StepKind.EFFECT, "r1:1", None)
+    (received,) = await world.received()
+    assert received["key"] == "r1:1"
+    body = json.loads(intent.intent)
+    assert body["vendor"] == "Nordbyte Cloud Hosting GmbH"
+    assert (body["total"], body["currency"], body["route"]) == ("1234.50", "EUR", "hosting")
+    assert applied.intent == intent.intent
+    assert run.broker.result == json.loads(applied.answer)
+    assert run.broker.result == {
+        "status": 201,
+        "tries": 1,
+        "vendor": "Nordbyte Cloud Hosting GmbH",
+        "route": "hosting",
+        "confidence": 0.9,
+        "invoice_id": "NB-2026-0117",
+        "total": "1234.50",
+        "currency": "EUR",
+    }
+
+
+async def test_nothing_is_sent_whose_intent_is_not_recorded(world):
+    run = execution(world)
+
+    def refuse(step):
+        raise StaleLease("moved on")
+
+    run.lease.before_report = refuse
+    with pytest.raises(StaleLease):
+        await run.serve(post())
+    assert await world.tries() == []
+
+
+async def test_nothing_is_sent_under_a_lease_that_has_run_out(world):
+    run = execution(world)
+
+    def expire(step):
+        run.lease.is_good = False
+
+    run.lease.before_report = expire
+    with pytest.raises(StaleLease):
+        await run.serve(post())
+    assert await world.tries() == []
+
+
+async def test_a_new_execution_sends_the_bytes_of_the_first_intent(world):
+    first = execution(world)
+    await first.serve(post())
+    intent = first.lease.reported[0]
+    again = execution(world, journal=[intent])
+    await again.serve(post())
+    assert [s.seq for s in again.lease.reported] == [intent.seq]
+    (tried,) = await world.tries()
+    assert (len(await world.received()), tried["key"]) == (1, "r1:1")
+    assert again.broker.result["status"] == 201
+
+
+async def test_a_repeat_gets_the_recorded_answer_and_other_arguments_are_refused(world):
+    run = execution(world)
+    await run.serve(post(), post(3))
+    assert len(run.lease.reported) == 2
+    with ends_with(Reason.POLICY_DENIED, "other arguments"):
+        await run.serve(post(4, route="it"))
+    assert len(await world.received()) == 1
+
+
+async def test_an_agent_that_goes_another_way_after_an_effect_is_stopped(world):
+    first = execution(world)
+    await first.serve(think(), post())
+    journal = [s for s in first.lease.journal if s.kind is StepKind.EFFECT]
+    with ends_with(Reason.AGENT_ERROR, "diverged after an effect"):
+        await execution(world, journal=journal).serve(think())
+
+
+async def test_a_target_that_fails_for_ever_gets_four_tries_under_one_key(world):
+    await world.script_target({"status": 503})
+    with ends_with(Reason.RETRIES_EXHAUSTED, "HTTP 503"):
+        await execution(world).serve(post())
+    (tried,) = await world.tries()
+    assert (tried["key"], tried["tries"]) == ("r1:1", 4)
+
+
+async def test_a_target_that_answers_422_ends_the_run_at_once(world):
+    await world.script_target({"status": 422})
+    with ends_with(Reason.NON_RETRYABLE_HTTP_STATUS, "HTTP 422"):
+        await execution(world).serve(post())
+
+
+async def test_an_answer_lost_on_the_way_back_is_applied_once(world):
+    await world.script_target({"drop": "after", "times": 1})
+    run = execution(world)
+    await run.serve(post())
+    assert run.broker.result["tries"] == 2
+    assert len(await world.received()) == 1
+
+
+async def test_the_deployment_says_where_the_effect_goes(world):
+    url = f"{world.target.url}/elsewhere"
+    await execution(world, http_out=HttpOutSpec(base_url=url)).serve(post())
+    assert (await world.received())[0]["path"] == "/elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (Call(1, "tool", {"name": "shell", "arguments": {}}), Reason.POLICY_DENIED),
+        (Call(1, "tool", {}), Reason.POLICY_DENIED),
+        (post(route="elsewhere"), Reason.SCHEMA_VALIDATION_FAILED),
+        (post(more="x"), Reason.SCHEMA_VALIDATION_FAILED),
+        (Call(1, "tool", {"name": "post_invoice"}), Reason.SCHEMA_VALIDATION_FAILED),
+    ],
+)
+async def test_a_tool_call_that_is_not_allowed_ends_the_run(world, call, reason):
+    with ends_with(reason):
+        await execution(world).serve(call)
+    assert await world.tries() == []
+
+
+# -- telemetry -------------------------------------------------------------------------------------
+
+
+async def test_spans_hang_together_and_the_target_hears_of_the_trace(world):
+    await execution(world).serve(think(), post())
+    spans = world.spans
+    chat, tool = spans["chat claude-haiku-4-5"], spans["execute_tool post_invoice"]
+    out = spans["http.out"]
+    trace_id = int(TRACEPARENT.split("-")[1], 16)
+    assert {s.context.trace_id for s in (chat, tool, out)} == {trace_id}
+    assert out.parent.span_id == tool.context.span_id
+    assert chat.attributes["gen_ai.usage.input_tokens"] > 0
+    assert chat.attributes["gen_ai.response.finish_reasons"] == ("tool_calls",)
+    assert out.attributes["http.response.status_code"] == 201
+    assert not any(DOCUMENT.text in str(s.attributes) for s in spans.values())
+
+
+async def test_a_failed_effect_is_a_failed_span(world):
+    await world.script_target({"status": 422})
+    with ends_with(Reason.NON_RETRYABLE_HTTP_STATUS):
+        await execution(world).serve(post())
+    assert world.spans["http.out"].attributes["error.type"] == "NonRetryableHttpStatus"
+    assert not world.spans["execute_tool post_invoice"].status.is_ok
+
+
+async def test_executions_do_not_mix_their_spans(world):
+    runs = [execution(world) for _ in range(4)]
+    await asyncio.gather(*(run.serve(think(), post()) for run in runs))
+    assert all(run.broker.result["status"] == 201 for run in runs)

@@ -1,0 +1,272 @@
+"""Executions in real sandboxes, against the real stub and target."""
+
+import asyncio
+import itertools
+import json
+
+import pytest
+import pytest_asyncio
+import structlog
+
+from bpa.domain import Budgets, Outcome, OutcomeKind, Step, StepKind
+from bpa.errors import Reason, StaleLease, Unavailable
+from bpa.node.executor import Executor, ExecutorOptions
+from bpa.node.lease import HeldLease, Stop
+from bpa.node.runtime import boottime_s
+from bpa.node.sandbox import SandboxLimits
+from bpa.node.zygote import Zygote
+from tests.eventually import eventually
+from tests.integration.node.control_server import an_offer
+from tests.integration.node.outside import ROUTES, WIRE, outside
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def zygote():
+    async with Zygote(limits=SandboxLimits()) as zygote:
+        yield zygote
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def world():
+    async with outside() as world:
+        yield world
+
+
+class Ledger:
+    """Where a lease's reports end up."""
+
+    def __init__(self):
+        self.steps: list[Step] = []
+        self.outcomes: list[Outcome] = []
+        self.stored = asyncio.Event()
+        self.stored.set()
+        self.on_report = lambda what: None
+
+    async def report(self, run_id, epoch, what, *, gone=None):
+        self.on_report(what)
+        await self.stored.wait()
+        (self.outcomes if isinstance(what, Outcome) else self.steps).append(what)
+
+
+class Run:
+    """One lease and what came of it."""
+
+    def __init__(self, world, spawner, *, deadline_s=30.0, grace_s=0.2, **spec):
+        spec = {"document": WIRE, "routes": ROUTES} | spec
+        self.ledger = Ledger()
+        self.lease = HeldLease(
+            an_offer("r1", deadline_s=deadline_s, **spec),
+            reports=self.ledger,
+            clock=boottime_s,
+            draw=lambda: 0.5,
+        )
+        self.lease.confirm(boottime_s())
+        self.executor = Executor(
+            spawner=spawner,
+            outlets=world.outlets,
+            log=structlog.get_logger(),
+            options=ExecutorOptions(grace_s=grace_s),
+        )
+
+    async def execute(self):
+        await self.executor.execute(self.lease)
+        (outcome,) = self.ledger.outcomes or [None]
+        return outcome
+
+    async def execute_and(self, stop, when):
+        async with asyncio.TaskGroup() as group:
+            execution = group.create_task(self.execute())
+            await eventually(when)
+            self.lease.stop(stop)
+        return execution.result()
+
+
+async def test_a_run_is_thought_posted_and_completed(world, zygote):
+    run = Run(world, zygote)
+    outcome = await run.execute()
+    assert outcome.kind is OutcomeKind.COMPLETED
+    assert outcome.result["invoice_id"] == "NB-2026-0117"
+    assert outcome.result["route"] in ROUTES
+    assert set(outcome.timings) == {"sandbox_start", "model", "http_out", "total"}
+    assert 0 < outcome.worked_s < 30
+    (received,) = await world.received()
+    assert received["body"]["total"] == "1234.50"
+    kinds = [(s.kind, s.answer is not None) for s in run.ledger.steps]
+    assert kinds == [
+        (StepKind.MODEL, False),
+        (StepKind.MODEL, True),
+        (StepKind.EFFECT, False),
+        (StepKind.EFFECT, True),
+    ]
+
+
+async def test_the_spans_of_a_run_are_those_that_are_promised(world, zygote):
+    await Run(world, zygote).execute()
+    spans = world.spans
+    names = ["http.out", "execute_tool post_invoice", "invoke_agent invoice-classifier", "think"]
+    for child, parent in itertools.pairwise(names):
+        assert spans[child].parent.span_id == spans[parent].context.span_id
+    chat = spans["chat claude-haiku-4-5"]
+    assert chat.parent.span_id == spans["invoke_agent invoice-classifier"].context.span_id
+
+
+async def test_a_new_execution_after_a_crash_pays_for_nothing_twice(world, zygote):
+    first = Run(world, zygote)
+
+    def crash_before_the_outcome(what):
+        if isinstance(what, Step) and what.kind is StepKind.EFFECT and what.answer is not None:
+            raise StaleLease("the node died")
+
+    first.ledger.on_report = crash_before_the_outcome
+    assert await first.execute() is None
+    steps = {s.seq: s for s in first.ledger.steps}
+    again = Run(world, zygote, journal=list(steps.values()), execution=2)
+    outcome = await again.execute()
+    assert outcome.kind is OutcomeKind.COMPLETED
+    assert len(await world.received()) == 1
+    assert len(await world.model_requests()) == 1
+
+
+async def test_a_run_whose_effect_is_recorded_is_only_completed(world):
+    class NoSpawner:
+        async def spawn(self, task):
+            raise AssertionError("no sandbox is needed")
+
+    result = {"status": 201, "tries": 1}
+    applied = Step(
+        seq=3, kind=StepKind.EFFECT, digest="d", intent=b"x", answer=json.dumps(result).encode()
+    )
+    outcome = await Run(world, NoSpawner(), journal=[applied]).execute()
+    assert (outcome.kind, outcome.result) == (OutcomeKind.COMPLETED, result)
+    assert await world.model_requests() == []
+
+
+async def test_a_broken_rule_ends_the_run_with_its_reason(world, zygote):
+    outcome = await Run(world, zygote, budgets=Budgets(max_tokens=10)).execute()
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.REJECTED, Reason.BUDGET_EXCEEDED)
+    assert "tokens budget of 10" in outcome.detail
+
+
+async def test_an_agent_that_never_posts_has_failed(world, zygote):
+    await world.script_model({"behave": "text"})
+    outcome = await Run(world, zygote).execute()
+    assert outcome.kind is OutcomeKind.AGENT_FAILED
+    assert outcome.detail == "the agent finished without post_invoice"
+
+
+async def test_a_sandbox_that_dies_has_crashed(world, zygote):
+    class Killer:
+        async def spawn(self, task):
+            sandbox = await zygote.spawn(task)
+            sandbox._signal_kill()
+            return sandbox
+
+    await world.script_model({"latency_ms": 200})
+    outcome = await Run(world, Killer()).execute()
+    assert outcome.kind is OutcomeKind.CRASHED
+    assert "killed by SIGKILL" in outcome.detail
+
+
+async def test_time_is_up_for_a_model_that_is_too_slow(world, zygote):
+    await world.script_model({"latency_ms": 60_000})
+    outcome = await Run(world, zygote, deadline_s=0.2).execute()
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.REJECTED, Reason.DEADLINE_EXCEEDED)
+    assert "60s" in outcome.detail
+    assert outcome.worked_s < 10
+
+
+async def test_a_run_without_working_time_left_is_not_started(world, zygote):
+    outcome = await Run(world, zygote, deadline_s=0.0).execute()
+    assert outcome.reason == Reason.DEADLINE_EXCEEDED
+    assert await world.model_requests() == []
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        (Stop.LOST, None),
+        (Stop.EXPIRED, None),
+        (Stop.HAND_BACK, (OutcomeKind.HANDED_BACK, "")),
+        (Stop.CANCELLED, (OutcomeKind.REJECTED, "Cancelled")),
+    ],
+)
+async def test_a_run_that_is_stopped_from_outside_ends_as_it_should(world, zygote, stop, expected):
+    await world.script_model({"latency_ms": 60_000})
+    run = Run(world, zygote)
+    outcome = await run.execute_and(stop, when=lambda: run.ledger.steps)
+    assert (outcome and (outcome.kind, outcome.reason)) == expected
+    assert await world.tries() == []
+
+
+async def test_an_effect_that_is_done_stands_although_the_run_was_cancelled(world, zygote):
+    await world.script_target({"latency_ms": 100})
+    run = Run(world, zygote, grace_s=20.0)
+    outcome = await run.execute_and(Stop.CANCELLED, when=lambda: len(run.ledger.steps) == 3)
+    assert outcome.kind is OutcomeKind.COMPLETED
+
+
+async def test_the_outcome_is_reported_although_the_execution_is_cancelled(world, zygote):
+    run = Run(world, zygote)
+
+    def hold_the_outcome(what):
+        if isinstance(what, Outcome):
+            reporting.set()
+            run.ledger.stored.clear()
+
+    reporting = asyncio.Event()
+    run.ledger.on_report = hold_the_outcome
+    execution = asyncio.ensure_future(run.executor.execute(run.lease))
+    await reporting.wait()
+    execution.cancel()
+    asyncio.get_running_loop().call_later(0.05, run.ledger.stored.set)
+    await asyncio.wait({execution})
+    assert execution.cancelled()
+    assert [o.kind for o in run.ledger.outcomes] == [OutcomeKind.COMPLETED]
+
+
+async def test_no_child_outlives_its_execution(world, zygote):
+    spawned = []
+
+    class Watched:
+        async def spawn(self, task):
+            spawned.append(await zygote.spawn(task))
+            return spawned[-1]
+
+    await Run(world, Watched()).execute()
+    assert spawned[0]._exit.done()
+
+
+async def test_a_node_without_sandboxes_hands_the_run_back(world):
+    class Gone:
+        async def spawn(self, task):
+            raise Unavailable("the zygote is gone")
+
+    outcome = await Run(world, Gone()).execute()
+    assert (outcome.kind, outcome.detail) == (
+        OutcomeKind.HANDED_BACK,
+        "no sandbox: the zygote is gone",
+    )
+
+
+async def test_a_mistake_of_the_node_crashes_one_run_and_not_the_node(world):
+    class Broken:
+        async def spawn(self, task):
+            raise ZeroDivisionError("secret")
+
+    outcome = await Run(world, Broken()).execute()
+    assert outcome.kind is OutcomeKind.CRASHED
+    assert outcome.detail == "the node failed: ZeroDivisionError"
+
+
+async def test_a_document_that_cannot_be_read_is_rejected(world, zygote):
+    outcome = await Run(world, zygote, document=b"\xff").execute()
+    assert outcome.reason == Reason.DESERIALIZATION_ERROR
+
+
+async def test_eight_runs_at_once_are_each_posted_once(world, zygote):
+    runs = [Run(world, zygote, run_id=f"r{n}", effect_key=f"r{n}:1") for n in range(8)]
+    outcomes = await asyncio.gather(*(run.execute() for run in runs))
+    assert {o.kind for o in outcomes} == {OutcomeKind.COMPLETED}
+    assert {r["key"] for r in await world.received()} == {f"r{n}:1" for n in range(8)}

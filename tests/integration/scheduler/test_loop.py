@@ -210,3 +210,53 @@ async def test_while_valkey_is_away_runs_wait_and_say_so_and_go_on_afterwards(
 def test_a_scheduler_that_never_looks_is_refused():
     with pytest.raises(ValueError, match="interval_s"):
         SchedulerConfig(interval_s=0)
+
+
+class Workers(Control):
+    """Nodes that end each run as soon as it is offered."""
+
+    def __init__(self, fleet):
+        super().__init__()
+        self.fleet = fleet
+        self.queue = asyncio.Queue()
+        self.schedulers = []
+        self.most = Counter()
+
+    async def offer(self, grants):
+        await super().offer(grants)
+        self.most |= Counter(await self.fleet.leases_by("node_id"))
+        self.most |= Counter(await self.fleet.leases_by("dep_id"))
+        self.queue.put_nowait(grants)
+
+    async def run(self):
+        while True:
+            grants = await self.queue.get()
+            await self.fleet.finish(grant.run_id for grant in grants)
+            self.schedulers[0].freed(Hold(g.run_id, g.node_id, g.dep_id) for g in grants)
+            for scheduler in self.schedulers:
+                scheduler.wake()
+
+
+async def test_two_schedulers_work_a_backlog_off_with_every_run_granted_once(
+    fleet, database, valkey_url
+):
+    await fleet.deployment("dep-1", budget=3)
+    await fleet.deployment("dep-2", budget=50)
+    for n in range(2):
+        await fleet.node(f"node-{n}", 3)
+    await fleet.runs(30, "dep-1")
+    await fleet.runs(60, "dep-2")
+    workers = Workers(fleet)
+    async with replica_of(database, valkey_url) as one, replica_of(database, valkey_url) as two:
+        pairs = [scheduler_of(replica, workers, database) for replica in (one, two)]
+        workers.schedulers = [scheduler for scheduler, _ in pairs]
+        async with running(workers, *[service for pair in pairs for service in pair]):
+
+            async def all_done():
+                return await fleet.statuses() == {"completed": 90}
+
+            await eventually(all_done, within_s=30)
+    assert len(workers.offered) == len({grant.run_id for grant in workers.offered}) == 90
+    assert workers.most["node-0"] <= 3
+    assert workers.most["node-1"] <= 3
+    assert workers.most["dep-1"] <= 3

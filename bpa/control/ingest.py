@@ -26,6 +26,8 @@ from bpa.scheduler.rooms import Room
 _log = structlog.stdlib.get_logger(__name__)
 _REFRESH_EVERY_S = 5.0
 _RECEIVE_WAIT_S = 5.0
+_NEXT_WAIT_S = 0.005
+"""For the messages after the first: credit is not kept from others while none come."""
 _RETRY_S = 1.0
 RECEIVED_AT_MOST = 16
 """Messages of one deployment received and not yet recorded, for one replica."""
@@ -78,8 +80,9 @@ class Feeder:
         try:
             async with asyncio.TaskGroup() as tasks:
                 while len(accepting) < credit:
+                    wait_s = _NEXT_WAIT_S if accepting else _RECEIVE_WAIT_S
                     try:
-                        message = await self._origin.source.receive(_RECEIVE_WAIT_S)
+                        message = await self._origin.source.receive(wait_s)
                     except BpaError as error:
                         interrupted = error  # raised below: what was received is recorded first
                         break

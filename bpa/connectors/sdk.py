@@ -77,7 +77,8 @@ class Source(Protocol):
     """A queue that is read with locks.
 
     All methods may be called concurrently. Settling and renewing raise ``SettlementLost`` when the
-    lock or the link is gone and ``Unavailable`` when the broker cannot be reached.
+    lock or the link is gone, and ``Unavailable`` when the broker is too busy: then the lock still
+    stands, and the same call may be made again.
     """
 
     async def open(self) -> None:
@@ -97,6 +98,7 @@ class Source(Protocol):
 
         Raises:
             Unavailable: The broker stayed out of reach for the whole wait.
+            NotFound: The queue has been deleted.
         """
 
     async def complete(self, message: Message) -> None:

@@ -90,6 +90,11 @@ def translated(error: Exception, entity: str) -> BpaError:
             return Unavailable(f"{entity} does not answer ({type(error).__name__})")
 
 
+def leaves_the_link_up(error: Exception) -> bool:
+    """Tell whether the SDK's ``error`` is about one call only, its link and locks being intact."""
+    return isinstance(error, sb.ServiceBusServerBusyError | sb.ServiceBusQuotaExceededError)
+
+
 @dataclass(frozen=True, slots=True)
 class Opened(Generic[H]):
     """An open SDK receiver or sender, and its socket, which the SDK loses when it fails."""

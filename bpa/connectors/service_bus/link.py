@@ -35,6 +35,7 @@ from bpa.connectors.service_bus.client import (
     SOCKET_POLL_S,
     Opened,
     close,
+    leaves_the_link_up,
     opened,
     translated,
 )
@@ -157,7 +158,7 @@ class ReceiverLink:
                     return await call(receiver.handler)
             except Exception as error:
                 cause = translated(error, self._entity)
-                if isinstance(cause, SettlementLost):
+                if isinstance(cause, SettlementLost) or leaves_the_link_up(error):
                     raise cause from error
                 await self._drop()
                 raise SettlementLost(f"{cause}: the message comes again") from error
@@ -206,7 +207,8 @@ class ReceiverLink:
             async with self._interruptible(left_s):
                 batch = await receiver.receive_messages(1, max_wait_time=left_s)
         except Exception as error:
-            await self._drop()
+            if not leaves_the_link_up(error):
+                await self._drop()
             raise translated(error, self._entity) from error
         if not batch and self._current and self._current.is_broken:
             # The wait was over while the SDK was still busy with a failure.

@@ -173,9 +173,10 @@ class Executor:
         while True:
             match await sandbox.receive():
                 case frames.Call() as call:
-                    await sandbox.send(await broker.serve(call))
-                    if broker.result is not None:
+                    answer = await broker.serve(call)
+                    if broker.result is not None:  # the work is done: nobody waits for a last word
                         return Outcome(kind=OutcomeKind.COMPLETED, result=broker.result)
+                    await sandbox.send(answer)
                 case frames.Log() as entry:
                     logged += 1
                     if logged <= _EVENTS_LOGGED_MAX:

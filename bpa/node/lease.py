@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
-from bpa.domain import LeaseOffer, RunId
+from bpa.domain import LeaseOffer, Outcome, RunId
 from bpa.errors import Unavailable
 from bpa.node.link import RECONNECT, Report
 from bpa.retry import pause_s
@@ -73,6 +73,8 @@ class HeldLease:
         self._good_until_s: float | None = None
         loop = asyncio.get_running_loop()
         self.stopped: asyncio.Future[Stop] = loop.create_future()
+        self.has_outcome = False
+        """Whether the execution is over and only its report is under way: the slot is free."""
         self._gone: asyncio.Future[None] = loop.create_future()
 
     @property
@@ -121,6 +123,7 @@ class HeldLease:
             StaleLease: The lease is no longer ours.
             InvalidRequest: Control finds the report wrong.
         """
+        self.has_outcome = self.has_outcome or isinstance(what, Outcome)
         tries = 0
         while True:
             tries += 1

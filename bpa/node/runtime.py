@@ -117,7 +117,7 @@ class NodeRuntime:
         self._terms = Terms(heartbeat_every_s=3.0, lease_ttl_s=15.0)
         self._registered = False
         self._first_registered = asyncio.Event()
-        self._known = False
+        self._known = asyncio.Event()
         self._drained_by_operator = False
         self._closing = asyncio.Event()
         self._drain_deadline_s = 0.0
@@ -132,13 +132,18 @@ class NodeRuntime:
             registered=self._registered,
             draining=self._drained_by_operator or self._closing.is_set(),
             slots=self._slots,
-            slots_used=len(self._held),
+            slots_used=self._slots_used,
             held=tuple(lease.key for lease in self._held.values()),
         )
 
     async def registered(self) -> None:
         """Return once control knows the node."""
         await self._first_registered.wait()
+
+    @property
+    def _slots_used(self) -> int:
+        # Control may offer the next run before the answer to an outcome has arrived here.
+        return sum(not lease.has_outcome for lease in self._held.values())
 
     async def run(self) -> None:
         """Serve until `drain` is done."""
@@ -181,7 +186,8 @@ class NodeRuntime:
         while True:
             try:
                 self._terms = await self._link.register()
-                self._registered = self._known = True
+                self._registered = True
+                self._known.set()
                 self._first_registered.set()
                 self._log.info("node_registered", slots=self._slots)
                 failures = 0
@@ -199,10 +205,10 @@ class NodeRuntime:
         held = self._held.get(offer.run.run_id)
         if held is not None and held.epoch >= offer.epoch:
             return  # offered twice, because a stream broke: it is being worked on
-        if held is not None:
+        if held is not None and not held.has_outcome:
             held.stop(Stop.LOST)
             why = "an older execution of this run is still ending on the node"
-        elif len(self._held) >= self._slots:
+        elif self._slots_used >= self._slots:
             why = f"all {self._slots} slots are taken"
         elif self.state.draining:
             why = "the node is draining"
@@ -233,17 +239,17 @@ class NodeRuntime:
         except (StaleLease, InvalidRequest) as error:
             log.warning("lease_lost", code=error.code, error=str(error))
         finally:
-            del self._held[lease.run_id]
+            if self._held.get(lease.run_id) is lease:
+                del self._held[lease.run_id]
             if not self._held:
                 self._idle.set()
 
     # -- upkeep ------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
+        await self._known.wait()
         while True:
             await asyncio.sleep(self._terms.heartbeat_every_s)
-            if not self._known:
-                continue
             held = [lease for lease in self._held.values() if lease.acknowledged]
             sent_at_s = self._clock()
             try:

@@ -107,7 +107,25 @@ async def test_what_exceeds_the_slots_is_refused(node, address):
             control.offer(an_offer(name))
         await eventually(lambda: control.refused)
         assert control.refused == [("r3", 1, "all 2 slots are taken")]
-        assert set(node.executor.running) == {"r1", "r2"}
+        await eventually(lambda: set(node.executor.running) == {"r1", "r2"})
+
+
+async def test_a_slot_is_free_as_soon_as_the_outcome_is_on_its_way(node, address):
+    control = ControlServer()
+    async with control_at(address, control):
+        for name in ("r1", "r2"):
+            control.offer(an_offer(name))
+        await eventually(lambda: len(node.executor.running) == 2)
+        control.mute.set()
+        node.executor.finish.set()
+        await eventually(lambda: node.runtime.state.slots_used == 0)
+        assert len(node.runtime.state.held) == 2
+        node.executor.finish.clear()
+        control.mute.clear()
+        control.offer(an_offer("r1", epoch=2))
+        await eventually(lambda: node.executor.running)
+        assert control.refused == []
+        assert node.runtime.state.held[0] == ("r1", 2)
 
 
 async def test_an_offer_made_twice_is_taken_once(node, address):

@@ -34,7 +34,7 @@ from bpa.control.runs import Ended, Runs
 from bpa.control.settlement import Settlement
 from bpa.domain import RunId
 from bpa.errors import Unavailable
-from bpa.postgres import Notifications, Pool, fetch_one, migrate, open_pool
+from bpa.postgres import Notifications, Pipeline, Pool, fetch_one, migrate, open_pool
 from bpa.scheduler.commit import Committer
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.holds import Hold, Holds
@@ -170,16 +170,27 @@ class ControlProvider(Provider):
         await client.aclose()
 
     @provide
-    async def runs(self, pool: Pool, replica_id: ReplicaId) -> AsyncIterator[Runs]:
+    async def writes(self, pool: Pool) -> AsyncIterator[Pipeline]:
+        """Open what shares commits; what was submitted is written at the end."""
+        writes = Pipeline(pool)
+        yield writes
+        await writes.aclose()
+
+    @provide
+    async def runs(
+        self, pool: Pool, writes: Pipeline, replica_id: ReplicaId
+    ) -> AsyncIterator[Runs]:
         """Open the life of runs; what was submitted is written at the end."""
-        runs = Runs(pool, replica_id)
+        runs = Runs(pool, writes, replica_id)
         yield runs
         await runs.aclose()
 
     @provide
-    async def leases(self, pool: Pool, tracing: Tracing, metrics: Metrics) -> AsyncIterator[Leases]:
+    async def leases(
+        self, pool: Pool, writes: Pipeline, tracing: Tracing, metrics: Metrics
+    ) -> AsyncIterator[Leases]:
         """Open leases; what was submitted is written at the end."""
-        leases = Leases(pool, self._settings.control.lease_ttl_s, tracing, metrics)
+        leases = Leases(pool, writes, self._settings.control.lease_ttl_s, tracing, metrics)
         yield leases
         await leases.aclose()
 

@@ -33,7 +33,7 @@ from bpa.domain import (
     Usage,
 )
 from bpa.errors import StaleLease, Unavailable
-from bpa.postgres import Notifications, Pool, fetch_all, load_queries
+from bpa.postgres import Notifications, Pipeline, Pool, fetch_all, load_queries
 from bpa.scheduler.commit import Grant
 from bpa.telemetry import Metrics, Tracing
 
@@ -94,14 +94,18 @@ class Leases:
 
     Args:
         pool: Connections to Postgres.
+        writes: Shares commits among what happens at the same time.
         ttl_s: How long a lease lasts from its acknowledgement or renewal.
         tracing: Where the spans ``plan`` and ``lease`` go.
         metrics: Counts the runs that were first leased.
     """
 
-    def __init__(self, pool: Pool, ttl_s: float, tracing: Tracing, metrics: Metrics) -> None:
+    def __init__(
+        self, pool: Pool, writes: Pipeline, ttl_s: float, tracing: Tracing, metrics: Metrics
+    ) -> None:
         self.ttl_s = ttl_s
         self._pool = pool
+        self._writes = writes
         self._tracing = tracing
         self._metrics = metrics
         self._streams: dict[NodeId, NodeStream] = {}
@@ -235,7 +239,7 @@ class Leases:
         return offered
 
     async def _send(self, run_ids: list[RunId], node_id: NodeId | None) -> None:
-        rows = await fetch_all(self._pool, _QUERIES.pending, run_ids=run_ids, node_id=node_id)
+        rows = await self._writes.fetch_all(_QUERIES.pending, run_ids=run_ids, node_id=node_id)
         journals = await self._journals([row["run_id"] for row in rows if row["executions"]])
         for row in rows:
             stream = self._streams.get(row["node_id"])
@@ -262,8 +266,7 @@ class Leases:
         return journals
 
     async def _acknowledge(self, items: list[tuple[RunId, int]]) -> list[Exception | None]:
-        rows = await fetch_all(
-            self._pool,
+        rows = await self._writes.fetch_all(
             _QUERIES.acknowledge,
             run_ids=[run_id for run_id, _ in items],
             epochs=[epoch for _, epoch in items],

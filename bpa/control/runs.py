@@ -19,7 +19,7 @@ from bpa.batching import Batcher
 from bpa.control.decision import Counters, Decision, decide
 from bpa.domain import Outcome, OutcomeKind, RunId, RunStatus, Step, StepKind
 from bpa.errors import Conflict, InvalidRequest, NotFound, Reason, StaleLease
-from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
+from bpa.postgres import Pipeline, Pool, fetch_all, fetch_one, load_queries
 
 _QUERIES = load_queries(__file__)
 _COUNTED = frozenset({OutcomeKind.AGENT_FAILED, OutcomeKind.CRASHED})
@@ -89,11 +89,13 @@ class Runs:
 
     Args:
         pool: Connections to Postgres.
+        writes: Shares commits among what happens at the same time.
         replica_id: Who we are, as the owner of deliveries.
     """
 
-    def __init__(self, pool: Pool, replica_id: str) -> None:
+    def __init__(self, pool: Pool, writes: Pipeline, replica_id: str) -> None:
         self._pool = pool
+        self._writes = writes
         self._replica_id = replica_id
         self._receives = Batcher(self._receive)
         self._steps = Batcher(self._record_steps)
@@ -223,8 +225,7 @@ class Runs:
             await batcher.aclose()
 
     async def _receive(self, arrivals: list[Arrival]) -> list[Received | Exception]:
-        rows = await fetch_all(
-            self._pool,
+        rows = await self._writes.fetch_all(
             _QUERIES.receive,
             rows=_json([_arrival_row(a, self._replica_id) for a in arrivals]),
             documents=[a.document for a in arrivals],
@@ -244,8 +245,7 @@ class Runs:
     async def _record_steps(self, items: list[tuple[RunId, int, Step]]) -> list[Exception | None]:
         done: set[tuple[str, int]] = set()
         for part in _distinct(items):
-            rows = await fetch_all(
-                self._pool,
+            rows = await self._writes.fetch_all(
                 _QUERIES.record_steps,
                 rows=_json([_step_row(*item) for item in part]),
                 intents=[step.intent or None for _, _, step in part],
@@ -268,7 +268,7 @@ class Runs:
             )
             for run_id, epoch, outcome in items
         ]
-        ended = await fetch_all(self._pool, _QUERIES.finish, rows=_json(rows))
+        ended = await self._writes.fetch_all(_QUERIES.finish, rows=_json(rows))
         done = {row["run_id"] for row in ended}
         missing = [(run_id, epoch) for run_id, epoch, _ in items if run_id not in done]
         if missing:
@@ -290,8 +290,7 @@ class Runs:
         return {row.pop("run_id"): Counters(**row) for row in rows}
 
     async def _settled(self, items: list[tuple[int, str]]) -> list[Exception | None]:
-        await fetch_all(
-            self._pool,
+        await self._writes.fetch_all(
             _QUERIES.settled,
             ids=[i for i, _ in items],
             dispositions=[d for _, d in items],

@@ -8,6 +8,7 @@ imports nothing of ours but ``errors``.
 from bpa.postgres.connections import Connection, Pool, conninfo, open_pool, translated
 from bpa.postgres.migrations import MIGRATIONS, migrate
 from bpa.postgres.notifications import Notifications, Subscription, Wakeup
+from bpa.postgres.pipeline import Pipeline
 from bpa.postgres.queries import Queries, load_queries
 from bpa.postgres.statements import fetch_all, fetch_one
 
@@ -15,6 +16,7 @@ __all__ = [
     "MIGRATIONS",
     "Connection",
     "Notifications",
+    "Pipeline",
     "Pool",
     "Queries",
     "Subscription",

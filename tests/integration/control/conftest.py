@@ -10,7 +10,7 @@ from bpa.control.deployments import Deployments
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.runs import Runs
-from bpa.postgres import Pool, open_pool
+from bpa.postgres import Pipeline, Pool, open_pool
 from bpa.telemetry import Metrics, Tracing
 from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet
 
@@ -27,11 +27,13 @@ async def pool(database: str) -> AsyncIterator[Pool]:
 @pytest_asyncio.fixture
 async def fleet(pool: Pool) -> AsyncIterator[Fleet]:
     """Runs, leases and nodes, with the agent and its deployment in place."""
-    runs = Runs(pool, "replica-1")
-    leases = Leases(pool, 15.0, Tracing(TracerProvider()), Metrics())
+    writes = Pipeline(pool)
+    runs = Runs(pool, writes, "replica-1")
+    leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), Metrics())
     fleet = Fleet(pool, runs, leases, Nodes(pool, leases), Agents(pool), Deployments(pool))
     await fleet.agents.create(AGENT)
     await fleet.deployments.create(DEPLOYMENT)
     yield fleet
     await runs.aclose()
     await leases.aclose()
+    await writes.aclose()

@@ -1,0 +1,65 @@
+"""The statements of many callers in one round trip and one commit."""
+
+from __future__ import annotations
+
+from typing import Any, LiteralString
+
+import psycopg
+
+from bpa.batching import Batcher
+from bpa.errors import Unavailable
+from bpa.postgres.connections import Pool, translated
+from bpa.postgres.statements import fetch_all
+
+Rows = list[dict[str, Any]]
+_Statement = tuple[LiteralString, dict[str, object]]
+
+
+class Pipeline:
+    """Executes what arrives while a round trip is under way with the next one.
+
+    The statements of a round trip are one transaction: they share its commit, which is most of what
+    a small write costs. Each of them must hold by itself, whatever else is in the round trip. When
+    one fails, none has happened; then each is executed alone, so that only its caller hears of it.
+
+    Args:
+        pool: Connections to Postgres.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._batcher: Batcher[_Statement, Rows] = Batcher(self._execute, max_batch=32)
+
+    async def fetch_all(self, query: LiteralString, **values: object) -> Rows:
+        """Execute ``query`` and return its rows once they are committed.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        return await self._batcher.submit((query, values))
+
+    async def aclose(self) -> None:
+        """Execute what was submitted and take nothing more."""
+        await self._batcher.aclose()
+
+    async def _execute(self, statements: list[_Statement]) -> list[Rows | Exception]:
+        if len(statements) > 1:
+            try:
+                return [*await self._together(statements)]
+            except psycopg.Error:
+                pass  # one of them is wrong: told apart below
+        return [await self._alone(statement) for statement in statements]
+
+    async def _together(self, statements: list[_Statement]) -> list[Rows]:
+        with translated():
+            async with self._pool.connection() as connection:
+                async with connection.pipeline():
+                    cursors = [await connection.execute(*statement) for statement in statements]
+                return [await c.fetchall() if c.description else [] for c in cursors]
+
+    async def _alone(self, statement: _Statement) -> Rows | Exception:
+        query, values = statement
+        try:
+            return await fetch_all(self._pool, query, **values)
+        except (psycopg.Error, Unavailable) as error:
+            return error

@@ -8,15 +8,17 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 from tests.eventually import eventually
 
 BPA = Path(sys.executable).with_name("bpa")
+ENDED = ("completed", "dead_lettered")
 FREE_PORTS = {
     "control.http_port": "0",
     "control.grpc_port": "0",
@@ -31,13 +33,14 @@ FREE_PORTS = {
 class Bpa:
     """One ``bpa serve`` process."""
 
-    def __init__(self, data_dir: Path, role: str = "all", **settings: str) -> None:
+    def __init__(
+        self, data_dir: Path, role: str = "all", *, name: str = "", **settings: str
+    ) -> None:
         self.data_dir = data_dir
         self.role = role
         self._settings = {**FREE_PORTS, "data_dir": str(data_dir), "log.format": "json"}
         self._settings |= {key.replace("__", "."): value for key, value in settings.items()}
-        self._environment: dict[str, str] = {}
-        self.log_path = data_dir.with_name(f"{data_dir.name}-{role}.log")
+        self.log_path = data_dir.with_name(f"{data_dir.name}-{name or role}.log")
         self.addresses: dict[str, str] = {}
 
     @property
@@ -50,19 +53,32 @@ class Bpa:
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 BPA, *self.flags, "serve", "--role", self.role, "--json",
-                stdout=asyncio.subprocess.PIPE, stderr=log, env={**os.environ, **self._environment},
-                start_new_session=True,
+                stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
             )  # fmt: skip
         assert self.process.stdout is not None
-        async with asyncio.timeout(within_s):
-            line = await self.process.stdout.readline()
-        assert line, f"{self.role} did not start:\n{self.log_text()[-4000:]}"
+        try:
+            async with asyncio.timeout(within_s):
+                line = await self.process.stdout.readline()
+            assert line, f"{self.role} did not start:\n{self.log_text()[-4000:]}"
+        except BaseException:
+            await self.end()
+            raise
         self.addresses = json.loads(line)
 
-    async def kill(self) -> None:
-        """Kill the process as a power cut does, and wait for it."""
+    def family(self) -> list[psutil.Process]:
+        """Return the process and all that it started, as they live now."""
+        try:
+            own = psutil.Process(self.process.pid)
+            return [own, *own.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    async def kill(self) -> list[psutil.Process]:
+        """Kill the process as a power cut does; return who lived until then."""
+        family = self.family()
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
+        return family
 
     async def stop(self, within_s: float = 40.0) -> int:
         """Ask it to stop; return its exit code."""
@@ -70,6 +86,18 @@ class Bpa:
             self.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(within_s):
             return await self.process.wait()
+
+    async def end(self) -> None:
+        """Stop it if it runs, kill it if it will not, and make sure that nobody survives."""
+        if self.process.returncode is not None:
+            return
+        family = self.family()
+        try:
+            await self.stop()
+        except TimeoutError:
+            await self.kill()
+            raise
+        await nobody_lives(family)
 
     async def run(self, *words: str) -> tuple[int, str, str]:
         """Run another ``bpa`` command with the same settings."""
@@ -117,12 +145,32 @@ class Bpa:
                 return runs
             path = f"/v1/runs?limit=500&cursor={page['nextCursor']}"
 
+    async def run_of(self, trace_id: str) -> dict[str, Any]:
+        """The one run of a trace, whole."""
+        (run,) = [run for run in await self.runs() if run["traceId"] == trace_id]
+        return dict(await self.get(f"/v1/runs/{run['runId']}"))
+
+    async def ended_of(
+        self, trace_ids: Iterable[str], within_s: float = 60.0
+    ) -> dict[str, dict[str, Any]]:
+        """Wait until the runs of these traces have ended; return them by their trace."""
+        wanted = set(trace_ids)
+
+        async def probe() -> dict[str, dict[str, Any]]:
+            runs = {r["traceId"]: r for r in await self.runs() if r["traceId"] in wanted}
+            alive = [(i, runs[i]["status"], runs[i]["waitingReason"]) if i in runs else (i, "none")
+                     for i in wanted if i not in runs or runs[i]["status"] not in ENDED]  # fmt: skip
+            assert not alive, alive
+            return runs
+
+        return await eventually(probe, within_s=within_s, every_s=0.1)
+
     async def ended(self, count: int, within_s: float = 60.0) -> list[dict[str, Any]]:
         """Wait until ``count`` runs have ended and return all runs."""
 
         async def probe() -> list[dict[str, Any]]:
             runs = await self.runs()
-            over = [r for r in runs if r["status"] in ("completed", "dead_lettered")]
+            over = [r for r in runs if r["status"] in ENDED]
             assert len(over) >= count, [(r["status"], r["waitingReason"]) for r in runs]
             return runs
 
@@ -130,19 +178,57 @@ class Bpa:
 
     async def received(self) -> list[dict[str, Any]]:
         """What the target API has applied."""
+        return await self._all("received")
+
+    async def tries(self) -> dict[str, dict[str, Any]]:
+        """What the target API was sent, applied or not, by key."""
+        return {item["key"]: item for item in await self._all("tries")}
+
+    async def model_requests(self) -> int:
+        """How many requests the model stub has had."""
+        ledger = await self.get("/_stub/ledger", "anthropic")
+        return int(ledger["totals"]["requests"])
+
+    async def _all(self, what: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []
-        page = await self.get("/_target/received?limit=500", "target")
-        items += page["items"]
+        cursor: str | None = "0"
+        while cursor is not None:
+            page = await self.get(f"/_target/{what}?limit=500&cursor={cursor}", "target")
+            items += page["items"]
+            cursor = page["next_cursor"]
         return items
 
 
+def alive(family: Iterable[psutil.Process]) -> list[str]:
+    """Return those that live, as text; who waits for its parent to take note is dead."""
+    living = []
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                living.append(f"{process.pid} {' '.join(process.cmdline()[:8])}")
+    return living
+
+
+async def nobody_lives(family: Iterable[psutil.Process], within_s: float = 2.0) -> None:
+    """Wait until all have ended."""
+    family = list(family)
+
+    def probe() -> bool:
+        living = alive(family)
+        assert not living, living
+        return True
+
+    await eventually(probe, within_s=within_s)
+
+
 @contextlib.asynccontextmanager
-async def serving(data_dir: Path, role: str = "all", **settings: str) -> AsyncIterator[Bpa]:
+async def serving(
+    data_dir: Path, role: str = "all", *, name: str = "", **settings: str
+) -> AsyncIterator[Bpa]:
     """Run a server for as long as the context is open; leave nothing behind."""
-    server = Bpa(data_dir, role, **settings)
+    server = Bpa(data_dir, role, name=name, **settings)
     await server.start()
     try:
         yield server
     finally:
-        if server.process.returncode is None:
-            await server.stop()
+        await server.end()

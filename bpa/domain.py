@@ -181,7 +181,7 @@ class Target(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
 class Placement(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """Where runs may go: each label must have one of the listed values."""
 
-    affinity: dict[str, list[str]] = {}
+    affinity: dict[str, list[str]] = msgspec.field(default_factory=dict)
 
 
 class HttpOutSpec(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -199,7 +199,7 @@ class DeploymentSpec(msgspec.Struct, frozen=True, rename="camel", forbid_unknown
     version: str
     environment: str
     target: Target = Target()
-    placement: Placement = Placement()
+    placement: Placement = msgspec.field(default_factory=Placement)
     queue: str = "invoices"
     routes: list[str] = msgspec.field(default_factory=lambda: ["general"])
     """What ``post_invoice`` may answer as route."""
@@ -221,7 +221,7 @@ class NodeSpec(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_field
     boot_id: str
     """Fresh for each process; a new one ends the leases of the old one."""
     slots: int
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     cpu_millis: int = 0
     memory_bytes: int = 0
     version: str = ""
@@ -293,7 +293,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Counts executions from 1; above 1 the journal may hold answers to replay."""
     worked_s: float = 0.0
     """Seconds of the duration budget that earlier executions used."""
-    journal: list[Step] = []
+    journal: list[Step] = msgspec.field(default_factory=list)
 
 
 class LeaseOffer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -329,8 +329,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     """A ``bpa.errors.Reason`` when rejected."""
     detail: str = ""
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = msgspec.field(default_factory=dict)
     """What the effect answered: status, tries, route, vendor."""
     worked_s: float = 0.0
-    timings: dict[str, float] = {}
+    timings: dict[str, float] = msgspec.field(default_factory=dict)
     """Milliseconds of each stage of this execution."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from typing import Any
 
 import uvicorn
@@ -15,23 +16,20 @@ from bpa.errors import StartupError
 _SHUTDOWN_S = 3
 _BACKLOG = 1024
 
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to the role: drain needs SIGTERM."""
-
-    def install_signal_handlers(self) -> None:
-        return None
+Message = MutableMapping[str, Any]
 
 
 @asynccontextmanager
 async def serve_http(app: Any, host: str, port: int, setting: str) -> AsyncIterator[str]:
     """Serve an ASGI app for as long as the context is open; yield its base URL.
 
-    Open requests get 3 s to end. A request with both Content-Length and Transfer-Encoding is
-    answered 400 (httptools; other parsers let it through).
+    No task and no signal handler of uvicorn's runs: the listener is served by the loop, and who
+    closes the context stops it. Open requests then get 3 s to end; those that wait for something
+    hear ``http.disconnect`` at once, and can still answer. A request with both Content-Length and
+    Transfer-Encoding is answered 400 (httptools; other parsers let it through).
 
     Args:
-        app: The ASGI application.
+        app: The ASGI application; it gets no lifespan events.
         host: The address to listen on.
         port: The port; 0 takes any free one.
         setting: Which setting names the port, for the message when it is taken.
@@ -39,25 +37,73 @@ async def serve_http(app: Any, host: str, port: int, setting: str) -> AsyncItera
     Raises:
         StartupError: The address cannot be listened on.
     """
-    listener = listen(host, port, setting)
+    served = _Closable(app)
     config = uvicorn.Config(
-        app,
+        served,
         http="httptools",
         ws="none",
-        lifespan="on",
+        lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
-    server = _Server(config)
-    async with asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(server._serve([listener]))  # noqa: SLF001 - without signals
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    with listen(host, port, setting) as listener:
+        await server.startup(sockets=[listener])
         try:
-            yield f"http://{host}:{listener.getsockname()[1]}"
+            yield f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         finally:
-            server.should_exit = True
-            await asyncio.wait({serving})
+            served.close()
+            await server.shutdown(sockets=[listener])
+
+
+class _Closable:
+    """Tells requests whose body was read that the server closes, as if their client had left.
+
+    It also dates the answers, which uvicorn does from a ticking task only.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """Have every request that waits on its client hear ``http.disconnect``."""
+        self._closing.set()
+
+    async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
+        body_is_read = False
+
+        async def receive_or_close() -> Message:
+            nonlocal body_is_read
+            if body_is_read:
+                return await self._disconnect(receive)
+            message: Message = await receive()
+            body_is_read = not message.get("more_body", False)
+            return message
+
+        async def send_dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = (b"date", formatdate(usegmt=True).encode())
+                message = {**message, "headers": [*message.get("headers", ()), date]}
+            await send(message)
+
+        await self._app(scope, receive_or_close, send_dated)
+
+    async def _disconnect(self, receive: Any) -> Message:
+        left = asyncio.ensure_future(receive())
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            await asyncio.wait({left, closing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left.cancel()
+            closing.cancel()
+            await asyncio.wait({left, closing})
+        return {"type": "http.disconnect"} if left.cancelled() else left.result()
 
 
 def listen(host: str, port: int, setting: str) -> socket.socket:

@@ -1,0 +1,40 @@
+"""REST: the application that serves ``/v1``, health, metrics and the OpenAPI document."""
+
+from __future__ import annotations
+
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.types import ASGIApp
+
+from bpa.control.rest import agents, deployments, health, leases, nodes, problems, runs
+from bpa.control.rest.bodies import JsonRequest
+from bpa.control.rest.openapi import Structs, openapi_config
+from bpa.control.rest.services import Services
+from bpa.control.rest.verbs import Edge, verbs_of
+
+__all__ = ["BODY_BYTES_MAX", "Services", "create_app"]
+
+BODY_BYTES_MAX = 4 * 1024 * 1024
+"""The size of a request's body at most; a larger one is answered 413."""
+
+_RESOURCES = (nodes, leases, runs, agents, deployments, health)
+
+
+def create_app(services: Services) -> ASGIApp:
+    """Return control's HTTP application; its OpenAPI document is at ``/schema``."""
+
+    def provide_services() -> Services:
+        return services
+
+    structs = Structs()
+    app = Litestar(
+        [handler for resource in _RESOURCES for handler in resource.HANDLERS],
+        dependencies={"services": Provide(provide_services, sync_to_thread=False)},
+        exception_handlers=problems.HANDLERS,
+        openapi_config=openapi_config(structs),
+        plugins=[structs],
+        request_class=JsonRequest,
+        request_max_body_size=BODY_BYTES_MAX,
+        logging_config=None,
+    )
+    return Edge(app, verbs_of(route.path for route in app.routes))

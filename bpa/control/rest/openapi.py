@@ -1,0 +1,92 @@
+"""The OpenAPI document: paths as people write them, documents as msgspec reads and writes them.
+
+Litestar describes the operations. The documents they carry are described by msgspec itself, so
+that bounds, defaults and encodings are those of the decoder: bytes, for one, are base64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Request
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import OpenAPIRenderPlugin
+from litestar.openapi.spec import Schema
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.typing import FieldDefinition
+
+from bpa import __version__
+from bpa.control.rest.problems import MEDIA_TYPE
+from bpa.control.rest.schemas import Problem
+from bpa.control.rest.verbs import documented
+
+_REFERENCE = "#/components/schemas/{name}"
+
+
+class Structs(OpenAPISchemaPlugin):
+    """Has Litestar refer to structs, and remembers which ones."""
+
+    def __init__(self) -> None:
+        self.seen: dict[type[msgspec.Struct], None] = {Problem: None}
+
+    def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
+        """Take structs."""
+        return not field_definition.is_union and field_definition.is_subclass_of(msgspec.Struct)
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:
+        """Register the struct by its name alone; its description comes later."""
+        self.seen[field_definition.type_] = None
+        schema: Schema = schema_creator.create_component_schema(
+            field_definition, required=[], property_fields={}
+        )
+        return schema
+
+
+class Document(OpenAPIRenderPlugin):
+    """Renders the document, as JSON: pages that show it would fetch scripts from elsewhere."""
+
+    def __init__(self, structs: Structs) -> None:
+        super().__init__(path=["/openapi.json", "/"], media_type=MediaType.JSON)
+        self._structs = structs
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """Return the document."""
+        _, components = msgspec.json.schema_components(
+            list(self._structs.seen), ref_template=_REFERENCE
+        )
+        return msgspec.json.encode(
+            {
+                **openapi_schema,
+                "paths": {
+                    documented(path): _with_problems(item)
+                    for path, item in openapi_schema["paths"].items()
+                },
+                "components": {**openapi_schema["components"], "schemas": components},
+            }
+        )
+
+
+def openapi_config(structs: Structs) -> OpenAPIConfig:
+    """Return what has Litestar serve the document under ``/schema``."""
+    return OpenAPIConfig(
+        title="BPA control",
+        version=__version__,
+        path="/schema",
+        render_plugins=[Document(structs)],
+        use_handler_docstrings=True,
+    )
+
+
+def _with_problems(item: dict[str, Any]) -> dict[str, Any]:
+    """Say that every error is a problem, where Litestar describes errors of its own form."""
+    reference = {"$ref": _REFERENCE.format(name=Problem.__name__)}
+    problem = {
+        "description": "What went wrong, as RFC 9457 has it",
+        "content": {MEDIA_TYPE: {"schema": reference}},
+    }
+    described = {}
+    for method, operation in item.items():
+        answers = {code: one for code, one in operation["responses"].items() if code != "400"}
+        described[method] = {**operation, "responses": {**answers, "default": problem}}
+    return described

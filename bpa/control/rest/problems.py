@@ -1,0 +1,94 @@
+"""Errors at the REST edge: one mapper, ``application/problem+json`` (RFC 9457)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+
+from bpa.control.rest.schemas import Problem
+from bpa.errors import BpaError, InvalidRequest
+
+MEDIA_TYPE = "application/problem+json"
+_RETRY_AFTER_S = "2"
+_log = structlog.stdlib.get_logger(__name__)
+
+AnyRequest = Request[Any, Any, Any]
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    instance: str,
+    errors: list[str] | None = None,
+    traceparent: str = "",
+) -> Problem:
+    """Return the document of an error; ``instance`` is the path as the client wrote it."""
+    parts = traceparent.split("-")
+    return Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        instance=instance,
+        trace_id=parts[1] if len(parts) == 4 else None,
+        errors=errors or [],
+    )
+
+
+def ours(request: AnyRequest, error: BpaError) -> Response[Problem]:
+    """Answer with one of our errors, by its attributes alone."""
+    headers = {"Retry-After": _RETRY_AFTER_S} if error.retryable else {}
+    errors = error.errors if isinstance(error, InvalidRequest) else []
+    return _answer(request, error.http_status, error.code, str(error), errors, headers)
+
+
+def framework(request: AnyRequest, error: HTTPException) -> Response[Problem]:
+    """Answer with an error that the framework found: no such path, an invalid body."""
+    if error.status_code >= 500:
+        return unexpected(request, error)
+    errors: list[str] = []
+    code = HTTPStatus(error.status_code).name.lower()
+    if isinstance(error, ValidationException):
+        code = InvalidRequest.code
+        errors = [_line(one) for one in error.extra] if isinstance(error.extra, list) else []
+    detail = error.detail or HTTPStatus(error.status_code).description
+    return _answer(request, error.status_code, code, detail, errors, dict(error.headers or {}))
+
+
+def unexpected(request: AnyRequest, error: Exception) -> Response[Problem]:
+    """Answer a fault of ours, and write it down once."""
+    _log.error("request_failed", path=request.url.path, method=request.method, exc_info=error)
+    detail = "this is a fault of the server; its log says more"
+    return _answer(request, 500, "internal", detail, [], {})
+
+
+def _line(one: Any) -> str:
+    if isinstance(one, dict):
+        return f"{one.get('key', 'body')}: {one.get('message', '')}"
+    return str(one)
+
+
+def _answer(
+    request: AnyRequest,
+    status: int,
+    code: str,
+    detail: str,
+    errors: list[str],
+    headers: dict[str, str],
+) -> Response[Problem]:
+    instance = request.scope["raw_path"].decode("ascii", "replace")
+    traceparent = request.headers.get("traceparent", "")
+    body = problem(status, code, detail, instance, errors, traceparent)
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+HANDLERS: dict[int | type[Exception], Any] = {
+    BpaError: ours,
+    HTTPException: framework,
+    Exception: unexpected,
+}

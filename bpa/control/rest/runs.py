@@ -1,0 +1,128 @@
+"""Runs: what nodes report of them, what people ask and decide."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from urllib.parse import urlencode
+
+from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from bpa.control.rest.schemas import (
+    Cancelled,
+    Ended,
+    Progressed,
+    Run,
+    RunPage,
+    RunSummary,
+    Stepped,
+    StepView,
+    Total,
+)
+from bpa.control.rest.services import Services, run_id_in_path
+from bpa.domain import OutcomeKind, RunStatus
+from bpa.errors import InvalidRequest
+
+
+@post("/v1/runs/{run_id:str}/:progress", status_code=204, tags=["runs"])
+async def progress(
+    run_id: FromPath[str], data: JSONBody[Progressed], services: NamedDependency[Services]
+) -> None:
+    """Note how far an execution has come."""
+    await services.fenced(services.runs.progress(run_id_in_path(run_id), data.epoch, data.stage))
+
+
+@post("/v1/runs/{run_id:str}/steps", status_code=204, tags=["runs"])
+async def record_step(
+    run_id: FromPath[str], data: JSONBody[Stepped], services: NamedDependency[Services]
+) -> None:
+    """Append a step's intent or answer to the journal; the same step again changes nothing.
+
+    ``intent`` and ``answer`` are bytes, written as base64.
+    """
+    await services.fenced(services.runs.record_step(run_id_in_path(run_id), data.epoch, data.step))
+
+
+@post("/v1/runs/{run_id:str}/:complete", status_code=204, tags=["runs"])
+async def complete(
+    run_id: FromPath[str], data: JSONBody[Ended], services: NamedDependency[Services]
+) -> None:
+    """Write down that a run completed; the same report again is answered alike."""
+    if data.outcome.kind is not OutcomeKind.COMPLETED:
+        raise InvalidRequest(f"an outcome that is {data.outcome.kind} is reported with :fail")
+    await services.fenced(services.runs.finish(run_id_in_path(run_id), data.epoch, data.outcome))
+
+
+@post("/v1/runs/{run_id:str}/:fail", status_code=204, tags=["runs"])
+async def fail(
+    run_id: FromPath[str], data: JSONBody[Ended], services: NamedDependency[Services]
+) -> None:
+    """Write down how an execution failed; control decides what follows."""
+    if data.outcome.kind is OutcomeKind.COMPLETED:
+        raise InvalidRequest("a completed run is reported with :complete")
+    await services.fenced(services.runs.finish(run_id_in_path(run_id), data.epoch, data.outcome))
+
+
+@post("/v1/runs/{run_id:str}/:cancel", status_code=204, tags=["runs"])
+async def cancel(
+    run_id: FromPath[str],
+    services: NamedDependency[Services],
+    data: JSONBody[Cancelled | None] = None,
+) -> None:
+    """End a living run; its message is dead-lettered as ``Cancelled``. The body may be empty."""
+    detail = (data or Cancelled()).detail
+    await services.runs.cancel(run_id_in_path(run_id), "api", detail)
+
+
+@get("/v1/runs", tags=["runs"])
+async def list_runs(
+    services: NamedDependency[Services],
+    status: FromQuery[RunStatus | None] = None,
+    deployment: FromQuery[str | None] = None,
+    cursor: FromQuery[str | None] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
+) -> Response[RunPage]:
+    """List runs, newest first; the header ``Link`` leads to the next page."""
+    rows, following = await services.runs.page(
+        status=status, dep_id=deployment, cursor=cursor, limit=limit
+    )
+    page = RunPage(runs=[RunSummary.of(row) for row in rows], next_cursor=following)
+    asked = {"status": status, "deployment": deployment, "cursor": following, "limit": limit}
+    query = urlencode({name: value for name, value in asked.items() if value is not None})
+    return Response(page, headers={"Link": f'</v1/runs?{query}>; rel="next"'} if following else {})
+
+
+@get("/v1/runs/{run_id:str}", tags=["runs"])
+async def get_run(run_id: FromPath[str], services: NamedDependency[Services]) -> Run:
+    """Return one run with its steps and deliveries."""
+    return Run.of(await services.runs.get(run_id_in_path(run_id)))
+
+
+@get("/v1/runs/{run_id:str}/steps", tags=["runs"])
+async def list_steps(run_id: FromPath[str], services: NamedDependency[Services]) -> list[StepView]:
+    """Return a run's journal in order, without its contents."""
+    row = await services.runs.get(run_id_in_path(run_id))
+    return [StepView.of(step) for step in row["steps"]]
+
+
+@get("/v1/totals", tags=["runs"])
+async def totals(
+    services: NamedDependency[Services], since: FromQuery[datetime | None] = None
+) -> list[Total]:
+    """Count runs by status and reason, with latency, tokens and cost."""
+    return [Total.of(row) for row in await services.runs.totals(since)]
+
+
+HANDLERS = [
+    progress,
+    record_step,
+    complete,
+    fail,
+    cancel,
+    list_runs,
+    get_run,
+    list_steps,
+    totals,
+]

@@ -1,0 +1,306 @@
+"""What REST says and takes, beside the specs of ``domain``: one struct a document, camelCase."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+import msgspec
+from litestar.params import HeaderParameter
+
+from bpa.domain import LeaseOffer, Outcome, Step
+
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Epoch = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        max_length=255,
+        description="Accepted and not needed: what is created is named in the body, and the same "
+        "request again is answered alike; another body under the same name is a conflict (409).",
+    ),
+]
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A document of the API."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Build it from a row that has its fields, and perhaps more."""
+        return cls(**{name: row[name] for name in cls.__struct_fields__ if name in row})
+
+
+class Registered(Document, frozen=True):
+    """What a registered node keeps to, seconds."""
+
+    heartbeat_every_s: float
+    lease_ttl_s: float
+
+
+class HeldLease(Document, frozen=True):
+    """A lease by its run and epoch."""
+
+    run_id: uuid.UUID
+    epoch: Epoch
+
+    @classmethod
+    def of_pair(cls, run_id: str, epoch: int) -> Self:
+        """Build it from what the services speak in."""
+        return cls(run_id=uuid.UUID(run_id), epoch=epoch)
+
+
+class Heartbeat(Document, frozen=True):
+    """What a node says it holds."""
+
+    boot_id: Text
+    held: Annotated[list[HeldLease], msgspec.Meta(max_length=10_000)] = []
+
+
+class Renewed(Document, frozen=True):
+    """What of it is renewed, and what is lost."""
+
+    renewed: list[HeldLease]
+    lost: list[HeldLease]
+    draining: bool
+
+
+class Pull(Document, frozen=True):
+    """A bounded long poll for leases."""
+
+    node_id: Text
+    boot_id: Text
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=30)] = 20.0
+    """Seconds to wait for the first lease."""
+    max: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
+
+
+class Pulled(Document, frozen=True):
+    """Leases to acknowledge."""
+
+    leases: list[LeaseOffer]
+
+
+class Fenced(Document, frozen=True):
+    """A report under a lease."""
+
+    epoch: Epoch
+
+
+class Refused(Fenced, frozen=True):
+    """Why a node does not take an offer."""
+
+    why: Text
+
+
+class Progressed(Fenced, frozen=True):
+    """How far an execution has come."""
+
+    stage: Text
+
+
+class Stepped(Fenced, frozen=True):
+    """A step's intent or answer."""
+
+    step: Step
+
+
+class Ended(Fenced, frozen=True):
+    """How an execution ended; ``complete`` takes ``completed`` outcomes, ``fail`` the others."""
+
+    outcome: Outcome
+
+
+class Cancelled(Document, frozen=True):
+    """Why a run is cancelled."""
+
+    detail: Text = "cancelled over the API"
+
+
+class AgentVersion(Document, frozen=True):
+    """One version of an agent."""
+
+    agent_id: str
+    version: str
+    created_at: datetime
+    spec: dict[str, Any]
+    """The ``AgentSpec`` as it was posted."""
+
+
+class Deployment(Document, frozen=True):
+    """A deployment and its living runs."""
+
+    deployment_id: str
+    agent_id: str
+    version: str
+    environment: str
+    queue: str
+    spec: dict[str, Any]
+    status: dict[str, Any]
+    revision: int
+    created_at: datetime
+    alive: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Deployment:
+        """Build it from its row."""
+        names = {"deployment_id": row["dep_id"], "environment": row["env"], "spec": row["target"]}
+        return super().of({**row, **names})
+
+
+class Node(Document, frozen=True):
+    """A node as the fleet sees it."""
+
+    node_id: str
+    boot_id: str
+    labels: dict[str, str]
+    version: str
+    slots: int
+    slots_used: int
+    draining: bool
+    registered_at: datetime
+    heartbeat_at: datetime
+    heartbeat_age_s: float
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Node:
+        """Build it from its row."""
+        metadata, capacity = row["metadata"], row["capacity"]
+        more = {
+            "labels": metadata["labels"],
+            "version": metadata["version"],
+            "slots": capacity["slots"],
+            "draining": bool(row["status"].get("draining")),
+        }
+        return super().of({**row, **more})
+
+
+class RunSummary(Document, frozen=True):
+    """A run in a list."""
+
+    run_id: str
+    agent_id: str
+    version: str
+    deployment_id: str
+    node_id: str | None
+    status: str
+    reason: str | None
+    detail: str | None
+    waiting_reason: str | None
+    executions: int
+    cost_usd: str
+    tokens_used: int
+    trace_id: str
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Build it from its row."""
+        return super().of({**row, "deployment_id": row["dep_id"]})
+
+
+class StepView(Document, frozen=True):
+    """A step of a run's journal, without its contents."""
+
+    seq: int
+    kind: str
+    digest: str
+    effect_key: str | None
+    reserved_tokens: int
+    usage: dict[str, Any] | None
+    cost_usd: str
+    answered: bool
+    started_at: datetime
+    ended_at: datetime | None
+
+
+class DeliveryView(Document, frozen=True):
+    """A delivery of a run's message."""
+
+    delivery_id: int
+    owner: str
+    delivery_count: int
+    received_at: datetime
+    settled_at: datetime | None
+    disposition: str | None
+
+
+class Run(RunSummary, frozen=True):
+    """A run whole."""
+
+    input_ref: dict[str, Any]
+    effect_key: str
+    enqueued_at: datetime
+    lease_epoch: int
+    lease_expires_at: datetime | None
+    waiting_nodes: dict[str, Any] | None
+    agent_failures: int
+    crashes: int
+    infra_failures: int
+    worked_s: float
+    timings: dict[str, Any]
+    costs: dict[str, Any]
+    outcome: dict[str, Any] | None
+    steps: list[StepView]
+    deliveries: list[DeliveryView]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Run:
+        """Build it from its row."""
+        more = {
+            "steps": [StepView.of(step) for step in row["steps"]],
+            "deliveries": [DeliveryView.of(delivery) for delivery in row["deliveries"]],
+        }
+        return super().of({**row, **more})
+
+
+class RunPage(Document, frozen=True):
+    """A page of runs, newest first."""
+
+    runs: list[RunSummary]
+    next_cursor: str | None
+
+
+class Total(Document, frozen=True):
+    """Runs of one status and reason."""
+
+    status: str
+    reason: str | None
+    runs: int
+    tokens_in: int
+    tokens_out: int
+    cost_usd: str
+    latency_p50_ms: float | None
+    latency_p95_ms: float | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Total:
+        """Build it from its row, whose sums are decimals."""
+        sums = {name: int(row[name]) for name in ("tokens_in", "tokens_out")}
+        return super().of({**row, **sums})
+
+
+class Health(Document, frozen=True):
+    """How the process is."""
+
+    status: str
+    reasons: list[str] = []
+    """Why it is not ready, a line for each store that is away."""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """An error as RFC 9457 has it, with our code."""
+
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str
+    type: str = "about:blank"
+    trace_id: str | None = None
+    errors: list[str] = []

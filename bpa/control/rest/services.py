@@ -1,0 +1,54 @@
+"""What the handlers of REST work with."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bpa.control.agents import Agents
+from bpa.control.deployments import Deployments
+from bpa.control.leases import Leases
+from bpa.control.nodes import Nodes
+from bpa.control.runs import Runs
+from bpa.domain import RunId
+from bpa.errors import NotFound, StaleLease
+from bpa.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Control's services, and what wakes the rest of the replica."""
+
+    agents: Agents
+    deployments: Deployments
+    nodes: Nodes
+    leases: Leases
+    runs: Runs
+    metrics: Metrics
+    ready: Callable[[], Awaitable[list[str]]]
+    """Returns why the replica is not ready; nothing when it is."""
+    deployments_changed: Callable[[], None]
+    woken: Callable[[], None]
+    """There may be a place now."""
+    heartbeat_every_s: float
+
+    async def fenced(self, report: Awaitable[None]) -> None:
+        """Await a report under a lease and count it when the lease has moved on."""
+        try:
+            await report
+        except StaleLease:
+            self.metrics.leases_fenced.inc()
+            raise
+
+
+def run_id_in_path(raw: str) -> RunId:
+    """Return the id in its canonical form.
+
+    Raises:
+        NotFound: It is no UUID, so there can be no such run.
+    """
+    try:
+        return RunId(str(uuid.UUID(raw)))
+    except ValueError as error:
+        raise NotFound(f"there is no run {raw[:64]!r}: a run's id is a UUID") from error

@@ -1,0 +1,88 @@
+"""Control's REST API over a real socket, and a client of it."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from bpa.control.http import Services, create_app
+from bpa.telemetry import Metrics
+from bpa.web_server import serve_http
+from tests.integration.control.fleet import Fleet
+
+PROBLEM = "application/problem+json"
+
+
+@dataclass(slots=True)
+class Answer:
+    """A response, read to its end."""
+
+    status: int
+    headers: Any
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+@dataclass(slots=True)
+class Rest:
+    """A client, the services behind the server, and what they were told."""
+
+    url: str
+    session: aiohttp.ClientSession
+    services: Services
+    told: list[str]
+
+    async def get(self, path: str, **options: Any) -> Answer:
+        return await self.request("GET", path, **options)
+
+    async def post(self, path: str, body: Any = None, **options: Any) -> Answer:
+        if body is not None:
+            options["json"] = body
+        return await self.request("POST", path, **options)
+
+    async def request(self, method: str, path: str, **options: Any) -> Answer:
+        async with self.session.request(method, path, **options) as response:
+            return Answer(response.status, response.headers, await response.text())
+
+    def fenced(self) -> float:
+        """How many reports were refused for their stale lease."""
+        return self.services.metrics.leases_fenced._value.get()
+
+
+@dataclass(slots=True)
+class Trouble:
+    """Why the replica is not ready, as a test wants it."""
+
+    reasons: list[str] = field(default_factory=list)
+
+    async def __call__(self) -> list[str]:
+        return self.reasons
+
+
+@asynccontextmanager
+async def rest_over(fleet: Fleet, ready: Any = None) -> AsyncIterator[Rest]:
+    """Serve REST over the services of a fleet, on any free port."""
+    told: list[str] = []
+    services = Services(
+        agents=fleet.agents,
+        deployments=fleet.deployments,
+        nodes=fleet.nodes,
+        leases=fleet.leases,
+        runs=fleet.runs,
+        metrics=Metrics(),
+        ready=ready or Trouble(),
+        deployments_changed=lambda: told.append("deployments_changed"),
+        woken=lambda: told.append("woken"),
+        heartbeat_every_s=3.0,
+    )
+    app = create_app(services)
+    async with serve_http(app, "127.0.0.1", 0, "control.http_port") as url:
+        timeout = aiohttp.ClientTimeout(total=20)
+        async with aiohttp.ClientSession(url, timeout=timeout) as session:
+            yield Rest(url, session, services, told)

@@ -4,45 +4,96 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import click
+import msgspec
 
 from bpa.cli.context import addresses, loaded
 from bpa.errors import BpaError, Conflict, InvalidRequest, NotFound, Unavailable
+
+T = TypeVar("T")
 
 _TIMEOUT_S = 35.0
 _BY_STATUS: dict[int, type[BpaError]] = {404: NotFound, 409: Conflict, 503: Unavailable}
 
 
 class Api:
-    """Control's REST API, with its problems raised as our errors."""
+    """Control's REST API, with its problems raised as our errors.
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    Every method raises ``Unavailable`` when control does not answer, and what ``_BY_STATUS`` says
+    when it refuses.
+
+    Args:
+        session: A session of its own.
+        url: Where control is.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
+        self._url = url.rstrip("/")
 
-    async def get(self, path: str, **query: str) -> Any:
-        """Get a document."""
-        return await self._request("GET", path, params=query)
+    async def get(self, path: str, kind: type[T], **query: str | int | None) -> T:
+        """Get a document of the given kind; a query of None is left out."""
+        given = {name: value for name, value in query.items() if value is not None}
+        return _decoded(await self._request("GET", path, params=given), kind, path)
 
-    async def post(self, path: str, body: Any) -> Any:
-        """Post a document."""
-        return await self._request("POST", path, json=body)
+    async def post(self, path: str, body: Any, kind: type[T]) -> T:
+        """Post a document, and return the answer as the given kind."""
+        content = msgspec.json.encode(body)
+        headers = {"Content-Type": "application/json"}
+        answer = await self._request("POST", path, data=content, headers=headers)
+        return _decoded(answer, kind, path)
 
-    async def _request(self, method: str, path: str, **options: Any) -> Any:
+    async def _request(self, method: str, path: str, **options: Any) -> bytes:
         try:
-            async with self._session.request(method, path, **options) as response:
-                answer = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            base = self._session._base_url  # noqa: SLF001 - for the message
-            raise Unavailable(f"control does not answer at {base}: {error}") from error
+            async with self._session.request(method, self._url + path, **options) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            why = str(error) or type(error).__name__
+            raise Unavailable(f"control does not answer at {self._url}: {why}") from error
         if response.status < 400:
             return answer
-        detail = str(answer.get("detail") or answer.get("title") or response.reason)
+        detail, errors = _problem(answer)
+        detail = detail or f"control answered {response.status} to {method} {path}"
         if response.status in _BY_STATUS:
             raise _BY_STATUS[response.status](detail)
-        raise InvalidRequest(detail, answer.get("errors") or [])
+        if response.status >= 500:
+            raise Unavailable(detail)
+        raise InvalidRequest("\n".join([detail, *errors]), errors)
+
+
+def _decoded(answer: bytes, kind: type[T], path: str) -> T:
+    try:
+        return msgspec.json.decode(answer or b"null", type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Unavailable(f"what answers at {path} is not control, or another version") from error
+
+
+def _problem(answer: bytes) -> tuple[str, list[str]]:
+    """Return what an answer of ``application/problem+json`` says; nothing when it is none."""
+    try:
+        problem = msgspec.json.decode(answer, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return "", []
+    errors = problem.get("errors")
+    lines = [str(error) for error in errors] if isinstance(errors, list) else []
+    return str(problem.get("detail") or problem.get("title") or ""), lines
+
+
+def segment(name: str) -> str:
+    """Return a name as one segment of a path, whatever stands in it."""
+    return quote(name, safe="")
+
+
+@asynccontextmanager
+async def open_api_at(url: str) -> AsyncIterator[Api]:
+    """Open the API at an address."""
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        yield Api(session, url)
 
 
 @asynccontextmanager
@@ -53,6 +104,5 @@ async def open_api(context: click.Context) -> AsyncIterator[Api]:
         Unavailable: No server is known: none was started with this data directory.
     """
     url = loaded(context).settings.control.url or addresses(context).http
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-    async with aiohttp.ClientSession(url, timeout=timeout) as session:
-        yield Api(session)
+    async with open_api_at(url) as api:
+        yield api

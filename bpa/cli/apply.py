@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import click
-import msgspec
 
-from bpa.cli.api import open_api
+from bpa.cli.api import Api, open_api
 from bpa.cli.context import json_option, print_json
+from bpa.control.rest import schemas
+from bpa.domain import AgentSpec
 from bpa.errors import Conflict
 from bpa.manifests import read_all
 
@@ -22,7 +22,8 @@ from bpa.manifests import read_all
 def command(context: click.Context, *, paths: tuple[Path, ...], as_json: bool) -> None:
     """Create the agents and deployments in PATHS (JSON files, or folders of them).
 
-    Repeating it changes nothing. A new version of an agent that exists is added to it.
+    Agents come first, whatever the order. Repeating it changes nothing; a new version of an agent
+    that exists is added to it. See config/agents and config/deployments for what to write.
     """
     results = asyncio.run(_apply(context, list(paths)))
     if as_json:
@@ -32,18 +33,22 @@ def command(context: click.Context, *, paths: tuple[Path, ...], as_json: bool) -
         click.echo(f"{result['kind']:<12} {result['name']}")
 
 
-async def _apply(context: click.Context, paths: list[Path]) -> list[dict[str, Any]]:
+async def _apply(context: click.Context, paths: list[Path]) -> list[dict[str, str]]:
     agents, deployments = read_all(paths)
     results = []
     async with open_api(context) as api:
         for agent in agents:
-            body = msgspec.to_builtins(agent)
-            try:
-                await api.post("/v1/agents", body)
-            except Conflict:
-                await api.post(f"/v1/agents/{agent.agent_id}:version", body)
+            await _create_agent(api, agent)
             results.append({"kind": "agent", "name": f"{agent.agent_id} {agent.version}"})
         for deployment in deployments:
-            answer = await api.post("/v1/deployments", msgspec.to_builtins(deployment))
-            results.append({"kind": "deployment", "name": answer["deploymentId"]})
+            made = await api.post("/v1/deployments", deployment, schemas.Deployment)
+            results.append({"kind": "deployment", "name": made.deployment_id})
     return results
+
+
+async def _create_agent(api: Api, agent: AgentSpec) -> None:
+    try:
+        await api.post("/v1/agents", agent, schemas.AgentVersion)
+    except Conflict:
+        path = f"/v1/agents/{agent.agent_id}:version"
+        await api.post(path, agent, schemas.AgentVersion)

@@ -1,0 +1,270 @@
+"""``bpa runs``: what became of the messages."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+from rich.console import Console
+
+from bpa.cli.api import open_api, segment
+from bpa.cli.context import json_option, print_json
+from bpa.cli.tables import ago, facts, output, span, status, table, usd
+from bpa.control.rest.schemas import Run, RunPage, RunSummary
+from bpa.domain import RunStatus
+
+_PAGE = 500
+
+
+@click.group("runs")
+def command() -> None:
+    """Look at runs: one for each message, from its receipt to its one outcome."""
+
+
+@command.command("list")
+@click.option(
+    "--status",
+    "wanted",
+    type=click.Choice([one.value for one in RunStatus]),
+    help="Only runs in this state.",
+)
+@click.option("--deployment", metavar="ID", help="Only runs of this deployment.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many at most."
+)
+@json_option
+@click.pass_context
+def list_runs(
+    context: click.Context,
+    *,
+    wanted: str | None,
+    deployment: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List runs, newest first, each with why it waits or how it ended."""
+    runs, more = asyncio.run(_list(context, wanted, deployment, limit))
+    if as_json:
+        print_json({"runs": runs, "more": more})
+        return
+    if not runs:
+        click.echo("no runs", err=True)
+        return
+    rows = table(
+        "run", "status", "age", "took", "tokens", "USD", "why",
+        right=("age", "took", "tokens", "USD"), cut="why",
+    )  # fmt: skip
+    for run in runs:
+        rows.add_row(
+            run.run_id,
+            status(run.status),
+            ago(run.created_at),
+            _took(run),
+            f"{run.tokens_used:,}",
+            usd(run.cost_usd),
+            _why(run),
+        )
+    output().print(rows)
+    if more:
+        click.echo(f"more than {limit}; --limit shows more", err=True)
+
+
+@command.command("show")
+@click.argument("run_id", metavar="RUN")
+@json_option
+@click.pass_context
+def show_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
+    """Show one run: state, reasons, timings, steps with tokens and USD, deliveries.
+
+    Exits with 3 when there is no such run.
+    """
+    run = asyncio.run(_get(context, run_id))
+    if as_json:
+        print_json(run)
+    else:
+        _print_run(output(), run)
+
+
+@command.command("cancel")
+@click.argument("run_id", metavar="RUN")
+@json_option
+@click.pass_context
+def cancel_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
+    """End a living run; its message goes to the dead-letter queue as Cancelled.
+
+    What it has already sent to the target stays sent. Exits with 3 when there is no such run and
+    with 5 when it has ended.
+    """
+    asyncio.run(_cancel(context, run_id))
+    if as_json:
+        print_json({"run_id": run_id, "status": RunStatus.DEAD_LETTERED, "reason": "Cancelled"})
+    else:
+        click.echo(f"{run_id} is cancelled")
+
+
+async def _list(
+    context: click.Context, wanted: str | None, deployment: str | None, limit: int
+) -> tuple[list[RunSummary], bool]:
+    runs: list[RunSummary] = []
+    cursor: str | None = None
+    async with open_api(context) as api:
+        while True:
+            page = await api.get(
+                "/v1/runs",
+                RunPage,
+                status=wanted,
+                deployment=deployment,
+                limit=min(_PAGE, limit - len(runs)),
+                cursor=cursor,
+            )
+            runs += page.runs
+            cursor = page.next_cursor
+            if cursor is None or len(runs) >= limit:
+                return runs, cursor is not None
+
+
+async def _get(context: click.Context, run_id: str) -> Run:
+    async with open_api(context) as api:
+        return await api.get(f"/v1/runs/{segment(run_id)}", Run)
+
+
+async def _cancel(context: click.Context, run_id: str) -> None:
+    async with open_api(context) as api:
+        body = {"detail": "cancelled from the command line"}
+        await api.post(f"/v1/runs/{segment(run_id)}:cancel", body, type(None))
+
+
+def _took(run: RunSummary) -> str:
+    return span((run.ended_at - run.created_at).total_seconds()) if run.ended_at else ""
+
+
+def _why(run: RunSummary) -> str:
+    if run.waiting_reason:
+        return f"waits: {run.waiting_reason}"
+    return ": ".join(part for part in (run.reason, run.detail) if part)
+
+
+def _print_run(console: Console, run: Run) -> None:
+    source = run.input_ref
+    lease = f"epoch {run.lease_epoch}" if run.lease_epoch else ""
+    if run.lease_expires_at:
+        lease += f", until {run.lease_expires_at:%H:%M:%S} UTC"
+    console.print(
+        facts(
+            [
+                ("run", run.run_id),
+                ("status", status(run.status)),
+                ("reason", run.reason),
+                ("detail", run.detail),
+                ("waits for", run.waiting_reason),
+                ("message", _message(source)),
+                ("excerpt", source.get("excerpt")),
+                ("deployment", f"{run.deployment_id} ({run.agent_id} {run.version})"),
+                ("node", run.node_id),
+                ("lease", lease),
+                ("executions", _executions(run)),
+                ("outcome", _pairs(run.outcome or {})),
+                ("effect key", run.effect_key),
+                ("trace", run.trace_id),
+                ("took", f"{_took(run)}, {span(run.worked_s)} of it at work" if _took(run) else ""),
+                ("tokens", f"{run.tokens_used:,}" if run.steps else ""),
+                ("cost", f"{usd(run.cost_usd)} USD" if run.steps else ""),
+            ]
+        )
+    )
+    _print_nodes(console, run)
+    _print_timings(console, run)
+    _print_steps(console, run)
+    _print_deliveries(console, run)
+
+
+def _message(source: dict[str, Any]) -> str:
+    parts = [
+        str(source.get("message_id") or ""),
+        f"{source.get('queue')} number {source.get('sequence_number')}",
+        f"{source.get('bytes', 0):,} bytes",
+        str(source.get("dialect") or ""),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _executions(run: Run) -> str:
+    counted = {
+        "failed by the agent": run.agent_failures,
+        "crashed": run.crashes,
+        "lost by the infrastructure": run.infra_failures,
+    }
+    wrong = ", ".join(f"{count} {what}" for what, count in counted.items() if count)
+    return f"{run.executions}{f' ({wrong})' if wrong else ''}" if run.executions else ""
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _print_nodes(console: Console, run: Run) -> None:
+    if not run.waiting_nodes:
+        return
+    rows = table("node", "why not there", cut="why not there")
+    for node, reason in run.waiting_nodes.items():
+        rows.add_row(node, str(reason))
+    console.print()
+    console.print(rows)
+
+
+def _print_timings(console: Console, run: Run) -> None:
+    stages = [
+        (name, value) for name, value in run.timings.items() if isinstance(value, int | float)
+    ]
+    if not stages:
+        return
+    rows = table("stage", "took", right=("took",))
+    for name, value in stages:
+        rows.add_row(name.replace("_", " "), span(value / 1000))
+    console.print()
+    console.print(rows)
+
+
+def _print_steps(console: Console, run: Run) -> None:
+    if not run.steps:
+        return
+    rows = table(
+        "step", "kind", "took", "tokens in", "tokens out", "USD", "answer",
+        right=("step", "took", "tokens in", "tokens out", "USD"),
+    )  # fmt: skip
+    for step in run.steps:
+        usage = step.usage or {}
+        tokens_in = sum(
+            int(usage.get(kind, 0))
+            for kind in ("input_tokens", "cache_read_tokens", "cache_write_tokens")
+        )
+        took = step.ended_at - step.started_at if step.ended_at else None
+        rows.add_row(
+            str(step.seq),
+            step.kind,
+            span(took.total_seconds()) if took is not None else "",
+            f"{tokens_in:,}" if tokens_in else "",
+            f"{int(usage.get('output_tokens', 0)):,}" if tokens_in else "",
+            usd(step.cost_usd) if tokens_in else "",
+            "recorded" if step.answered else "none",
+        )
+    console.print()
+    console.print(rows)
+
+
+def _print_deliveries(console: Console, run: Run) -> None:
+    rows = table("delivery", "received", "settled", "as", "by", right=("delivery",), cut="by")
+    for number, delivery in enumerate(run.deliveries, 1):
+        settled = delivery.settled_at
+        rows.add_row(
+            str(number),
+            f"{delivery.received_at:%Y-%m-%d %H:%M:%S} UTC",
+            f"after {span((settled - delivery.received_at).total_seconds())}"
+            if settled
+            else "not yet",
+            delivery.disposition or "",
+            delivery.owner,
+        )
+    console.print()
+    console.print(rows)

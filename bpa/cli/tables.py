@@ -1,0 +1,82 @@
+"""How tables are printed: fitted to a terminal, whole where something reads them.
+
+Colours follow ``NO_COLOR`` and are left out where standard output is no terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_UNBOUNDED_CHARS = 400
+_STYLES = {"completed": "green", "dead_lettered": "red", "running": "cyan", "offered": "cyan"}
+
+Justify = Literal["left", "right"]
+
+
+def output() -> Console:
+    """Return standard output; nothing is cut where it is no terminal."""
+    width = None if sys.stdout.isatty() else _UNBOUNDED_CHARS
+    return Console(file=sys.stdout, highlight=False, markup=False, width=width)
+
+
+def messages() -> Console:
+    """Return standard error, for what is not data."""
+    return Console(file=sys.stderr, highlight=False, markup=False)
+
+
+def table(*columns: str, right: Sequence[str] = (), cut: str = "") -> Table:
+    """Return an empty table: ``right`` columns hold numbers, ``cut`` gives way when it is tight."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        justify: Justify = "right" if column in right else "left"
+        made.add_column(
+            column, justify=justify, no_wrap=True, overflow="ellipsis" if column == cut else "fold"
+        )
+    return made
+
+
+def facts(rows: Sequence[tuple[str, object]]) -> Table:
+    """Return names with their values, without those that are empty."""
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        if value not in (None, ""):
+            made.add_row(name, value if isinstance(value, Text) else str(value))
+    return made
+
+
+def status(value: str) -> Text:
+    """Return a run's status in words that do without their colour."""
+    return Text(value.replace("_", "-"), style=_STYLES.get(value, ""))
+
+
+def ago(moment: datetime, now: datetime | None = None) -> str:
+    """Return how long ago something was, in one unit."""
+    return span(((now or datetime.now(UTC)) - moment).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """Return a duration in the unit that suits it."""
+    if seconds < 0.9995:
+        return f"{max(0.0, seconds) * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    for unit, size in (("d", 86_400), ("h", 3_600)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{timedelta(seconds=seconds) / timedelta(minutes=1):.0f} min"
+
+
+def usd(text: str) -> str:
+    """Return an amount of USD without the zeros that say nothing."""
+    whole, point, fraction = text.partition(".")
+    fraction = fraction.rstrip("0")
+    return f"{whole}.{fraction:<02}" if point and fraction else whole

@@ -175,6 +175,7 @@ class Executor:
                 case frames.Call() as call:
                     answer = await broker.serve(call)
                     if broker.result is not None:  # the work is done: nobody waits for a last word
+                        sandbox.abandon()
                         return Outcome(kind=OutcomeKind.COMPLETED, result=broker.result)
                     await sandbox.send(answer)
                 case frames.Log() as entry:

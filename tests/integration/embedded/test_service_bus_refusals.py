@@ -186,16 +186,15 @@ async def test_a_peer_with_an_idle_time_out_is_sent_empty_frames():
 async def test_a_receiver_that_does_not_read_leaves_the_rest_to_others():
     body = b"x" * 200_000
     async with bus() as one, one.sender() as sender:
-        for _ in range(80):
+        for _ in range(120):
             await sender.send_messages(ServiceBusMessage(body))
         async with one.receiver(prefetch_count=1000) as idle, one.receiver() as busy:
             await receive_one(idle)
+            message = await receive_one(busy)
             active, locked, _ = await one.counts()
-            assert active + locked == 80
-            assert 0 < locked < 80
-            for _ in range(active):
-                await busy.complete_message(await receive_one(busy))
-            assert await one.counts() == (0, locked, 0)
+            assert active > 0, "a receiver that does not read was sent the whole queue"
+            assert active + locked == 120
+            await busy.complete_message(message)
 
 
 async def test_closing_the_emulator_hangs_up_on_its_clients():

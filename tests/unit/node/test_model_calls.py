@@ -1,0 +1,88 @@
+import pytest
+
+from bpa.domain import AgentSpec, Usage
+from bpa.errors import Reason, RunEnded
+from bpa.node.conversation import compose
+from bpa.node.model_calls import ModelCalls, ModelRefused
+from bpa.node.providers import ModelAnswer, ModelCallFailed
+from bpa.retry import RetryPolicy
+
+REQUEST = compose(
+    {"messages": [{"role": "user", "contents": []}]}, AgentSpec("a", "1", "a", "i"), []
+)
+ANSWER = ModelAnswer({}, Usage(), "m", "id", "stop")
+BUSY = ModelCallFailed("busy", status=529, is_retryable=True)
+LOST = ModelCallFailed("lost", is_retryable=True)
+WRONG = ModelCallFailed("wrong", status=400)
+
+
+class Scripted:
+    """Answers as a list says; stands for a provider where only our own rules matter."""
+
+    name = "scripted"
+
+    def __init__(self, *script):
+        self.script = list(script)
+        self.pauses = []
+
+    async def answer(self, request):
+        told = self.script.pop(0)
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    async def count_tokens(self, request):
+        return 5
+
+    async def sleep(self, seconds):
+        self.pauses.append(seconds)
+
+    def calls(self):
+        policy = RetryPolicy(base_s=1.0, cap_s=10.0)
+        return ModelCalls({"p": self}, policy=policy, sleep=self.sleep, draw=lambda: 0.5)
+
+
+async def test_one_try_and_three_more_with_growing_pauses():
+    model = Scripted(BUSY, LOST, BUSY, ANSWER)
+    assert await model.calls().answer("p", REQUEST) is ANSWER
+    assert model.pauses == [0.5, 1.0, 2.0]
+
+
+async def test_the_provider_says_how_long_to_wait():
+    model = Scripted(
+        ModelCallFailed("slow", status=429, is_retryable=True, retry_after_s=7.0), ANSWER
+    )
+    await model.calls().answer("p", REQUEST)
+    assert model.pauses == [7.5]
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "is_unused"),
+    [
+        ([BUSY] * 4, Reason.RETRIES_EXHAUSTED, True),
+        ([BUSY, LOST, BUSY, BUSY], Reason.RETRIES_EXHAUSTED, False),
+        ([WRONG], Reason.NON_RETRYABLE_HTTP_STATUS, True),
+        ([LOST, WRONG], Reason.NON_RETRYABLE_HTTP_STATUS, False),
+        ([ModelCallFailed("odd")], Reason.AGENT_ERROR, False),
+    ],
+)
+async def test_what_cannot_be_mended_ends_the_run_and_says_whether_it_was_paid_for(
+    script, reason, is_unused
+):
+    model = Scripted(*script)
+    with pytest.raises(ModelRefused) as caught:
+        await model.calls().answer("p", REQUEST)
+    assert (caught.value.reason, caught.value.is_unused) == (reason, is_unused)
+    assert model.script == []
+
+
+async def test_an_answer_that_was_cut_off_is_handed_on_with_its_usage():
+    cut = ModelCallFailed("cut off", usage=Usage(output_tokens=3))
+    with pytest.raises(ModelCallFailed) as caught:
+        await Scripted(cut).calls().answer("p", REQUEST)
+    assert caught.value.usage == Usage(output_tokens=3)
+
+
+async def test_a_provider_that_the_node_does_not_have_is_named():
+    with pytest.raises(RunEnded, match="'q'; this node has: p"):
+        await Scripted().calls().answer("q", REQUEST)

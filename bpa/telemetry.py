@@ -216,6 +216,8 @@ def configure_logging(log: Log, role: str) -> None:
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    # It writes tracebacks of every dropped connection; the connector says it in one line.
+    logging.getLogger("azure.servicebus").setLevel(logging.CRITICAL)
 
 
 def _role(role: str) -> Any:

@@ -18,6 +18,7 @@ from bpa.control.nodes import Nodes
 from bpa.control.runs import Runs
 from bpa.domain import LeaseOffer, NodeId, NodeSpec, Outcome, RunId, Step
 from bpa.errors import BpaError, InvalidRequest, StaleLease
+from bpa.message_cap import capped
 from bpa.protos.bpa.v1 import (
     Acknowledge,
     HeartbeatReply,
@@ -36,8 +37,6 @@ from bpa.protos.bpa.v1 import (
 from bpa.telemetry import Metrics
 
 _log = structlog.stdlib.get_logger(__name__)
-MESSAGE_BYTES_MAX = 4 * 1024 * 1024
-"""The size of one message at most, either way; grpclib has no cap of its own."""
 REPORTS_IN_FLIGHT = 256
 """Reports of one stream that are worked on at once; the next waits, and so does its node."""
 
@@ -79,7 +78,7 @@ class NodeLink(NodeLinkBase):
         mapping["/bpa.v1.NodeLink/Report"] = Handler(
             self._report, Cardinality.STREAM_STREAM, ReportRequest, ReportReply
         )
-        return mapping
+        return {path: _capped(handler) for path, handler in mapping.items()}
 
     async def register(self, message: RegisterRequest) -> RegisterReply:
         """Announce a node."""
@@ -156,6 +155,17 @@ async def _write(
     while True:
         await stream.send_message(await replies.get())
         replies.task_done()
+
+
+def _capped(handler: Handler) -> Handler:
+    """Have a method refuse messages over the cap before it reads them."""
+
+    async def serve(stream: Stream[Any, Any]) -> None:
+        http2: Any = stream._stream  # noqa: SLF001 - grpclib has no hook for it
+        http2.recv_data = capped(http2.recv_data)
+        await handler.func(stream)
+
+    return handler._replace(func=serve)
 
 
 def _lease(offer: LeaseOffer) -> Lease:

@@ -2,9 +2,7 @@
 
 It mends two things of grpclib.
 
-grpclib has no cap of its own: it reads whatever length a message's five-byte prefix announces.
-Here the prefix is checked before the first byte of the body is taken off the stream, so that what
-a peer can make us hold is the flow-control window (4 MiB) and no more. The same cap holds for what
+grpclib has no cap of its own; `bpa.message_cap` says what that means. The same cap holds for what
 is sent, where it is the caller's error.
 
 And when a stream breaks, grpclib wakes the tasks that wait on it by cancelling them, and never
@@ -15,18 +13,18 @@ cancellation by somebody else in the same moment would be forgotten. `_Wakener` 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from grpclib.client import Channel, Stream
 from grpclib.config import Configuration
-from grpclib.const import Cardinality, Status
-from grpclib.exceptions import GRPCError
+from grpclib.const import Cardinality
 from grpclib.metadata import Deadline
 from grpclib.utils import Wrapper
 
-MESSAGE_BYTES_MAX = 4 << 20
+from bpa.message_cap import MESSAGE_BYTES_MAX, capped
+
+__all__ = ["MESSAGE_BYTES_MAX", "CappedChannel", "CappedStream"]
 
 _KEEPALIVE = Configuration(
     _keepalive_time=10.0,
@@ -39,7 +37,6 @@ _KEEPALIVE = Configuration(
 
 _Request = TypeVar("_Request")
 _Reply = TypeVar("_Reply")
-_Read = Callable[[int], Coroutine[Any, Any, bytes]]
 
 
 class _Wakener(Wrapper):
@@ -78,7 +75,7 @@ class _Wakener(Wrapper):
 
 
 class CappedStream(Stream[_Request, _Reply]):
-    """A call whose received messages are at most `MESSAGE_BYTES_MAX` long."""
+    """A call whose received messages are at most `bpa.message_cap.MESSAGE_BYTES_MAX` long."""
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -89,7 +86,7 @@ class CappedStream(Stream[_Request, _Reply]):
         """Open the stream; from here on every read of it is checked."""
         await super().send_request(end=end)
         # The HTTP/2 stream is made inside grpclib, by a class that cannot be chosen.
-        self._stream.recv_data = _capped(  # type: ignore[method-assign, assignment]
+        self._stream.recv_data = capped(  # type: ignore[method-assign, assignment]
             self._stream.recv_data
         )
 
@@ -140,15 +137,3 @@ class CappedChannel(Channel):
             status_details_codec=self._status_details_codec,
             dispatch=self.__dispatch__,
         )
-
-
-def _capped(read: _Read) -> _Read:
-    async def read_capped(size: int) -> bytes:
-        if size > MESSAGE_BYTES_MAX:
-            raise GRPCError(
-                Status.RESOURCE_EXHAUSTED,
-                f"a message of {size} bytes exceeds the cap of {MESSAGE_BYTES_MAX}",
-            )
-        return await read(size)
-
-    return read_capped

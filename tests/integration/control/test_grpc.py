@@ -1,0 +1,133 @@
+"""The node link's server, with the node's own client."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+import pytest_asyncio
+import structlog
+from grpclib.client import Channel
+from grpclib.exceptions import GRPCError
+from grpclib.server import Server
+
+from bpa.control.grpc import NodeLink
+from bpa.domain import NodeSpec, Outcome, OutcomeKind, Step, StepKind
+from bpa.errors import Conflict, InvalidRequest, NotFound, StaleLease
+from bpa.message_cap import MESSAGE_BYTES_MAX
+from bpa.node.link import ControlLink
+from bpa.protos.bpa.v1 import Acknowledge, NodeLinkStub, Refuse, RegisterRequest
+from bpa.telemetry import Metrics
+from tests.eventually import eventually
+from tests.integration.control.fleet import Fleet
+
+NODE = NodeSpec(node_id="node-1", boot_id="boot-1", slots=8)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest_asyncio.fixture
+async def address(fleet: Fleet, metrics: Metrics) -> AsyncIterator[str]:
+    service = NodeLink(fleet.nodes, fleet.leases, fleet.runs, metrics, 3.0, lambda: None)
+    server = Server([service])
+    await server.start("127.0.0.1", 0)
+    assert server._server is not None
+    port = server._server.sockets[0].getsockname()[1]
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+@pytest_asyncio.fixture
+async def link(address: str) -> AsyncIterator[ControlLink]:
+    async with ControlLink(address=address, node=NODE, log=structlog.get_logger()) as link:
+        reports = asyncio.ensure_future(link.run())
+        yield link
+        reports.cancel()
+        await asyncio.wait({reports})
+
+
+async def test_a_run_goes_from_offer_to_outcome_over_the_link(fleet: Fleet, link: ControlLink):
+    terms = await link.register()
+    assert (terms.heartbeat_every_s, terms.lease_ttl_s) == (3.0, 15.0)
+    run_id = await fleet.queued()
+    epoch = await fleet.granted(run_id)
+    offers = link.pull()
+    offer = await anext(offers)
+    assert (offer.run.run_id, offer.epoch) == (run_id, epoch)
+    assert offer.traceparent
+    await link.report(run_id, epoch, Acknowledge())
+    assert await fleet.status(run_id) == "running"
+    step = Step(seq=0, kind=StepKind.MODEL, digest="d", started_at_ms=1)
+    await link.report(run_id, epoch, step)
+    beat = await link.heartbeat([(run_id, epoch)], draining=False, timeout_s=5)
+    assert beat.renewed == {(run_id, epoch)}
+    await link.report(run_id, epoch, Outcome(kind=OutcomeKind.COMPLETED, result={"status": 201}))
+    run = await fleet.runs.get(run_id)
+    assert (run["status"], run["outcome"]) == ("completed", {"status": 201})
+    await offers.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_stale_report_is_refused_and_counted(
+    fleet: Fleet, link: ControlLink, metrics: Metrics
+):
+    await link.register()
+    run_id, epoch = await fleet.running()
+    await fleet.expire(run_id)
+    await fleet.leases.reap()
+    with pytest.raises(StaleLease):
+        await link.report(run_id, epoch, Outcome(kind=OutcomeKind.COMPLETED))
+    assert metrics.registry.get_sample_value("bpa_leases_fenced_total") == 1
+
+
+async def test_a_refused_offer_waits_for_another_node(fleet: Fleet, link: ControlLink):
+    await link.register()
+    run_id = await fleet.queued()
+    epoch = await fleet.granted(run_id)
+    await link.report(run_id, epoch, Refuse(why="all 8 slots are taken"))
+    assert await fleet.status(run_id) == "queued"
+
+
+async def test_an_unknown_node_is_told_to_register(fleet: Fleet, link: ControlLink):
+    with pytest.raises(NotFound, match="register"):
+        await link.heartbeat([], draining=False, timeout_s=5)
+
+
+async def test_a_second_process_under_a_connected_id_is_refused(
+    fleet: Fleet, link: ControlLink, address: str
+):
+    await link.register()
+    offers = link.pull()
+    first = asyncio.ensure_future(anext(offers))
+    await eventually(lambda: fleet.leases.connected("node-1") == "boot-1")
+    other = msgspec.structs.replace(NODE, boot_id="boot-2")
+    async with ControlLink(address=address, node=other, log=structlog.get_logger()) as second:
+        with pytest.raises(Conflict, match=r"its own node\.id"):
+            await second.register()
+    first.cancel()
+    await asyncio.wait({first})
+
+
+async def test_nonsense_is_refused_and_harms_nobody(fleet: Fleet, link: ControlLink, address: str):
+    host, port = address.split(":")
+    async with Channel(host, int(port)) as channel:
+        stub = NodeLinkStub(channel)
+        for raw in (b"", b"\xff\xfe", b"[" * 100_000, b"{}"):
+            with pytest.raises(GRPCError, match="NodeSpec"):
+                await stub.register(RegisterRequest(node=raw))
+    with pytest.raises(InvalidRequest):
+        await link.report("0", 1, Outcome(kind=OutcomeKind.REJECTED, reason="Bored"))
+    await link.register()
+
+
+async def test_a_message_over_the_cap_is_refused_before_it_is_read(address: str):
+    host, port = address.split(":")
+    async with Channel(host, int(port)) as channel:
+        stub = NodeLinkStub(channel)
+        with pytest.raises(GRPCError, match="exceeds the cap"):
+            await stub.register(RegisterRequest(node=b"x" * (MESSAGE_BYTES_MAX + 1)), timeout=10)

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from bpa.control.names import check_names
 from bpa.domain import AgentSpec
 from bpa.errors import Conflict, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
@@ -23,8 +24,10 @@ class Agents:
         """Create an agent with its first version; the same request again is answered alike.
 
         Raises:
+            InvalidRequest: Its id or version is no name.
             Conflict: There is another agent of that id.
         """
+        check_names(agentId=spec.agent_id, version=spec.version)
         row = await fetch_one(
             self._pool,
             _QUERIES.create_agent,
@@ -43,9 +46,11 @@ class Agents:
         """Add a version to an agent; the same request again is answered alike.
 
         Raises:
+            InvalidRequest: The version is no name.
             NotFound: There is no such agent.
             Conflict: The version exists and says something else.
         """
+        check_names(agentId=spec.agent_id, version=spec.version)
         row = await fetch_one(
             self._pool,
             _QUERIES.create_version,

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import psycopg.errors
 
+from bpa.control.names import check_names
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.domain import DeploymentId, DeploymentSpec, cpu_millis, memory_bytes
 from bpa.errors import Conflict, InvalidRequest, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 
 _QUERIES = load_queries(__file__)
+_INT32_MAX = 2**31 - 1
+_RUNS_MAX = 1_000_000
+_DURATION_MAX_S = 7 * 86_400
+_TIMEOUT_MAX_S = 600
+_QUEUE_CHARACTERS_MAX = 260
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,26 +110,39 @@ class Deployments:
 
 
 def _check(spec: DeploymentSpec) -> None:
-    problems = []
-    for name, read in (
-        ("target.resources.cpu", lambda: cpu_millis(spec.target.resources.cpu)),
-        ("target.resources.memory", lambda: memory_bytes(spec.target.resources.memory)),
-        ("budgets.maxDuration", lambda: spec.budgets.max_duration_s),
-        ("inputSchema", lambda: spec.input_schema and SchemaCheck(spec.input_schema)),
-    ):
-        try:
-            read()
-        except (InvalidRequest, ValueError) as error:
-            problems.append(f"{name}: {error}")
-    for name, number in (
-        ("target.slotBudget", spec.target.slot_budget),
-        ("target.replicas", spec.target.replicas),
-        ("budgets.maxTokens", spec.budgets.max_tokens),
-        ("budgets.maxCalls", spec.budgets.max_calls),
-    ):
-        if number < 1:
-            problems.append(f"{name}: {number} is less than 1")
+    check_names(agentId=spec.agent_id, version=spec.version, environment=spec.environment)
+    problems = [*_unreadable(spec), *_out_of_range(spec)]
     if not spec.routes:
         problems.append("routes: at least one is needed, the agent has to choose one")
+    if not 1 <= len(spec.queue) <= _QUEUE_CHARACTERS_MAX:
+        problems.append(f"queue: a name has 1 to {_QUEUE_CHARACTERS_MAX} characters")
     if problems:
         raise InvalidRequest("the deployment is not valid: " + "; ".join(problems), problems)
+
+
+def _unreadable(spec: DeploymentSpec) -> Iterator[str]:
+    for name, read, most in (
+        ("target.resources.cpu", lambda: cpu_millis(spec.target.resources.cpu), _INT32_MAX),
+        ("target.resources.memory", lambda: memory_bytes(spec.target.resources.memory), 2**63 - 1),
+        ("budgets.maxDuration", lambda: spec.budgets.max_duration_s, _DURATION_MAX_S),
+        ("inputSchema", lambda: spec.input_schema and bool(SchemaCheck(spec.input_schema)), 1),
+    ):
+        try:
+            if (read() or 0) > most:
+                yield f"{name}: this is more than the platform can count"
+        except (InvalidRequest, ValueError, OverflowError) as error:
+            yield f"{name}: {error}"
+
+
+def _out_of_range(spec: DeploymentSpec) -> Iterator[str]:
+    for name, number, least, most in (
+        ("target.slotBudget", spec.target.slot_budget, 1, _RUNS_MAX),
+        ("target.replicas", spec.target.replicas, 1, _RUNS_MAX),
+        ("target.slotBudget x target.replicas", spec.run_limit, 1, _RUNS_MAX),
+        ("budgets.maxTokens", spec.budgets.max_tokens, 1, _INT32_MAX),
+        ("budgets.maxCalls", spec.budgets.max_calls, 1, _INT32_MAX),
+        ("budgets.maxUsd", spec.budgets.max_usd or 0, 0, _INT32_MAX),
+        ("httpOut.timeoutS", spec.http_out.timeout_s, 0.001, _TIMEOUT_MAX_S),
+    ):
+        if not least <= number <= most:
+            yield f"{name}: {number} is not within {least} and {most}"

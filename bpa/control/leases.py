@@ -7,9 +7,11 @@ replica that holds the stream sends it: the others are told over the channel ``o
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ import structlog
 from msgspec.structs import replace
 
 from bpa.batching import Batcher
+from bpa.control.batches import isolated, jsonb
 from bpa.control.decision import Counters, Decision, lapse
 from bpa.control.runs import Ended, ended_of
 from bpa.domain import (
@@ -79,6 +82,10 @@ class NodeStream:
         """Wait for the next offer."""
         return await self._offers.get()
 
+    def get_nowait(self) -> LeaseOffer | None:
+        """Return the next offer if there is one."""
+        return None if self._offers.empty() else self._offers.get_nowait()
+
 
 @dataclass(frozen=True, slots=True)
 class _Offered:
@@ -110,7 +117,7 @@ class Leases:
         self._metrics = metrics
         self._streams: dict[NodeId, NodeStream] = {}
         self._offered: dict[tuple[RunId, int], _Offered] = {}
-        self._acknowledgements = Batcher(self._acknowledge)
+        self._acknowledgements = Batcher(isolated(self._acknowledge))
         self._listeners: list[Callable[[Ended], None]] = []
 
     def on_ended(self, listener: Callable[[Ended], None]) -> None:
@@ -124,31 +131,24 @@ class Leases:
 
     async def stream(self, node_id: NodeId, boot_id: str) -> AsyncIterator[LeaseOffer]:
         """Yield the node's offers for as long as the caller listens; the newest stream wins."""
-        stream = self._streams[node_id] = NodeStream(node_id, boot_id)
-        try:
+        with self._open(node_id, boot_id) as stream:
             await self.offer_pending(node_id)
             while True:
                 yield await stream.get()
-        finally:
-            if self._streams.get(node_id) is stream:
-                del self._streams[node_id]
 
     async def pull(
         self, node_id: NodeId, boot_id: str, wait_s: float, most: int
     ) -> list[LeaseOffer]:
         """Return up to ``most`` offers, waiting at most ``wait_s`` for the first (REST)."""
-        offers: list[LeaseOffer] = []
-        stream = self.stream(node_id, boot_id)
-        try:
-            async with asyncio.timeout(wait_s):
-                offers.append(await anext(stream))
-            own = self._streams[node_id]
-            while len(offers) < most and not own._offers.empty():  # noqa: SLF001 - same module
-                offers.append(await own.get())
-        except TimeoutError:
-            pass  # an empty answer is the protocol's way to say that there is no work
-        finally:
-            await stream.aclose()  # type: ignore[attr-defined]
+        with self._open(node_id, boot_id) as stream:
+            await self.offer_pending(node_id)
+            try:
+                async with asyncio.timeout(wait_s):
+                    offers = [await stream.get()]
+            except TimeoutError:
+                return []  # the protocol's way to say that there is no work
+            while len(offers) < most and (offer := stream.get_nowait()):
+                offers.append(offer)
         return offers
 
     async def offer(self, grants: Sequence[Grant]) -> None:
@@ -232,6 +232,15 @@ class Leases:
         """Write down what was submitted."""
         await self._acknowledgements.aclose()
 
+    @contextmanager
+    def _open(self, node_id: NodeId, boot_id: str) -> Iterator[NodeStream]:
+        stream = self._streams[node_id] = NodeStream(node_id, boot_id)
+        try:
+            yield stream
+        finally:
+            if self._streams.get(node_id) is stream:
+                del self._streams[node_id]
+
     def _answered(self, run_id: RunId, epoch: int) -> _Offered | None:
         offered = self._offered.pop((run_id, epoch), None)
         if offered:
@@ -249,10 +258,13 @@ class Leases:
                 self._note_offer(row, stream)
 
     def _note_offer(self, row: Mapping[str, Any], stream: NodeStream) -> None:
+        key = (RunId(row["run_id"]), row["epoch"])
+        if before := self._offered.get(key):  # offered again: its stream broke, or it polls
+            self._offered[key] = dataclasses.replace(before, stream=stream)
+            return
         since_ns = round(row["waiting_since"].timestamp() * 1e9)
         attributes = {"bpa.run.id": row["run_id"], "bpa.node.id": row["node_id"]}
         self._tracing.record("plan", row["traceparent"], since_ns, attributes)
-        key = (RunId(row["run_id"]), row["epoch"])
         self._offered[key] = _Offered(stream, row["traceparent"], self._tracing.now_ns())
         if row["executions"] == 0:
             labels = (row["agent_id"], row["version"], row["dep_id"])
@@ -292,7 +304,7 @@ class Leases:
             }
             for run_id, epoch, decision in lost
         ]
-        moved = await fetch_all(self._pool, _QUERIES.lapse, rows=msgspec.json.encode(rows).decode())
+        moved = await fetch_all(self._pool, _QUERIES.lapse, rows=jsonb(rows))
         for run_id, epoch, _ in lost:
             self._answered(run_id, epoch)
         for row in moved:

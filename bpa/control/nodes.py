@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import structlog
 
+from bpa.control.batches import jsonb
 from bpa.control.leases import Leases
+from bpa.control.names import check_names
 from bpa.domain import NodeId, NodeSpec
 from bpa.errors import Conflict, InvalidRequest, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 
 _QUERIES = load_queries(__file__)
+_SLOTS_MAX = 10_000
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -27,11 +29,10 @@ class Nodes:
         """Announce a node; the leases that an earlier boot of it held are over.
 
         Raises:
-            InvalidRequest: The node names no id, boot or slot.
+            InvalidRequest: The node names no id, boot or slot, or a capacity that none has.
             Conflict: Another living process goes by this node's id.
         """
-        if not spec.node_id or not spec.boot_id or spec.slots < 1:
-            raise InvalidRequest("a node has an id, a boot id and at least one slot")
+        _check(spec)
         other = self._leases.connected(NodeId(spec.node_id))
         if other is not None and other != spec.boot_id:
             raise Conflict(
@@ -42,8 +43,8 @@ class Nodes:
             _QUERIES.register,
             node_id=spec.node_id,
             boot_id=spec.boot_id,
-            metadata=_json({"labels": spec.labels, "version": spec.version}),
-            capacity=_json(
+            metadata=jsonb({"labels": spec.labels, "version": spec.version}),
+            capacity=jsonb(
                 {
                     "slots": spec.slots,
                     "cpu_millis": spec.cpu_millis,
@@ -74,5 +75,16 @@ class Nodes:
         return row
 
 
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+def _check(spec: NodeSpec) -> None:
+    check_names(nodeId=spec.node_id, bootId=spec.boot_id)
+    problems = [
+        f"{name}: {value} is not within {least} and {most}"
+        for name, value, least, most in (
+            ("slots", spec.slots, 1, _SLOTS_MAX),
+            ("cpuMillis", spec.cpu_millis, 0, 2**31 - 1),
+            ("memoryBytes", spec.memory_bytes, 0, 2**63 - 1),
+        )
+        if not least <= value <= most
+    ]
+    if problems:
+        raise InvalidRequest("; ".join(problems), problems)

@@ -6,16 +6,15 @@ What arrives while a statement runs goes into the next one, so that a commit is 
 
 from __future__ import annotations
 
-import base64
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from bpa.batching import Batcher
+from bpa.control.batches import isolated, jsonb
+from bpa.control.cursors import cursor_of, read_cursor
 from bpa.control.decision import Counters, Decision, decide
 from bpa.domain import Outcome, OutcomeKind, RunId, RunStatus, Step, StepKind
 from bpa.errors import Conflict, InvalidRequest, NotFound, Reason, StaleLease
@@ -97,10 +96,10 @@ class Runs:
         self._pool = pool
         self._writes = writes
         self._replica_id = replica_id
-        self._receives = Batcher(self._receive)
-        self._steps = Batcher(self._record_steps)
-        self._finishes = Batcher(self._finish)
-        self._settles = Batcher(self._settled)
+        self._receives = Batcher(isolated(self._receive))
+        self._steps = Batcher(isolated(self._record_steps))
+        self._finishes = Batcher(isolated(self._finish))
+        self._settles = Batcher(isolated(self._settled))
         self._listeners: list[Callable[[Ended], None]] = []
 
     def on_ended(self, listener: Callable[[Ended], None]) -> None:
@@ -201,7 +200,7 @@ class Runs:
         Raises:
             InvalidRequest: The cursor is none of ours.
         """
-        after_at, after_id = _read_cursor(cursor) if cursor else (None, None)
+        after_at, after_id = read_cursor(cursor) if cursor else (None, None)
         rows = await fetch_all(
             self._pool,
             _QUERIES.page,
@@ -213,7 +212,7 @@ class Runs:
         )
         more = len(rows) > limit
         rows = rows[:limit]
-        return rows, _cursor(rows[-1]) if more else None
+        return rows, cursor_of(rows[-1]) if more else None
 
     async def totals(self, since: datetime | None = None) -> list[dict[str, Any]]:
         """Count runs by status and reason, with latency, tokens and cost."""
@@ -227,7 +226,7 @@ class Runs:
     async def _receive(self, arrivals: list[Arrival]) -> list[Received | Exception]:
         rows = await self._writes.fetch_all(
             _QUERIES.receive,
-            rows=_json([_arrival_row(a, self._replica_id) for a in arrivals]),
+            rows=jsonb([_arrival_row(a, self._replica_id) for a in arrivals]),
             documents=[a.document for a in arrivals],
             digests=[a.body_sha256 for a in arrivals],
         )
@@ -247,7 +246,7 @@ class Runs:
         for part in _distinct(items):
             rows = await self._writes.fetch_all(
                 _QUERIES.record_steps,
-                rows=_json([_step_row(*item) for item in part]),
+                rows=jsonb([_step_row(*item) for item in part]),
                 intents=[step.intent or None for _, _, step in part],
                 answers=[step.answer for _, _, step in part],
             )
@@ -268,7 +267,7 @@ class Runs:
             )
             for run_id, epoch, outcome in items
         ]
-        ended = await self._writes.fetch_all(_QUERIES.finish, rows=_json(rows))
+        ended = await self._writes.fetch_all(_QUERIES.finish, rows=jsonb(rows))
         done = {row["run_id"] for row in ended}
         missing = [(run_id, epoch) for run_id, epoch, _ in items if run_id not in done]
         if missing:
@@ -321,10 +320,6 @@ def _verdict(row: Row) -> Verdict | None:
         row["reason"] or "",
         row["detail"] or "",
     )
-
-
-def _json(rows: list[dict[str, Any]]) -> str:
-    return msgspec.json.encode(rows).decode()
 
 
 def _distinct(
@@ -393,16 +388,3 @@ def _finish_row(run_id: RunId, epoch: int, outcome: Outcome, decision: Decision)
         "delay_s": decision.delay_s,
         "waiting_reason": decision.waiting_reason,
     }
-
-
-def _cursor(row: Row) -> str:
-    text = f"{row['created_at'].isoformat()}|{row['run_id']}"
-    return base64.urlsafe_b64encode(text.encode()).decode()
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, str]:
-    try:
-        at, run_id = base64.urlsafe_b64decode(cursor.encode()).decode().split("|")
-        return datetime.fromisoformat(at).astimezone(UTC), run_id
-    except ValueError as error:
-        raise InvalidRequest("this cursor is none of ours; start again without one") from error

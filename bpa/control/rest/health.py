@@ -32,7 +32,8 @@ async def startupz(services: NamedDependency[Services]) -> Response[Health]:
 def metrics(services: NamedDependency[Services]) -> Response[bytes]:
     """Return the process's metrics in Prometheus's text format."""
     text = generate_latest(services.metrics.registry)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    kind, _, _ = CONTENT_TYPE_LATEST.rpartition(";")  # the framework adds the charset again
+    return Response(text, media_type=kind)
 
 
 def _answer(reasons: list[str]) -> Response[Health]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -51,12 +52,13 @@ def framework(request: AnyRequest, error: HTTPException) -> Response[Problem]:
     """Answer with an error that the framework found: no such path, an invalid body."""
     if error.status_code >= 500:
         return unexpected(request, error)
-    errors: list[str] = []
-    code = HTTPStatus(error.status_code).name.lower()
+    code, detail, errors = HTTPStatus(error.status_code).name.lower(), error.detail, []
     if isinstance(error, ValidationException):
         code = InvalidRequest.code
         errors = [_line(one) for one in error.extra] if isinstance(error.extra, list) else []
-    detail = error.detail or HTTPStatus(error.status_code).description
+        detail = "; ".join(["the request is not valid", *errors])
+    elif detail == HTTPStatus(error.status_code).phrase:
+        detail = f"{detail}; /schema lists what there is"
     return _answer(request, error.status_code, code, detail, errors, dict(error.headers or {}))
 
 
@@ -68,9 +70,13 @@ def unexpected(request: AnyRequest, error: Exception) -> Response[Problem]:
 
 
 def _line(one: Any) -> str:
-    if isinstance(one, dict):
-        return f"{one.get('key', 'body')}: {one.get('message', '')}"
-    return str(one)
+    """Say where and what; ``data`` is the framework's word for the body."""
+    if not isinstance(one, dict):
+        return str(one)
+    where, what = str(one.get("key", "body")), str(one.get("message", ""))
+    if (where, what) == ("data", "'data'"):
+        return "body: one is needed"
+    return f"{re.sub('^data', 'body', where)}: {what}"
 
 
 def _answer(

@@ -26,14 +26,7 @@ from bpa.message_cap import MESSAGE_BYTES_MAX, capped
 
 __all__ = ["MESSAGE_BYTES_MAX", "CappedChannel", "CappedStream"]
 
-_KEEPALIVE = Configuration(
-    _keepalive_time=10.0,
-    _keepalive_timeout=5.0,
-    _keepalive_permit_without_calls=True,
-    _http2_max_pings_without_data=0,
-    _http2_min_sent_ping_interval_without_data=5.0,
-)
-"""Finds out within 15 s that the peer of an idle stream is gone without a word."""
+KEEPALIVE_S = 3.0
 
 _Request = TypeVar("_Request")
 _Reply = TypeVar("_Reply")
@@ -96,14 +89,23 @@ class CappedChannel(Channel):
 
     Args:
         address: ``host:port``, ``[v6]:port``, or the path of a Unix socket (``/...``).
+        keepalive_s: The peer is pinged so often; one that leaves a ping unanswered for as long
+            again is gone without a word, and the connection is closed.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, keepalive_s: float = KEEPALIVE_S) -> None:
+        config = Configuration(
+            _keepalive_time=keepalive_s,
+            _keepalive_timeout=keepalive_s,
+            _keepalive_permit_without_calls=True,
+            _http2_max_pings_without_data=0,
+            _http2_min_sent_ping_interval_without_data=keepalive_s / 2,
+        )
         if address.startswith("/"):
-            super().__init__(path=address, config=_KEEPALIVE)
+            super().__init__(path=address, config=config)
         else:
             host, _, port = address.rpartition(":")
-            super().__init__(host.strip("[]"), int(port), config=_KEEPALIVE)
+            super().__init__(host.strip("[]"), int(port), config=config)
 
     def request(
         self,

@@ -35,7 +35,7 @@ from bpa.errors import (
     StaleLease,
     Unavailable,
 )
-from bpa.node.grpc_channel import MESSAGE_BYTES_MAX, CappedChannel
+from bpa.node.grpc_channel import KEEPALIVE_S, MESSAGE_BYTES_MAX, CappedChannel
 from bpa.protos.bpa.v1 import (
     Acknowledge,
     HeartbeatReply,
@@ -108,6 +108,7 @@ class ControlLink:
         node: What the node says of itself.
         log: Where reconnections are told.
         draw: Draws the jitter of the backoff from [0, 1).
+        keepalive_s: How soon a control that is gone without a word is noticed; twice this.
     """
 
     def __init__(
@@ -117,8 +118,10 @@ class ControlLink:
         node: NodeSpec,
         log: FilteringBoundLogger,
         draw: Callable[[], float] = random.random,
+        keepalive_s: float = KEEPALIVE_S,
     ) -> None:
         self._address = address
+        self._keepalive_s = keepalive_s
         self._node = node
         self._log = log.bind(control=address)
         self._draw = draw
@@ -128,7 +131,7 @@ class ControlLink:
         self._has_mail = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._channel = CappedChannel(self._address)
+        self._channel = CappedChannel(self._address, keepalive_s=self._keepalive_s)
         return self
 
     async def __aexit__(
@@ -295,7 +298,6 @@ class ControlLink:
                         await stream.send_message(request, end=True)
                         reply = await stream.recv_message()
         except TimeoutError as error:
-            self._channel.close()  # every stream shares the connection that does not answer
             raise Unavailable(f"control does not answer {method} in {timeout_s:g} s") from error
         if reply is None:
             raise Unavailable(f"control ended {method} without an answer")

@@ -131,6 +131,37 @@ async def test_a_control_that_does_not_answer_in_time_is_unavailable(link, addre
         await link.register()
 
 
+async def test_a_control_that_is_gone_without_a_word_is_noticed(address, tmp_path):
+    """As a cable that is pulled: nothing is answered any more, and nothing is closed."""
+    frozen, ends = asyncio.Event(), []
+
+    async def forward(reader, writer):
+        while data := await reader.read(65_536):
+            if not frozen.is_set():
+                writer.write(data)
+
+    async def proxy(reader, writer):
+        upstream, downstream = await asyncio.open_unix_connection(address)
+        ends.extend((writer, downstream))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(forward(reader, downstream))
+            group.create_task(forward(upstream, writer))
+
+    control, path = ControlServer(), str(tmp_path / "proxy")
+    async with serving(control, address), await asyncio.start_unix_server(proxy, path):
+        async with ControlLink(
+            address=path, node=NODE, log=structlog.get_logger(), keepalive_s=0.2
+        ) as link:
+            control.offer(an_offer())
+            async with contextlib.aclosing(link.pull()) as offers:
+                await anext(offers)
+                frozen.set()
+                with pytest.raises(Unavailable, match="broke"):
+                    await anext(offers)
+        for end in ends:
+            end.close()
+
+
 async def test_a_broken_call_leaves_no_cancellation_behind(link, address):
     """Else the caller's next timeout or task group would take itself for cancelled."""
 

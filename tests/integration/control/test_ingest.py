@@ -1,0 +1,262 @@
+"""Messages become runs and are settled when these end: real queue, Postgres and Valkey."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+from opentelemetry.sdk.trace import TracerProvider
+
+from bpa.connectors import OutgoingMessage
+from bpa.control.ingest import Feeder
+from bpa.control.intake import Intake, Origin
+from bpa.control.rooms import Rooms
+from bpa.control.settlement import Settlement
+from bpa.documents.schema_checks import SchemaCheck
+from bpa.domain import Outcome, OutcomeKind, RunId, run_id_of
+from bpa.postgres import Notifications, fetch_all
+from bpa.scheduler.credit import Credit
+from bpa.scheduler.rooms import Room
+from bpa.telemetry import Metrics, Tracing
+from bpa.valkey import open_valkey
+from tests.eventually import eventually
+from tests.integration.connectors.queues import Queue, open_queue
+from tests.integration.control.fleet import DEP_ID, Fleet
+
+GOOD = b'{"invoice_id": "A-1", "currency": "EUR", "total": "10.00", "issued_on": "2026-01-02"}'
+COMPLETED = Outcome(kind=OutcomeKind.COMPLETED)
+ONLY_USD = {"properties": {"currency": {"const": "USD"}}}
+
+
+@dataclass
+class Intaking:
+    """A feeder on a queue, with room as the test says."""
+
+    queue: Queue
+    fleet: Fleet
+    settlement: Settlement
+    feeder: Feeder
+    rooms: Rooms
+    metrics: Metrics
+
+    async def room(self, runs: int) -> None:
+        rows = await fetch_all(self.fleet.pool, "select clock_timestamp() as now")
+        self.rooms.publish({DEP_ID: Room(runs, rows[0]["now"])})
+
+    async def send(self, *bodies: bytes, content_type: str = "application/json") -> None:
+        await self.queue.publish(
+            [OutgoingMessage(body=body, content_type=content_type) for body in bodies]
+        )
+
+    async def runs(self) -> list[dict]:
+        rows, _ = await self.fleet.runs.page()
+        return rows
+
+    async def finish(self, run_id: RunId, outcome: Outcome = COMPLETED) -> None:
+        epoch = await self.fleet.granted(run_id)
+        await self.fleet.leases.acknowledge(run_id, epoch)
+        await self.fleet.runs.finish(run_id, epoch, outcome)
+
+    async def dispositions(self) -> list[str | None]:
+        rows = await fetch_all(
+            self.fleet.pool, "select disposition from deliveries order by delivery_id"
+        )
+        return [row["disposition"] for row in rows]
+
+    def broker(self) -> tuple[int, int, int]:
+        """Active, locked and dead-lettered messages, as the broker counts them."""
+        queues = self.queue.emulator._broker.queues
+        counts = queues["invoices"].counts()
+        return counts.active, counts.locked, queues["invoices/$deadletterqueue"].counts().active
+
+
+@pytest_asyncio.fixture
+async def intaking(fleet: Fleet, database: str, valkey_url: str) -> AsyncIterator[Intaking]:
+    async with _intaking(fleet, database, valkey_url) as intaking:
+        yield intaking
+
+
+@asynccontextmanager
+async def _intaking(
+    fleet: Fleet,
+    database: str,
+    valkey_url: str,
+    *,
+    lock_s: float = 30.0,
+    schema: dict | None = None,
+) -> AsyncIterator[Intaking]:
+    tracing, metrics = Tracing(TracerProvider()), Metrics()
+    notifications = Notifications(database, application_name="test", rng=random.Random(1))
+    valkey = await open_valkey(valkey_url, client_name="test")
+    await fleet.register()
+    async with open_queue(lock_duration_s=lock_s) as queue, asyncio.TaskGroup() as tasks:
+        settlement = Settlement(
+            fleet.runs, fleet.pool, notifications, "replica-1", tracing, metrics
+        )
+        fleet.runs.on_ended(settlement.ended)
+        fleet.leases.on_ended(settlement.ended)
+        rooms = Rooms()
+        feeding = (await fleet.deployments.feeding("dev"))[DEP_ID]
+        origin = Origin("ns", feeding, queue.source, SchemaCheck(schema) if schema else None)
+        intake = Intake(fleet.runs, settlement, tracing, lambda: None)
+        feeder = Feeder(origin, intake, rooms, Credit(valkey), "replica-1")
+        running = [tasks.create_task(s.run()) for s in (notifications, settlement)]
+        yield Intaking(queue, fleet, settlement, feeder, rooms, metrics)
+        for task in running:
+            task.cancel()
+    await valkey.aclose()
+
+
+async def test_a_message_becomes_a_run_and_is_completed_with_it(intaking: Intaking):
+    await intaking.send(GOOD)
+    await intaking.room(1)
+    assert await intaking.feeder.one_pass() == 1
+    (run,) = await intaking.runs()
+    assert run["status"] == "queued"
+    assert intaking.settlement.holding == 1
+    await intaking.finish(run["run_id"])
+    await eventually(lambda: intaking.broker() == (0, 0, 0))
+    await intaking.settlement.flush()
+    assert await intaking.dispositions() == ["complete"]
+    ref = (await intaking.fleet.runs.get(run["run_id"]))["input_ref"]
+    assert run["run_id"] == run_id_of("ns", "invoices", ref["sequence_number"], ref["enqueued_ms"])
+
+
+async def test_a_run_that_fails_dead_letters_its_message_with_the_reason(intaking: Intaking):
+    await intaking.send(GOOD)
+    await intaking.room(1)
+    await intaking.feeder.one_pass()
+    (run,) = await intaking.runs()
+    rejected = Outcome(kind=OutcomeKind.REJECTED, reason="BudgetExceeded", detail="4,001 tokens")
+    await intaking.finish(run["run_id"], rejected)
+    await eventually(lambda: intaking.broker() == (0, 0, 1))
+    (letter,) = await intaking.queue.dead_letters()
+    assert (letter.body, letter.reason, letter.description) == (
+        GOOD,
+        "BudgetExceeded",
+        "4,001 tokens",
+    )
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe\xfd", b"[" * 100_000, b'{"a": NaN}'])
+async def test_what_cannot_be_decoded_is_dead_lettered_after_one_delivery(
+    intaking: Intaking, body: bytes
+):
+    await intaking.send(body, GOOD)
+    await intaking.room(2)
+    assert await intaking.feeder.one_pass() == 2
+    await eventually(lambda: intaking.broker() == (0, 1, 1))
+    (letter,) = await intaking.queue.dead_letters()
+    assert letter.reason == "DeserializationError"
+    ended = [run for run in await intaking.runs() if run["status"] == "dead_lettered"]
+    assert [run["reason"] for run in ended] == ["DeserializationError"]
+    deliveries = (await intaking.fleet.runs.get(ended[0]["run_id"]))["deliveries"]
+    assert [(d["delivery_count"], d["disposition"]) for d in deliveries] == [(0, "dead_letter")]
+
+
+async def test_a_schema_that_the_deployment_demands_is_checked_on_arrival(
+    fleet: Fleet, database: str, valkey_url: str
+):
+    async with _intaking(fleet, database, valkey_url, schema=ONLY_USD) as intaking:
+        await intaking.send(GOOD)
+        await intaking.room(1)
+        await intaking.feeder.one_pass()
+        await eventually(lambda: intaking.broker() == (0, 0, 1))
+        (letter,) = await intaking.queue.dead_letters()
+        assert letter.reason == "SchemaValidationFailed"
+
+
+async def test_no_more_is_taken_than_there_is_room_for(intaking: Intaking):
+    await intaking.send(*[GOOD] * 5)
+    await intaking.room(2)
+    assert await intaking.feeder.one_pass() == 2
+    assert intaking.broker() == (3, 2, 0)
+    assert await intaking.feeder.one_pass() == 0  # the room of before is used up
+    await intaking.room(0)
+    waiting = asyncio.ensure_future(intaking.feeder.one_pass())
+    done, _ = await asyncio.wait({waiting}, timeout=0.2)
+    assert not done
+    await intaking.room(1)
+    assert await waiting == 1
+    assert intaking.broker() == (2, 3, 0)
+
+
+async def test_a_second_delivery_joins_its_run_and_both_are_settled(intaking: Intaking):
+    await intaking.send(GOOD)
+    await intaking.room(1)
+    await intaking.feeder.one_pass()
+    (run,) = await intaking.runs()
+    (held,) = intaking.settlement._held[run["run_id"]]
+    await held.source.abandon(held.message)
+    await intaking.room(1)
+    assert await intaking.feeder.one_pass() == 1
+    assert len(await intaking.runs()) == 1
+    await intaking.finish(run["run_id"])
+    await eventually(lambda: intaking.broker() == (0, 0, 0))
+    await intaking.settlement.flush()
+    assert await intaking.dispositions() == ["lost", "complete"]
+
+
+async def test_a_delivery_after_the_end_is_settled_at_once(intaking: Intaking):
+    await intaking.send(GOOD)
+    await intaking.room(1)
+    await intaking.feeder.one_pass()
+    (run,) = await intaking.runs()
+    (held,) = intaking.settlement._held.pop(run["run_id"])
+    await intaking.finish(run["run_id"])
+    await held.source.abandon(held.message)
+    assert intaking.broker() == (1, 0, 0)
+    await intaking.room(1)
+    assert await intaking.feeder.one_pass() == 1
+    await eventually(lambda: intaking.broker() == (0, 0, 0))
+    assert (await intaking.fleet.runs.get(run["run_id"]))["executions"] == 1
+
+
+async def test_a_lock_is_renewed_for_as_long_as_the_run_lives(
+    fleet: Fleet, database: str, valkey_url: str
+):
+    async with _intaking(fleet, database, valkey_url, lock_s=3.0) as intaking:
+        await intaking.send(GOOD)
+        await intaking.room(1)
+        await intaking.feeder.one_pass()
+
+        def renewed() -> float:
+            value = intaking.metrics.registry.get_sample_value(
+                "bpa_lock_renewals_total", {"result": "ok"}
+            )
+            return value or 0.0
+
+        await eventually(lambda: renewed() >= 3, within_s=20)
+        assert intaking.broker() == (0, 1, 0)
+        (run,) = await intaking.runs()
+        await intaking.finish(run["run_id"])
+        await eventually(lambda: intaking.broker() == (0, 0, 0))
+        await intaking.settlement.flush()
+        assert await intaking.dispositions() == ["complete"]
+
+
+async def test_an_end_written_by_another_replica_is_heard_of(intaking: Intaking):
+    await intaking.send(GOOD)
+    await intaking.room(1)
+    await intaking.feeder.one_pass()
+    (run,) = await intaking.runs()
+    epoch = await intaking.fleet.granted(run["run_id"])
+    await intaking.fleet.leases.acknowledge(run["run_id"], epoch)
+    end = """with ended as (update runs set status = 'completed', ended_at = now()
+        where run_id = %(id)s returning run_id)
+        select pg_notify('run_ended', run_id::text) from ended"""
+    await fetch_all(intaking.fleet.pool, end, id=run["run_id"])
+    await eventually(lambda: intaking.broker() == (0, 0, 0), within_s=4)
+
+
+async def test_what_is_held_at_shutdown_goes_back_to_the_queue(intaking: Intaking):
+    await intaking.send(GOOD, GOOD)
+    await intaking.room(2)
+    await intaking.feeder.one_pass()
+    assert intaking.broker() == (0, 2, 0)
+    await intaking.settlement.abandon_all()
+    assert intaking.broker() == (2, 0, 0)
+    assert await intaking.dispositions() == ["abandon", "abandon"]

@@ -142,6 +142,7 @@ async def _serve_and_play(
         summary = await server.while_it_lives(_play(server, expected, folder, options, begun_s))
         if options.keep:
             await _stay(server)
+        click.echo("Stopping the server ...", err=True)
     return summary
 
 
@@ -212,21 +213,23 @@ def _print_where_next(server: DemoServer, *, keep: bool) -> None:
     """Say where to look next: with the commands that reach this server, if it stays."""
     where = server.addresses
     if keep or server.child is None:
-        prefix = f"bpa --set data_dir={where.data_dir}" if server.child else "bpa"
+        bpa = f"bpa --set data_dir={where.data_dir}" if server.child else "bpa"
         lines = [
-            f"{prefix} runs list              every run; `runs show RUN` has its steps and cost",
-            f"{prefix} nodes list             the node that worked",
-            f"{prefix} send FILE...           your own documents",
-            f"{where.target}/_target/received   what the target got",
-            f"{where.http}/schema             the API",
+            ("every run, and how it ended", f"{bpa} runs list"),
+            ("one run: steps, tokens, cost", f"{bpa} runs show RUN"),
+            ("the node that worked", f"{bpa} nodes list"),
+            ("your own documents", f"{bpa} send FILE..."),
+            ("what the target got", f"{where.target}/_target/received"),
+            ("the API", f"{where.http}/schema"),
         ]
     else:
         lines = [
-            "bpa demo --keep              look around afterwards: runs, steps, costs, dead letters",
-            "make serve                   keep a server running here, and see its addresses",
-            "bpa send FILE...             your own documents to it",
-            "bpa runs list                what became of them; `bpa runs show RUN` has all of it",
+            ("the same, left running", "bpa demo --keep"),
+            ("a server of your own", "make serve"),
+            ("your own documents to it", "bpa send FILE..."),
+            ("what became of them", "bpa runs list"),
+            ("steps, tokens, cost of one", "bpa runs show RUN"),
         ]
     click.echo("\nWhere to look next:")
-    for line in lines:
-        click.echo(f"  {line}")
+    for what, how in lines:
+        click.echo(f"  {what:<30} {how}")

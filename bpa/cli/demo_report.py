@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 from bpa.cli.demo_play import Progress
-from bpa.cli.tables import messages, table, usd
+from bpa.cli.tables import cut, facts, messages, table, usd
 from bpa.demo.summary import Summary
 
 _LINE_EVERY_S = 2.0
@@ -100,20 +100,20 @@ def _print_outcomes(console: Console, summary: Summary) -> None:
     rows.add_row("completed", str(summary.completed), "")
     why = {letter.reason: f"{letter.file}: {letter.description}" for letter in summary.dead_letters}
     for reason, count in summary.dead_lettered.items():
-        rows.add_row(f"dead-lettered {reason}", str(count), why.get(reason, ""))
+        rows.add_row(f"dead-lettered {reason}", str(count), cut(why.get(reason, "")))
     if summary.unfinished:
         rows.add_row("unfinished", str(summary.unfinished), "")
     console.print(rows)
     console.print()
-    figures = table("", "", right=())
-    figures.show_header = False
-    figures.add_row("duration", f"{summary.took_s:.1f} s from the first message to the last end")
-    figures.add_row(
-        "latency p50 / p95",
-        f"{_ms(summary.latency_p50_ms)} / {_ms(summary.latency_p95_ms)}, all sent at once",
+    latency = f"{_ms(summary.latency_p50_ms)} / {_ms(summary.latency_p95_ms)}"
+    figures = facts(
+        [
+            ("duration", f"{summary.took_s:.1f} s from the first message to the last end"),
+            ("latency p50 / p95", f"{latency} of the completed, all sent at once"),
+            ("tokens in / out", f"{summary.tokens_in:,} / {summary.tokens_out:,}"),
+            ("cost", f"{usd(summary.cost_usd)} USD"),
+        ]
     )
-    figures.add_row("tokens in / out", f"{summary.tokens_in:,} / {summary.tokens_out:,}")
-    figures.add_row("cost", f"{usd(summary.cost_usd)} USD at list price")
     console.print(figures)
 
 
@@ -137,15 +137,25 @@ def _print_target(console: Console, summary: Summary) -> None:
             f"{Decimal(sums.credit_notes_total):,}",
         )
     console.print(money)
-    console.print(f"by route   {_counts(target.by_route)}")
-    console.print(f"by vendor  {_counts(target.by_vendor, most=4)}")
+    shares = facts(
+        [
+            ("by route", _counts(target.by_route)),
+            ("by vendor", _counts(target.by_vendor, most=4)),
+        ]
+    )
+    console.print()
+    console.print(shares)
     if not target.rows:
         return
     console.print()
     rows = table("invoice", "vendor", "route", "total", "", "date", right=("total",), cut="vendor")
     for body in target.rows:
-        cells = [body.get(name) for name in ("invoice_id", "vendor", "route", "total", "currency")]
-        rows.add_row(*(str(cell) for cell in cells), str(body.get("issued_on")))
+        names = ("route", "total", "currency", "issued_on")
+        rows.add_row(
+            str(body.get("invoice_id")),
+            cut(str(body.get("vendor"))),
+            *(str(body.get(name)) for name in names),
+        )
     console.print(rows)
 
 

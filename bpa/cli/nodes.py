@@ -9,7 +9,7 @@ from rich.text import Text
 
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
-from bpa.cli.tables import ago, facts, output, span, table
+from bpa.cli.tables import ago, cut, facts, output, span, table
 from bpa.control.rest.schemas import Node
 
 _SILENT_AFTER_S = 15.0
@@ -40,7 +40,7 @@ def list_nodes(context: click.Context, *, as_json: bool) -> None:
             _state(node),
             f"{node.slots_used}/{node.slots}",
             f"{span(node.heartbeat_age_s)} ago",
-            _labels(node),
+            cut(_labels(node)),
         )
     output().print(rows)
 

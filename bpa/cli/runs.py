@@ -10,11 +10,14 @@ from rich.console import Console
 
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
-from bpa.cli.tables import ago, facts, output, span, status, table, usd
+from bpa.cli.tables import ago, cut, facts, output, span, status, table, usd
 from bpa.control.rest.schemas import Run, RunPage, RunSummary
 from bpa.domain import RunStatus
 
 _PAGE = 500
+_ROOMY_CHARS = 100
+"""A terminal of so many columns shows more than which runs there are and why."""
+_STAGES = ("sandbox_start", "model", "http_out", "total")
 
 
 @click.group("runs")
@@ -51,21 +54,7 @@ def list_runs(
     if not runs:
         click.echo("no runs", err=True)
         return
-    rows = table(
-        "run", "status", "age", "took", "tokens", "USD", "why",
-        right=("age", "took", "tokens", "USD"), cut="why",
-    )  # fmt: skip
-    for run in runs:
-        rows.add_row(
-            run.run_id,
-            status(run.status),
-            ago(run.created_at),
-            _took(run),
-            f"{run.tokens_used:,}",
-            usd(run.cost_usd),
-            _why(run),
-        )
-    output().print(rows)
+    _print_runs(output(), runs)
     if more:
         click.echo(f"more than {limit}; --limit shows more", err=True)
 
@@ -133,6 +122,21 @@ async def _cancel(context: click.Context, run_id: str) -> None:
     async with open_api(context) as api:
         body = {"detail": "cancelled from the command line"}
         await api.post(f"/v1/runs/{segment(run_id)}:cancel", body, type(None))
+
+
+def _print_runs(console: Console, runs: list[RunSummary]) -> None:
+    figures = ("age", "took", "tokens", "USD") if console.width >= _ROOMY_CHARS else ("age",)
+    rows = table("run", "status", *figures, "why", right=figures, cut="why")
+    for run in runs:
+        values = {
+            "age": ago(run.created_at),
+            "took": _took(run),
+            "tokens": f"{run.tokens_used:,}",
+            "USD": usd(run.cost_usd),
+        }
+        shown = [values[name] for name in figures]
+        rows.add_row(run.run_id, status(run.status), *shown, cut(_why(run)))
+    console.print(rows)
 
 
 def _took(run: RunSummary) -> str:
@@ -208,14 +212,17 @@ def _print_nodes(console: Console, run: Run) -> None:
         return
     rows = table("node", "why not there", cut="why not there")
     for node, reason in run.waiting_nodes.items():
-        rows.add_row(node, str(reason))
+        rows.add_row(node, cut(str(reason)))
     console.print()
     console.print(rows)
 
 
 def _print_timings(console: Console, run: Run) -> None:
+    known = {name: run.timings[name] for name in _STAGES if name in run.timings}
     stages = [
-        (name, value) for name, value in run.timings.items() if isinstance(value, int | float)
+        (name, value)
+        for name, value in {**known, **run.timings}.items()
+        if isinstance(value, int | float)
     ]
     if not stages:
         return
@@ -264,7 +271,7 @@ def _print_deliveries(console: Console, run: Run) -> None:
             if settled
             else "not yet",
             delivery.disposition or "",
-            delivery.owner,
+            cut(delivery.owner),
         )
     console.print()
     console.print(rows)

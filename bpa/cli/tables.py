@@ -6,11 +6,12 @@ Colours follow ``NO_COLOR`` and are left out where standard output is no termina
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -22,8 +23,17 @@ Justify = Literal["left", "right"]
 
 def output() -> Console:
     """Return standard output; nothing is cut where it is no terminal."""
-    width = None if sys.stdout.isatty() else _UNBOUNDED_CHARS
-    return Console(file=sys.stdout, highlight=False, markup=False, width=width)
+    if sys.stdout.isatty():
+        return Console(file=sys.stdout, highlight=False, markup=False)
+    return _Plain(file=sys.stdout, highlight=False, markup=False, width=_UNBOUNDED_CHARS)
+
+
+class _Plain(Console):
+    """A console for files and pipes: without the blanks that fill up a cell."""
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        rendered = super()._render_buffer(buffer)
+        return "\n".join(line.rstrip(" ") for line in rendered.split("\n"))
 
 
 def messages() -> Console:
@@ -36,10 +46,13 @@ def table(*columns: str, right: Sequence[str] = (), cut: str = "") -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         justify: Justify = "right" if column in right else "left"
-        made.add_column(
-            column, justify=justify, no_wrap=True, overflow="ellipsis" if column == cut else "fold"
-        )
+        made.add_column(column, justify=justify, no_wrap=column != cut)
     return made
+
+
+def cut(text: str) -> Text:
+    """Return a cell of the column that gives way: cut at its end, never wrapped."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def facts(rows: Sequence[tuple[str, object]]) -> Table:

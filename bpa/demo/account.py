@@ -18,26 +18,39 @@ _DISPOSITIONS = {"completed": "complete", "dead_lettered": "dead_letter"}
 
 
 def discrepancies(expected: Sequence[Expectation], seen: Seen) -> list[str]:
-    """Return a line for each thing that is not as expected."""
+    """Return a line for each thing that is not as expected.
+
+    A document that has not ended gets one line, which says where it is: what it leaves missing
+    elsewhere goes without saying.
+    """
     by_file: dict[str, list[SeenRun]] = defaultdict(list)
     for run in seen.runs:
         by_file[run.file].append(run)
+    alive = {
+        one.name for one in expected if not any(run.has_ended for run in by_file.get(one.name, ()))
+    }
+    ended = [one for one in expected if one.name not in alive]
     return [
-        *_runs(expected, by_file),
-        *_target(expected, by_file, seen.received),
-        *_dead_letters(expected, seen),
-        *(f"{message}: still in the queue" for message in seen.left_in_queue),
+        *_runs(expected, by_file, seen.left_in_queue),
+        *_target(ended, by_file, seen),
+        *_dead_letters(ended, seen),
+        *(f"{name}: still in the queue" for name in seen.left_in_queue if name not in alive),
         *_totals(seen),
     ]
 
 
 def _runs(
-    expected: Sequence[Expectation], by_file: Mapping[str, Sequence[SeenRun]]
+    expected: Sequence[Expectation],
+    by_file: Mapping[str, Sequence[SeenRun]],
+    left_in_queue: Sequence[str],
 ) -> Iterator[str]:
     for one in expected:
         runs = by_file.get(one.name, ())
-        if len(runs) != 1:
-            yield f"{one.name}: {len(runs) or 'no'} run{'s' if runs else ''} instead of one"
+        if not runs:
+            where = "still in the queue" if one.name in left_in_queue else "not in the queue either"
+            yield f"{one.name}: no run, and {where}"
+        elif len(runs) > 1:
+            yield f"{one.name}: {len(runs)} runs instead of one"
         for run in runs:
             yield from _run(one, run)
     names = {one.name for one in expected}
@@ -67,15 +80,13 @@ def _ending(status: str, reason: str) -> str:
 
 
 def _target(
-    expected: Sequence[Expectation],
-    by_file: Mapping[str, Sequence[SeenRun]],
-    received: Sequence[SeenInvoice],
+    ended: Sequence[Expectation], by_file: Mapping[str, Sequence[SeenRun]], seen: Seen
 ) -> Iterator[str]:
     by_key: dict[str, list[SeenInvoice]] = defaultdict(list)
-    for invoice in received:
+    for invoice in seen.received:
         by_key[invoice.key].append(invoice)
-    wanted: set[str] = set()
-    for one in expected:
+    wanted = {run.effect_key for run in seen.runs if not run.has_ended}
+    for one in ended:
         if one.outcome != "completed":
             continue
         for run in by_file.get(one.name, ()):
@@ -118,8 +129,8 @@ def _body(one: Expectation, run: SeenRun, invoice: SeenInvoice) -> Iterator[str]
         yield f"the body has further fields: {', '.join(further)}"
 
 
-def _dead_letters(expected: Sequence[Expectation], seen: Seen) -> Iterator[str]:
-    wanted = Counter((one.name, one.reason) for one in expected if one.outcome == "dead_lettered")
+def _dead_letters(ended: Sequence[Expectation], seen: Seen) -> Iterator[str]:
+    wanted = Counter((one.name, one.reason) for one in ended if one.outcome == "dead_lettered")
     got = Counter((letter.file, letter.reason) for letter in seen.dead_letters)
     for (file, reason), count in sorted((wanted - got).items()):
         yield f"{file}: {count} missing in the dead-letter queue as {reason}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterable
@@ -158,9 +157,9 @@ class Bpa:
 
         async def probe() -> dict[str, dict[str, Any]]:
             runs = {r["traceId"]: r for r in await self.runs() if r["traceId"] in wanted}
-            alive = [(i, runs[i]["status"], runs[i]["waitingReason"]) if i in runs else (i, "none")
-                     for i in wanted if i not in runs or runs[i]["status"] not in ENDED]  # fmt: skip
-            assert not alive, alive
+            assert set(runs) == wanted, f"{len(wanted - set(runs))} messages without a run yet"
+            living = [run for run in runs.values() if run["status"] not in ENDED]
+            assert not living, [(run["status"], run["waitingReason"]) for run in living]
             return runs
 
         return await eventually(probe, within_s=within_s, every_s=0.1)
@@ -185,9 +184,9 @@ class Bpa:
         return {item["key"]: item for item in await self._all("tries")}
 
     async def model_requests(self) -> int:
-        """How many requests the model stub has had."""
-        ledger = await self.get("/_stub/ledger", "anthropic")
-        return int(ledger["totals"]["requests"])
+        """How many requests for an answer the model stub has had; counting tokens is free."""
+        totals = (await self.get("/_stub/ledger", "anthropic"))["totals"]
+        return int(totals["requests"] - totals["by_outcome"].get("counted", 0))
 
     async def _all(self, what: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []

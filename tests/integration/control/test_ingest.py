@@ -46,6 +46,12 @@ class Intaking:
         rows = await fetch_all(self.fleet.pool, "select clock_timestamp() as now")
         self.rooms.publish({DEP_ID: Room(runs, rows[0]["now"])})
 
+    async def take(self, count: int) -> None:
+        """Receive ``count`` messages, in as many passes as it takes."""
+        while count:
+            await self.room(count)
+            count -= await self.feeder.one_pass()
+
     async def send(self, *bodies: bytes, content_type: str = "application/json") -> None:
         await self.queue.publish(
             [OutgoingMessage(body=body, content_type=content_type) for body in bodies]
@@ -112,8 +118,7 @@ async def _intaking(
 
 async def test_a_message_becomes_a_run_and_is_completed_with_it(intaking: Intaking):
     await intaking.send(GOOD)
-    await intaking.room(1)
-    assert await intaking.feeder.one_pass() == 1
+    await intaking.take(1)
     (run,) = await intaking.runs()
     assert run["status"] == "queued"
     assert intaking.settlement.holding == 1
@@ -127,8 +132,7 @@ async def test_a_message_becomes_a_run_and_is_completed_with_it(intaking: Intaki
 
 async def test_a_run_that_fails_dead_letters_its_message_with_the_reason(intaking: Intaking):
     await intaking.send(GOOD)
-    await intaking.room(1)
-    await intaking.feeder.one_pass()
+    await intaking.take(1)
     (run,) = await intaking.runs()
     rejected = Outcome(kind=OutcomeKind.REJECTED, reason="BudgetExceeded", detail="4,001 tokens")
     await intaking.finish(run["run_id"], rejected)
@@ -146,8 +150,7 @@ async def test_what_cannot_be_decoded_is_dead_lettered_after_one_delivery(
     intaking: Intaking, body: bytes
 ):
     await intaking.send(body, GOOD)
-    await intaking.room(2)
-    assert await intaking.feeder.one_pass() == 2
+    await intaking.take(2)
     await eventually(lambda: intaking.broker() == (0, 1, 1))
     (letter,) = await intaking.queue.dead_letters()
     assert letter.reason == "DeserializationError"
@@ -162,8 +165,7 @@ async def test_a_schema_that_the_deployment_demands_is_checked_on_arrival(
 ):
     async with _intaking(fleet, database, valkey_url, schema=ONLY_USD) as intaking:
         await intaking.send(GOOD)
-        await intaking.room(1)
-        await intaking.feeder.one_pass()
+        await intaking.take(1)
         await eventually(lambda: intaking.broker() == (0, 0, 1))
         (letter,) = await intaking.queue.dead_letters()
         assert letter.reason == "SchemaValidationFailed"
@@ -171,8 +173,7 @@ async def test_a_schema_that_the_deployment_demands_is_checked_on_arrival(
 
 async def test_no_more_is_taken_than_there_is_room_for(intaking: Intaking):
     await intaking.send(*[GOOD] * 5)
-    await intaking.room(2)
-    assert await intaking.feeder.one_pass() == 2
+    await intaking.take(2)
     assert intaking.broker() == (3, 2, 0)
     assert await intaking.feeder.one_pass() == 0  # the room of before is used up
     await intaking.room(0)
@@ -186,13 +187,11 @@ async def test_no_more_is_taken_than_there_is_room_for(intaking: Intaking):
 
 async def test_a_second_delivery_joins_its_run_and_both_are_settled(intaking: Intaking):
     await intaking.send(GOOD)
-    await intaking.room(1)
-    await intaking.feeder.one_pass()
+    await intaking.take(1)
     (run,) = await intaking.runs()
     (held,) = intaking.settlement._held[run["run_id"]]
     await held.source.abandon(held.message)
-    await intaking.room(1)
-    assert await intaking.feeder.one_pass() == 1
+    await intaking.take(1)
     assert len(await intaking.runs()) == 1
     await intaking.finish(run["run_id"])
     await eventually(lambda: intaking.broker() == (0, 0, 0))
@@ -202,15 +201,13 @@ async def test_a_second_delivery_joins_its_run_and_both_are_settled(intaking: In
 
 async def test_a_delivery_after_the_end_is_settled_at_once(intaking: Intaking):
     await intaking.send(GOOD)
-    await intaking.room(1)
-    await intaking.feeder.one_pass()
+    await intaking.take(1)
     (run,) = await intaking.runs()
     (held,) = intaking.settlement._held.pop(run["run_id"])
     await intaking.finish(run["run_id"])
     await held.source.abandon(held.message)
     assert intaking.broker() == (1, 0, 0)
-    await intaking.room(1)
-    assert await intaking.feeder.one_pass() == 1
+    await intaking.take(1)
     await eventually(lambda: intaking.broker() == (0, 0, 0))
     assert (await intaking.fleet.runs.get(run["run_id"]))["executions"] == 1
 
@@ -220,8 +217,7 @@ async def test_a_lock_is_renewed_for_as_long_as_the_run_lives(
 ):
     async with _intaking(fleet, database, valkey_url, lock_s=3.0) as intaking:
         await intaking.send(GOOD)
-        await intaking.room(1)
-        await intaking.feeder.one_pass()
+        await intaking.take(1)
 
         def renewed() -> float:
             value = intaking.metrics.registry.get_sample_value(
@@ -240,8 +236,7 @@ async def test_a_lock_is_renewed_for_as_long_as_the_run_lives(
 
 async def test_an_end_written_by_another_replica_is_heard_of(intaking: Intaking):
     await intaking.send(GOOD)
-    await intaking.room(1)
-    await intaking.feeder.one_pass()
+    await intaking.take(1)
     (run,) = await intaking.runs()
     epoch = await intaking.fleet.granted(run["run_id"])
     await intaking.fleet.leases.acknowledge(run["run_id"], epoch)
@@ -254,8 +249,7 @@ async def test_an_end_written_by_another_replica_is_heard_of(intaking: Intaking)
 
 async def test_what_is_held_at_shutdown_goes_back_to_the_queue(intaking: Intaking):
     await intaking.send(GOOD, GOOD)
-    await intaking.room(2)
-    await intaking.feeder.one_pass()
+    await intaking.take(2)
     assert intaking.broker() == (0, 2, 0)
     await intaking.settlement.abandon_all()
     assert intaking.broker() == (2, 0, 0)

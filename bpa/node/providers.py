@@ -114,7 +114,9 @@ class AnthropicProvider:
             cause = error.__cause__
             if isinstance(cause, anthropic.APIError):
                 raise _failure(cause) from error
-            raise ModelCallFailed(f"the model client failed: {type(cause).__name__}") from error
+            raise _unreadable(cause or error) from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise _unreadable(error) from error  # the SDK takes any JSON for an answer
         return ModelAnswer(
             value=_plain(response),
             usage=_usage(response.usage_details or {}),
@@ -205,15 +207,19 @@ def _usage(details: Mapping[str, Any]) -> Usage:
     )
 
 
+def _unreadable(error: BaseException) -> ModelCallFailed:
+    return ModelCallFailed(
+        f"the model provider's answer cannot be read: {type(error).__name__}", is_retryable=True
+    )
+
+
 def _failure(error: anthropic.APIError) -> ModelCallFailed:
     if isinstance(error, anthropic.APIConnectionError):
         return ModelCallFailed(
             f"the model provider cannot be reached: {type(error).__name__}", is_retryable=True
         )
     if not isinstance(error, anthropic.APIStatusError):
-        return ModelCallFailed(
-            f"the model provider's answer is no answer: {type(error).__name__}", is_retryable=True
-        )
+        return _unreadable(error)
     status = error.status_code
     said = _said(error)
     if status in (401, 403):

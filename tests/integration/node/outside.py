@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aiohttp
 import anthropic
+import httpx2
 import msgspec
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -19,6 +20,7 @@ from bpa.domain import Step
 from bpa.embedded.anthropic.server import AnthropicStub, StubOptions
 from bpa.embedded.target.server import TargetApi, TargetOptions
 from bpa.node.model_calls import ModelCalls
+from bpa.node.model_transport import AiohttpTransport
 from bpa.node.outlets import Outlets
 from bpa.node.pricing import Prices
 from bpa.node.providers import AnthropicProvider
@@ -114,7 +116,7 @@ class Outside:
 
 
 @contextlib.asynccontextmanager
-async def outside(*, timeout_s=5.0):
+async def outside(*, timeout_s=5.0, lean=False):
     """Serve the stub and the target, and lead there with quick retries."""
     quick = RetryPolicy(base_s=0.01, cap_s=0.02, retry_after_cap_s=0.05)
     exporter, provider = InMemorySpanExporter(), TracerProvider()
@@ -126,9 +128,14 @@ async def outside(*, timeout_s=5.0):
         session = await stack.enter_async_context(
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         )
+        http = httpx2.AsyncClient(transport=AiohttpTransport(session)) if lean else None
         client = await stack.enter_async_context(
             anthropic.AsyncAnthropic(
-                api_key="a-secret-key", base_url=stub.url, max_retries=0, timeout=timeout_s
+                api_key="a-secret-key",
+                base_url=stub.url,
+                max_retries=0,
+                timeout=timeout_s,
+                http_client=http,
             )
         )
         outlets = Outlets(

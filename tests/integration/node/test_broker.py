@@ -414,3 +414,42 @@ async def test_executions_do_not_mix_their_spans(world):
     runs = [execution(world) for _ in range(4)]
     await asyncio.gather(*(run.serve(think(), post()) for run in runs))
     assert all(run.broker.result["status"] == 201 for run in runs)
+
+
+# -- the transport ---------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def lean():
+    async with outside(lean=True) as world:
+        yield world
+
+
+async def test_the_lean_transport_answers_alike(world, lean):
+    values = [await execution(one).serve(think()) for one in (world, lean)]
+    for value in values:
+        value.pop("response_id")
+        value["messages"][0]["contents"][-1].pop("call_id")
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason", "said"),
+    [
+        ({"behave": "drop"}, Reason.RETRIES_EXHAUSTED, "cannot be reached"),
+        ({"status": 503}, Reason.RETRIES_EXHAUSTED, "HTTP 503: told to fail"),
+        ({"status": 401}, Reason.NON_RETRYABLE_HTTP_STATUS, "check anthropic.api_key"),
+        ({"behave": "malformed"}, Reason.RETRIES_EXHAUSTED, "cannot be read"),
+    ],
+)
+async def test_the_lean_transport_fails_alike(lean, rule, reason, said):
+    await lean.script_model(rule)
+    with ends_with(reason, said):
+        await execution(lean).serve(think())
+    assert len(await lean.model_requests()) == (4 if reason is Reason.RETRIES_EXHAUSTED else 1)
+
+
+async def test_a_model_that_is_too_slow_for_the_timeout_is_tried_again():
+    async with outside(lean=True, timeout_s=0.2) as world:
+        await world.script_model({"latency_ms": 5_000, "times": 1})
+        await execution(world).serve(think())

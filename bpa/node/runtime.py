@@ -19,7 +19,7 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from bpa.domain import LeaseOffer, NodeSpec, RunId
-from bpa.errors import BpaError, InvalidRequest, StaleLease
+from bpa.errors import BpaError, Conflict, InvalidRequest, NotFound, StaleLease
 from bpa.node.lease import HeldLease, Stop
 from bpa.node.link import RECONNECT, Beat, Report, Terms
 from bpa.protos.bpa.v1 import Acknowledge, Refuse
@@ -258,10 +258,23 @@ class NodeRuntime:
                     draining=self._closing.is_set(),
                     timeout_s=self._terms.heartbeat_every_s,
                 )
+            except (NotFound, Conflict) as error:
+                self._log.warning("node_forgotten", code=error.code, error=str(error))
+                await self._register_again()
+                continue
             except BpaError as error:
                 self._log.warning("heartbeat_failed", code=error.code, error=str(error))
                 continue
             self._heed(beat, held, sent_at_s)
+
+    async def _register_again(self) -> None:
+        """Announce the node to a control that does not know it any more."""
+        self._registered = False
+        try:
+            self._terms = await self._link.register()
+            self._registered = True
+        except BpaError as error:  # the next heartbeat is the next try
+            self._log.warning("node_not_registered", code=error.code, error=str(error))
 
     def _heed(self, beat: Beat, held: list[HeldLease], sent_at_s: float) -> None:
         for lease in held:

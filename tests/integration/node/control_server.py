@@ -47,6 +47,7 @@ class ControlServer(NodeLinkBase):
         self.lost, self.cancel = set(), set()
         self.draining = False
         self.renews = True
+        self.forgotten = False
         self.terms = RegisterReply(heartbeat_every_s=0.05, lease_ttl_s=5.0)
         self.mute = asyncio.Event()
         """Set: reports are taken in and not answered."""
@@ -65,6 +66,9 @@ class ControlServer(NodeLinkBase):
             yield await self.offers.get()
 
     async def heartbeat(self, message):
+        if self.forgotten:
+            self.forgotten = False
+            raise GRPCError(Status.NOT_FOUND, "register first")
         self.beats.append(message)
         held = [(h.run_id, h.epoch) for h in message.held]
         return HeartbeatReply(

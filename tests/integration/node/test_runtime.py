@@ -244,6 +244,17 @@ async def test_a_node_registers_again_when_control_comes_back(node, address):
         await eventually(lambda: second.outcomes == [("r1", 1, COMPLETED)])
 
 
+async def test_a_node_that_control_has_forgotten_registers_again(node, address):
+    async with control_at(address) as control:
+        control.offer(an_offer())
+        await eventually(lambda: node.executor.running)
+        control.forgotten = True
+        await eventually(lambda: len(control.registrations) == 2)
+        await eventually(lambda: any(b.held for b in control.beats))
+        assert node.runtime.state.registered
+        assert node.executor.stops == []
+
+
 async def test_a_refused_registration_is_tried_again(node, address):
     control = ControlServer()
     control.refuse_registration = unavailable("another process has this id")

@@ -11,7 +11,7 @@ from bpa.cli.api import Api, open_api
 from bpa.cli.context import json_option, print_json
 from bpa.control.rest import schemas
 from bpa.domain import AgentSpec
-from bpa.errors import Conflict
+from bpa.errors import Conflict, NotFound
 from bpa.manifests import read_all
 
 
@@ -35,6 +35,8 @@ def command(context: click.Context, *, paths: tuple[Path, ...], as_json: bool) -
 
 async def _apply(context: click.Context, paths: list[Path]) -> list[dict[str, str]]:
     agents, deployments = read_all(paths)
+    if not (agents or deployments):
+        raise NotFound("there is no *.json in these folders")
     results = []
     async with open_api(context) as api:
         for agent in agents:

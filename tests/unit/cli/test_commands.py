@@ -1,0 +1,133 @@
+"""What the command line says before it talks to anybody."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bpa.cli import cli
+from bpa.errors import InvalidRequest, NotFound, SettingsError, Unavailable
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in an empty folder, with no setting from outside."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BPA_DATA_DIR", str(tmp_path / "nothing-here"))
+    return lambda *words: CliRunner().invoke(cli, words)
+
+
+COMMANDS = ["apply", "config", "demo", "emulate", "nodes", "runs", "send", "serve"]
+
+
+def test_help_lists_every_command(run):
+    out = run("--help").output
+    assert all(f"\n  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([name] for name in COMMANDS),
+        *(["runs", name] for name in ("list", "show", "cancel")),
+        *(["nodes", name] for name in ("list", "show")),
+        ["config", "show"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_explains_itself_and_its_options(run, words):
+    result = run(*words, "--help")
+    assert result.exit_code == 0
+    what, options = result.output.split("Options:")
+    assert len(what.split("\n\n")) >= 3, "says what it does"
+    assert "  --" in options or "Commands:" in options
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runs", "list"],
+        ["runs", "show", "01a205aa-ca1a-8cec-8cd0-8d1837994f52"],
+        ["runs", "cancel", "01a205aa-ca1a-8cec-8cd0-8d1837994f52"],
+        ["nodes", "list"],
+        ["nodes", "show", "a"],
+        ["demo", "--against-running"],
+    ],
+    ids=" ".join,
+)
+def test_without_a_server_a_command_says_so_and_is_unavailable(run, words):
+    error = run(*words).exception
+    assert isinstance(error, Unavailable)
+    assert error.exit_code == 6
+    assert "start one with `bpa serve`" in str(error)
+
+
+@pytest.mark.parametrize("words", [["--keep"], ["--data-dir", "x"]], ids=" ".join)
+def test_a_demonstration_takes_a_running_server_as_it_is(run, words):
+    result = run("demo", "--against-running", *words)
+    assert result.exit_code == 2
+    assert "takes the running server as it is" in result.output
+
+
+def test_a_demonstration_wants_the_embedded_target(run):
+    error = run("--set", "http_out.base_url=https://api.example.com", "demo").exception
+    assert isinstance(error, SettingsError)
+    assert "http_out.base_url is set" in str(error)
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "soon"])
+def test_a_demonstration_wants_a_limit_that_is_one(run, timeout):
+    assert run("demo", "--timeout", timeout).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runs", "list", "--status", "lost"],
+        ["runs", "list", "--limit", "0"],
+        ["send"],
+        ["send", "missing.json"],
+        ["--set", "log.level", "config", "show"],
+        ["serve"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_is_refused(run, words):
+    assert run(*words).exit_code == 2
+
+
+def test_a_file_whose_content_type_nobody_knows_needs_one(run, tmp_path):
+    (tmp_path / "scan.pdf").write_bytes(b"%PDF")
+    result = run("send", "scan.pdf")
+    assert result.exit_code == 2
+    assert "--content-type" in result.output
+
+
+def test_a_file_that_cannot_be_applied_is_named_before_anybody_is_asked(run, tmp_path):
+    (tmp_path / "agent.json").write_text('{"agentId": "a"}')
+    error = run("apply", "agent.json").exception
+    assert isinstance(error, InvalidRequest)
+    assert "agent.json" in str(error)
+
+
+def test_an_empty_folder_to_apply_is_no_success(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    error = run("apply", "empty").exception
+    assert isinstance(error, NotFound)
+
+
+def test_settings_are_shown_with_where_they_come_from_and_without_secrets(run):
+    words = ["--set", "anthropic.api_key=sk-secret", "config", "show", "--origin"]
+    out = run(*words).output
+    assert "anthropic.api_key = '***'    # flag" in out
+    assert "# BPA_DATA_DIR" in out
+    assert "sk-secret" not in out
+
+
+def test_settings_are_one_json_document(run):
+    shown = json.loads(run("config", "show", "--json").output)
+    assert shown["control.http_port"] == {"value": 8080, "origin": "default"}

@@ -83,7 +83,6 @@ create table runs (
 );
 
 create index runs_waiting on runs (created_at, run_id) where status = 'queued';
-create index runs_by_status on runs (status, created_at desc);
 create index runs_recent on runs (created_at desc, run_id desc);
 create index runs_of_deployment_alive
 on runs (dep_id) where status in ('queued', 'offered', 'running');

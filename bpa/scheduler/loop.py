@@ -62,6 +62,9 @@ class SchedulerConfig:
 
     interval_s: float = 1.0
     """A pass at least this often: for back-offs that end and wake-ups that were lost."""
+    explain_after_s: float = 0.25
+    """Why a run waits is written down once it has waited this long: a run that is placed within
+    milliseconds costs no write for that."""
     tries: int = 5
     """Commits in one pass without a single grant before the rest waits for the next pass."""
 
@@ -151,9 +154,11 @@ class Scheduler:
                 break
         unplaced = [*made.unplaced, *map(_overtaken, result.refused)]
         self._observer.waiting(Counter(left.explanation.why for left in unplaced))
-        explained = await self._committer.explain(unplaced)
-        await self._committer.flush(snapshot.hold_generation)
         self._rooms.publish(rooms_of(snapshot, _came_true(made, result.grants)))
+        told_before = snapshot.now - timedelta(seconds=self._config.explain_after_s)
+        waiting = [left for left in unplaced if left.run.created_at <= told_before]
+        explained = await self._committer.explain(waiting)
+        await self._committer.flush(snapshot.hold_generation)
         return PassResult(granted, refused, len(unplaced), explained)
 
     async def _commit(self, made: Plan) -> CommitResult:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from litestar import MediaType, Request
+from litestar import MediaType, Request, Response, Router
+from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.openapi.spec import Schema
 from litestar.plugins import OpenAPISchemaPlugin
+from litestar.status_codes import HTTP_404_NOT_FOUND
 from litestar.typing import FieldDefinition
 
 from bpa import __version__
@@ -62,7 +64,9 @@ class Document(OpenAPIRenderPlugin):
                     documented(path): _with_problems(item)
                     for path, item in openapi_schema["paths"].items()
                 },
-                "components": {**openapi_schema["components"], "schemas": components},
+                "components": {
+                    "schemas": {**openapi_schema["components"]["schemas"], **components}
+                },
             }
         )
 
@@ -72,10 +76,19 @@ def openapi_config(structs: Structs) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="BPA control",
         version=__version__,
-        path="/schema",
+        openapi_router=Router(
+            "/schema", route_handlers=[], after_request=_found, include_in_schema=False
+        ),
         render_plugins=[Document(structs)],
         use_handler_docstrings=True,
     )
+
+
+async def _found(response: Response[Any]) -> Response[Any]:
+    """Have the framework's own page for what is not under ``/schema`` answered as a problem."""
+    if response.status_code == HTTP_404_NOT_FOUND:
+        raise NotFoundException
+    return response
 
 
 def _with_problems(item: dict[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from typing import Any
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import Scope
 
 from bpa.control.rest.schemas import Problem
 from bpa.errors import BpaError, InvalidRequest
 
 MEDIA_TYPE = "application/problem+json"
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _RETRY_AFTER_S = "2"
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -29,16 +31,21 @@ def problem(
     traceparent: str = "",
 ) -> Problem:
     """Return the document of an error; ``instance`` is the path as the client wrote it."""
-    parts = traceparent.split("-")
+    trace = _TRACEPARENT.fullmatch(traceparent)
     return Problem(
         title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,
         code=code,
         instance=instance,
-        trace_id=parts[1] if len(parts) == 4 else None,
+        trace_id=trace[1] if trace else None,
         errors=errors or [],
     )
+
+
+def path_of(scope: Scope) -> str:
+    """Return the path as the client wrote it, before any rewriting."""
+    return scope["raw_path"].decode("ascii", "replace")
 
 
 def ours(request: AnyRequest, error: BpaError) -> Response[Problem]:
@@ -64,7 +71,7 @@ def framework(request: AnyRequest, error: HTTPException) -> Response[Problem]:
 
 def unexpected(request: AnyRequest, error: Exception) -> Response[Problem]:
     """Answer a fault of ours, and write it down once."""
-    _log.error("request_failed", path=request.url.path, method=request.method, exc_info=error)
+    _log.error("request_failed", path=path_of(request.scope), method=request.method, exc_info=error)
     detail = "this is a fault of the server; its log says more"
     return _answer(request, 500, "internal", detail, [], {})
 
@@ -87,7 +94,7 @@ def _answer(
     errors: list[str],
     headers: dict[str, str],
 ) -> Response[Problem]:
-    instance = request.scope["raw_path"].decode("ascii", "replace")
+    instance = path_of(request.scope)
     traceparent = request.headers.get("traceparent", "")
     body = problem(status, code, detail, instance, errors, traceparent)
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)

@@ -16,8 +16,9 @@ import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from bpa.control.rest.problems import MEDIA_TYPE, problem
+from bpa.control.rest.problems import MEDIA_TYPE, path_of, problem
 from bpa.control.rest.schemas import Problem
+from bpa.errors import InvalidRequest
 
 _VERB = re.compile(r"/:([a-z]+)$")
 _LAST = re.compile(r"^(.*[^/]):([a-z]+)$", re.DOTALL)
@@ -57,7 +58,8 @@ class Edge:
             path = scope["path"]
             if "\0" in path or b"\0" in unquote_to_bytes(scope["query_string"]):
                 detail = "neither a path nor a query holds a NUL character"
-                await _refuse(send, problem(400, "invalid_request", detail, path))
+                refused = problem(400, InvalidRequest.code, detail, path_of(scope))
+                await _refuse(send, refused)
                 return
             scope["path"] = routed(path, self._verbs)
         await self._app(scope, receive, send)

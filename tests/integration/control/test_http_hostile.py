@@ -1,0 +1,178 @@
+"""What nobody should send: each is answered with a problem, and the server goes on."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from io import BytesIO
+
+import pytest
+from yarl import URL
+
+from bpa.control.http import BODY_BYTES_MAX
+from tests.integration.control.fleet import Fleet
+from tests.integration.control.rest import PROBLEM, Rest, rest_over
+
+JSON = {"Content-Type": "application/json"}
+RUN = "018f0000-0000-8000-8000-000000000000"
+BEAT = "/v1/nodes/node-1:heartbeat"
+
+
+@pytest.fixture
+async def rest(fleet: Fleet) -> AsyncIterator[Rest]:
+    async with rest_over(fleet) as rest:
+        yield rest
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "body: one is needed"),
+        (b"null", "Expected `object`"),
+        (b"{", "not JSON"),
+        (b'{"bootId": "b"} x', "not JSON"),
+        (b'{"bootId": NaN}', "not JSON"),
+        (b'{"bootId": "\xff"}', "not UTF-8"),
+        ('{"bootId": "b"}'.encode("utf-16"), "not JSON"),
+        (b'{"bootId": "\\ud800"}', "not JSON"),
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"a":' * 100_000, "nested too deep"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested too deep"),
+        (b'{"bootId": "a\\u0000b"}', "NUL"),
+        (b'{"bootId": "b", "\\u0000": 1}', "NUL"),
+        (b'{"bootId": "b", "x": [{"y": "\\u0000"}]}', "NUL"),
+        (b'{"bootId": "a\x00b"}', "not JSON"),
+        (b'{"bootId": "b", "x": 9223372036854775808}', "64 bits"),
+        (b'{"bootId": "b", "x": -9223372036854775809}', "64 bits"),
+        (b'{"bootId": "b", "x": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"bootId": "b", "x": 1e999}', "not JSON"),
+        (b'{"bootId": 5}', "Expected `str`"),
+        (b'{"bootId": "' + b"b" * 5000 + b'"}', "length <= 4096"),
+        (b'{"bootId": "b", "held": [{"runId": "x", "epoch": 1}]}', "held"),
+        (b'{"bootId": "b", "held": [{"runId": "' + RUN.encode() + b'", "epoch": -1}]}', ">= 0"),
+        (b"[]", "Expected `object`"),
+    ],
+)
+async def test_a_body_that_cannot_be_used_is_a_bad_request(rest: Rest, body: bytes, told: str):
+    answer = await rest.post(BEAT, data=body, headers=JSON)
+    assert (answer.status, answer.json["code"]) == (400, "invalid_request"), answer.text
+    assert answer.headers["Content-Type"] == PROBLEM
+    assert told in answer.json["detail"]
+    assert answer.json["instance"] == BEAT
+    assert (await rest.get("/livez")).status == 200
+
+
+@pytest.mark.parametrize("body", [b'{"bootId": "b"}', b'{"bootId": "b", "later": {"x": [1]}}'])
+async def test_a_body_that_can_be_used_is_no_bad_request(rest: Rest, body: bytes):
+    assert (await rest.post(BEAT, data=body, headers=JSON)).status == 404  # it never registered
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/agents/a%00b", 400),
+        ("GET", "/v1/runs/%00", 400),
+        ("GET", "/nowhere%00", 400),
+        ("POST", "/v1/agents/%00:version", 400),
+        ("POST", f"/v1/runs/{RUN}:complete%00", 400),
+        ("GET", "/v1/runs?deployment=a%00b", 400),
+        ("GET", "/v1/runs?nothing=%00", 400),
+        ("GET", "/v1/runs?status=bored", 400),
+        ("GET", "/v1/runs?limit=0", 400),
+        ("GET", "/v1/runs?limit=99999999999999999999999", 400),
+        ("GET", "/v1/runs?cursor=x", 400),
+        ("GET", "/v1/runs?cursor=%FF", 400),
+        ("GET", "/v1/runs?cursor=MjAyNi0wMS0wMVQwMDowMDowMCswMDowMHxub3BlCg==", 400),
+        ("GET", "/v1/runs?cursor=OTk5OS0xMi0zMVQyMzo1OTo1OS0xNDowMHw=", 400),
+        ("GET", "/v1/totals?since=yesterday", 400),
+        ("GET", "/v1/runs/%FF%FE", 404),
+        ("GET", "/v1/agents/%F0%9F%92%A9", 404),
+        ("GET", "/v1/agents/..%2F..%2Fetc", 404),
+        ("GET", f"/v1/runs/{RUN}'%20or%201=1", 404),
+        ("GET", "/v1/nodes/host:8080", 404),
+        ("GET", "/", 404),
+        ("GET", "/schema/redoc", 404),
+        ("GET", "/schema/openapi.yaml", 404),
+        ("POST", f"/v1/runs/{RUN}:explode", 405),
+        ("POST", "/v1/nodes", 405),
+        ("DELETE", f"/v1/runs/{RUN}", 405),
+        ("GET", f"/v1/runs/{RUN}:complete", 405),
+        ("GET", "/v1/nodes:register", 405),
+        ("TRACE", "/v1/runs", 405),
+    ],
+)
+async def test_a_path_that_leads_nowhere_is_a_problem(
+    rest: Rest, method: str, path: str, status: int
+):
+    answer = await rest.request(method, URL(path, encoded=True))
+    assert answer.status == status, answer.text
+    assert answer.headers["Content-Type"] == PROBLEM
+    assert (answer.json["status"], answer.json["instance"]) == (status, path.partition("?")[0])
+    assert answer.json["title"]
+    assert answer.json["detail"]
+
+
+async def test_a_wrong_method_names_the_right_ones(rest: Rest):
+    answer = await rest.request("DELETE", "/v1/agents")
+    assert {method.strip() for method in answer.headers["Allow"].split(",")} >= {"GET", "POST"}
+
+
+async def test_a_body_of_another_kind_is_not_guessed_at(rest: Rest):
+    body = json.dumps({"bootId": "b"}).encode()
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/msgpack"):
+        answer = await rest.post(BEAT, data=body, headers={"Content-Type": kind})
+        assert (answer.status, answer.json["code"]) == (415, "unsupported_media_type")
+        assert kind in answer.json["detail"]
+    merged = await rest.post(BEAT, data=body, headers={"Content-Type": "application/x+json"})
+    assert merged.status == 404
+
+
+async def test_a_body_over_the_limit_is_refused_with_and_without_its_length(rest: Rest):
+    body = b'{"bootId": "' + b"b" * BODY_BYTES_MAX + b'"}'
+    told = await rest.post(BEAT, data=BytesIO(body), headers=JSON)
+    assert (told.status, told.headers["Content-Type"]) == (413, PROBLEM)
+    assert told.json["code"] == "request_entity_too_large"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 65536):
+            yield body[start : start + 65536]
+
+    streamed = await rest.post(BEAT, data=pieces(), headers=JSON)
+    assert (streamed.status, streamed.headers["Content-Type"]) == (413, PROBLEM)
+
+
+async def test_a_problem_carries_the_trace_it_belongs_to(rest: Rest):
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    assert (await rest.get("/nowhere", headers=headers)).json["trace_id"] == trace
+    for nonsense in ("x", "00-x-y-01", "00-" + "g" * 32 + "-b7ad6b7169203331-01"):
+        answer = await rest.get("/nowhere", headers={"traceparent": nonsense})
+        assert answer.json["trace_id"] is None
+
+
+async def raw(rest: Rest, request: bytes) -> bytes:
+    """Send bytes as they are and return all that comes back."""
+    url = URL(rest.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        writer.write(request)
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST /v1/nodes:register HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Length: a\r\n\r\n",
+        b"GET /v1/agents/\xff\xfe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\x00\r\n\r\n",
+        b"NONSENSE\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_answered_400_and_hung_up_on(rest: Rest, request_: bytes):
+    answer = await raw(rest, request_)
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
+    assert (await rest.get("/livez")).status == 200

@@ -265,12 +265,12 @@ async def test_two_schedulers_work_a_backlog_off_with_every_run_granted_once(
 async def test_a_run_that_has_just_come_costs_no_write_for_its_reason(
     fleet, replica, control, database
 ):
-    scheduler, _ = scheduler_of(replica, control, database, explain_after_s=60)
+    scheduler, _ = scheduler_of(replica, control, database, explain_after_s=3600)
     await fleet.deployment(budget=1)
     await fleet.node()
     _, old, _ = await fleet.runs(3)
     assert await scheduler.one_pass() == PassResult(granted=1, unplaced=2, explained=0)
     await fleet.rows(
-        f"update runs set created_at = now() - interval '61 s' where run_id = '{old}' returning 1"
+        f"update runs set created_at = now() - interval '2 h' where run_id = '{old}' returning 1"
     )
     assert (await scheduler.one_pass()).explained == 1

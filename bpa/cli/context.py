@@ -35,5 +35,6 @@ def addresses(context: click.Context) -> Addresses:
 
 
 def print_json(value: Any) -> None:
-    """Write one JSON document to standard output."""
+    """Write one JSON document to standard output, at once: someone may wait for the line."""
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.flush()

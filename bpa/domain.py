@@ -132,7 +132,7 @@ class ModelProfile(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_f
     """Which model an agent speaks to, and how."""
 
     provider: str = "anthropic"
-    model: str = "claude-sonnet-4-5"
+    model: str = "claude-haiku-4-5"
     max_output_tokens: int = 400
     """Tokens of one answer at most; part of every reservation."""
 
@@ -287,6 +287,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     budgets: Budgets
     http_out: HttpOutSpec
     effect_key: str
+    input_schema: dict[str, Any] | None = None
+    """What the deployment demands of the fields; prose has some only after the model's answer."""
     document: bytes
     """The decoded input, as ``bpa.documents.to_wire`` writes it."""
     execution: int = 1

@@ -116,7 +116,7 @@ class HttpOut:
     ) -> tuple[int, str]:
         """Make one try and report it; return the status and the excerpt of a 2xx."""
         started_s = time.monotonic()
-        timeout_s = self._timeout_s
+        timeout_s = request.timeout_s or self._timeout_s
         if request.deadline_s is not None:
             timeout_s = min(timeout_s, request.deadline_s - started_s)
         if timeout_s <= 0:

@@ -127,6 +127,8 @@ class OutboundRequest:
     content_type: str = "application/json"
     deadline_s: float | None = None
     """On the monotonic clock: no try runs and no pause lasts beyond it; None for no limit."""
+    timeout_s: float | None = None
+    """The limit of one try, from connecting to the end of the answer; None is the sink's own."""
     traceparent: str | None = None
     tracestate: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)

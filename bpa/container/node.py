@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import aiohttp
 import anthropic
+import httpx2
 import structlog
 from dishka import Provider, Scope, make_async_container, provide
 from structlog.typing import FilteringBoundLogger
@@ -25,6 +26,7 @@ from bpa.node.executor import Executor
 from bpa.node.link import ControlLink
 from bpa.node.measure import Measured
 from bpa.node.model_calls import ModelCalls
+from bpa.node.model_transport import AiohttpTransport
 from bpa.node.outlets import Outlets
 from bpa.node.pricing import Prices
 from bpa.node.providers import AnthropicProvider
@@ -99,7 +101,7 @@ class NodeProvider(Provider):
             yield zygote
 
     @provide
-    async def models(self) -> AsyncIterator[ModelCalls]:
+    async def models(self, session: aiohttp.ClientSession) -> AsyncIterator[ModelCalls]:
         """Open the model providers; the SDK's own retries are off, ours are on."""
         given = self._settings.anthropic
         async with anthropic.AsyncAnthropic(
@@ -107,6 +109,7 @@ class NodeProvider(Provider):
             base_url=given.base_url or None,
             max_retries=0,
             timeout=given.timeout_s,
+            http_client=httpx2.AsyncClient(transport=AiohttpTransport(session), trust_env=False),
         ) as client:
             yield ModelCalls({"anthropic": AnthropicProvider(client)})
 

@@ -336,6 +336,7 @@ def _offer(row: Mapping[str, Any], journal: list[Step], ttl_s: float) -> LeaseOf
         budgets=deployment.budgets,
         http_out=deployment.http_out,
         effect_key=row["effect_key"],
+        input_schema=deployment.input_schema,
         document=row["document"],
         execution=row["executions"] + 1,
         worked_s=row["worked_s"],

@@ -141,8 +141,8 @@ create table steps (
     primary key (run_id, seq)
 );
 
--- An effect's key is used by one step of one run.
-create unique index steps_effect_key on steps (effect_key) where kind = 'effect';
+-- A run uses an effect's key for one step; a replay of its message uses the same key again (I4).
+create unique index steps_effect_key on steps (run_id, effect_key) where kind = 'effect';
 
 -- What the platform knows of itself.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from bpa.connectors.sdk import OutboundRequest, OutboundResult
 from bpa.documents.answers import Answer as Checked
 from bpa.documents.answers import check_answer, tool_parameters
 from bpa.documents.payloads import payload
+from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.values import Document
 from bpa.domain import RunSpec, Step, StepKind, Usage
 from bpa.errors import InvalidRequest, Reason, RunEnded
@@ -71,6 +73,8 @@ class Posting:
         if name != POST_INVOICE:
             raise RunEnded(Reason.POLICY_DENIED, "the agent called a tool that it was not given")
         checked = check_answer(arguments, self._document, self._run.routes)
+        if self._document.fields is None and self._run.input_schema is not None:
+            _demand(msgspec.json.encode(self._run.input_schema)).check_fields(checked.fields)
         digest = digest_of(StepKind.EFFECT, canonical(arguments))
         with span(
             self._outlets.tracer,
@@ -159,6 +163,7 @@ class Posting:
                 body=effect.intent,
                 idempotency_key=effect.effect_key,
                 deadline_s=self._deadline_s,
+                timeout_s=self._run.http_out.timeout_s,
                 traceparent=carrier.get("traceparent"),
                 tracestate=carrier.get("tracestate"),
             )
@@ -173,6 +178,12 @@ class Posting:
             out.set_attribute("http.response.status_code", sent.status)
             out.set_attribute("http.request.resend_count", sent.tries - 1)
             return sent
+
+
+@lru_cache(maxsize=64)
+def _demand(schema: bytes) -> SchemaCheck:
+    """Return the compiled schema of a deployment; it is the same for all its runs."""
+    return SchemaCheck(msgspec.json.decode(schema))
 
 
 def _recorded_result(effect: Step | None) -> dict[str, Any] | None:

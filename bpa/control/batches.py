@@ -8,12 +8,18 @@ from typing import TypeVar
 
 import msgspec
 import psycopg
+import psycopg.errors
 
 from bpa.errors import BpaError, Conflict, InvalidRequest
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+_ITS_OWN_FAULT = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,  # for one, a key too long for its index
+)
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -30,7 +36,7 @@ def isolated(
     async def alone(items: list[T]) -> list[R | Exception]:
         try:
             return await execute(items)
-        except (psycopg.DataError, psycopg.IntegrityError) as error:
+        except _ITS_OWN_FAULT as error:
             if len(items) == 1:
                 return [_refusal(error)]
         return [outcome for item in items for outcome in await alone([item])]

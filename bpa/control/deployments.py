@@ -130,7 +130,7 @@ def _unreadable(spec: DeploymentSpec) -> Iterator[str]:
         try:
             if (read() or 0) > most:
                 yield f"{name}: this is more than the platform can count"
-        except (InvalidRequest, ValueError, OverflowError) as error:
+        except (InvalidRequest, ValueError, OverflowError, RecursionError) as error:
             yield f"{name}: {error}"
 
 

@@ -6,6 +6,7 @@ Postgres does not: NUL in strings, integers beyond 64 bits.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from litestar.status_codes import HTTP_415_UNSUPPORTED_MEDIA_TYPE
 
 from bpa.errors import InvalidRequest
 
+DEPTH_MAX = 64
+"""Levels of a body at most; a JSON Schema nested deeper than that would exhaust the stack."""
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -57,16 +60,22 @@ def read_json(raw: bytes) -> Any:
 
 
 def _check(tree: Any) -> None:
-    waiting = [tree]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += value.keys()
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-        elif isinstance(value, str):
-            if "\0" in value:
-                raise InvalidRequest("the body holds a NUL character, which cannot be stored")
-        elif isinstance(value, int) and value not in _INT64:
-            raise InvalidRequest("the body holds an integer beyond 64 bits")
+    level, depth = [tree], 0
+    while level:
+        depth += 1
+        if depth > DEPTH_MAX:
+            raise InvalidRequest(f"the body is nested too deep: over {DEPTH_MAX} levels")
+        level = [inner for value in level for inner in _inside(value)]
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    """Return what a value holds, after a look at the value itself."""
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        return value
+    if isinstance(value, str) and "\0" in value:
+        raise InvalidRequest("the body holds a NUL character, which cannot be stored")
+    if isinstance(value, int) and value not in _INT64:
+        raise InvalidRequest("the body holds an integer beyond 64 bits")
+    return ()

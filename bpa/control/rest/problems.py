@@ -81,6 +81,8 @@ def _line(one: Any) -> str:
     if not isinstance(one, dict):
         return str(one)
     where, what = str(one.get("key", "body")), str(one.get("message", ""))
+    if one.get("source") == "header":
+        where = where.replace("_", "-")
     if (where, what) == ("data", "'data'"):
         return "body: one is needed"
     return f"{re.sub('^data', 'body', where)}: {what}"

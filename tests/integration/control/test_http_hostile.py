@@ -37,6 +37,7 @@ async def rest(fleet: Fleet) -> AsyncIterator[Rest]:
         (b"[" * 100_000, "nested too deep"),
         (b'{"a":' * 100_000, "nested too deep"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deep"),
+        (b'{"bootId": "b", "x": ' + b"[" * 64 + b"]" * 64 + b"}", "nested too deep"),
         (b'{"bootId": "a\\u0000b"}', "NUL"),
         (b'{"bootId": "b", "\\u0000": 1}', "NUL"),
         (b'{"bootId": "b", "x": [{"y": "\\u0000"}]}', "NUL"),
@@ -61,7 +62,9 @@ async def test_a_body_that_cannot_be_used_is_a_bad_request(rest: Rest, body: byt
     assert (await rest.get("/livez")).status == 200
 
 
-@pytest.mark.parametrize("body", [b'{"bootId": "b"}', b'{"bootId": "b", "later": {"x": [1]}}'])
+@pytest.mark.parametrize(
+    "body", [b'{"bootId": "b"}', b'{"bootId": "b", "x": ' + b"[" * 63 + b"]" * 63 + b"}"]
+)
 async def test_a_body_that_can_be_used_is_no_bad_request(rest: Rest, body: bytes):
     assert (await rest.post(BEAT, data=body, headers=JSON)).status == 404  # it never registered
 
@@ -138,6 +141,26 @@ async def test_a_body_over_the_limit_is_refused_with_and_without_its_length(rest
 
     streamed = await rest.post(BEAT, data=pieces(), headers=JSON)
     assert (streamed.status, streamed.headers["Content-Type"]) == (413, PROBLEM)
+
+
+async def test_a_schema_nested_as_deep_as_a_body_may_be_is_no_fault_of_ours(rest: Rest):
+    schema: dict[str, object] = {}
+    for _ in range(30):
+        schema = {"properties": {"x": schema}}
+    deployment = {
+        "agentId": "invoice-classifier",
+        "version": "1.0.0",
+        "environment": "deep",
+        "inputSchema": schema,
+    }
+    assert (await rest.post("/v1/deployments", deployment)).status == 201
+
+
+async def test_a_key_for_idempotency_has_a_length(rest: Rest):
+    agent = {"agentId": "a", "version": "1", "name": "A", "instructions": "Do."}
+    answer = await rest.post("/v1/agents", agent, headers={"Idempotency-Key": "k" * 256})
+    assert (answer.status, answer.json["code"]) == (400, "invalid_request")
+    assert "idempotency-key: " in answer.json["detail"]
 
 
 async def test_a_problem_carries_the_trace_it_belongs_to(rest: Rest):

@@ -243,11 +243,17 @@ async def test_a_report_out_of_range_fails_alone(rest: Rest, fleet: Fleet, sched
         {"seq": 2, "kind": "effect", "digest": "dd", "effect_key": "k", "intent": "e30="},
         {"seq": 3, "kind": "effect", "digest": "ee", "effect_key": "k", "intent": "e30="},
         {"seq": 4, "kind": "model", "digest": "ff", "started_at_ms": 2**62},
+        {
+            "seq": 5,
+            "kind": "effect",
+            "digest": "gg",
+            "effect_key": random.Random(1).randbytes(5000).hex(),
+        },
     ]
     answers = await asyncio.gather(
         *(rest.post(path, {"epoch": epoch, "step": step}) for step in steps)
     )
-    assert [answer.status for answer in answers] == [204, 400, 400, 204, 409, 400]
+    assert [answer.status for answer in answers] == [204, 400, 400, 204, 409, 400, 400]
     journal = (await rest.get(path)).json
     assert [(step["seq"], step["kind"]) for step in journal] == [(0, "model"), (2, StepKind.EFFECT)]
 

@@ -56,7 +56,10 @@ class Feeder:
         self._full: Room | None = None
 
     async def run(self) -> None:
-        """Feed until cancelled; an outage of the queue or of a store is waited out."""
+        """Feed until cancelled; an outage of the queue or of a store is waited out.
+
+        The source stays open then: what it received has yet to be settled over it.
+        """
         log = _log.bind(deployment_id=self._dep_id, queue=self._origin.feeding.queue)
         while True:
             try:
@@ -66,7 +69,6 @@ class Feeder:
                     await self.one_pass()
             except BpaError as error:
                 log.warning("feeding_interrupted", error=str(error))
-            finally:
                 await self._origin.source.aclose()
             await asyncio.sleep(_RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
 
@@ -129,6 +131,7 @@ class Ingest:
         self._feeder = feeder
         self._changed = asyncio.Event()
         self._feeders: dict[tuple[DeploymentId, int], asyncio.Task[None]] = {}
+        self._opened: list[Source] = []
 
     def deployments_changed(self) -> None:
         """Look at the deployments again at once."""
@@ -146,6 +149,11 @@ class Ingest:
                 except TimeoutError:
                     continue  # another replica may have changed them
 
+    async def aclose(self) -> None:
+        """Disconnect from the queues, once what came from them is settled or given back."""
+        await asyncio.gather(*(source.aclose() for source in self._opened))
+        self._opened.clear()
+
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:
         try:
             feeding = await self._deployments.feeding(self._environment)
@@ -162,4 +170,6 @@ class Ingest:
     def _origin(self, feeding: Feeding) -> Origin:
         schema = feeding.spec.input_schema
         check = SchemaCheck(schema) if schema else None
-        return Origin(self._namespace, feeding, self._sources(feeding.queue), check)
+        source = self._sources(feeding.queue)
+        self._opened.append(source)
+        return Origin(self._namespace, feeding, source, check)

@@ -62,6 +62,7 @@ async def control(settings: Settings) -> AsyncIterator[Control]:
                     await running.close_intake()
                     await plane.settlement.flush()
                     await plane.settlement.abandon_all()
+                    await plane.ingest.aclose()
             for service in services:
                 service.cancel()
 

@@ -146,8 +146,9 @@ class Bpa:
 
     async def run_of(self, trace_id: str) -> dict[str, Any]:
         """The one run of a trace, whole."""
-        (run,) = [run for run in await self.runs() if run["traceId"] == trace_id]
-        return dict(await self.get(f"/v1/runs/{run['runId']}"))
+        found = [run["runId"] for run in await self.runs() if run["traceId"] == trace_id]
+        assert len(found) == 1, found
+        return dict(await self.get(f"/v1/runs/{found[0]}"))
 
     async def ended_of(
         self, trace_ids: Iterable[str], within_s: float = 60.0

@@ -114,9 +114,9 @@ def _with_own_server(
     data_dir = given.absolute() if given else Path(tempfile.mkdtemp(prefix="bpa-demo-"))
     try:
         summary = asyncio.run(_serve_and_play(data_dir, expected, folder, options))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         _remove(data_dir, given)
-        raise
+        raise click.Abort from None
     if summary.balanced:
         _remove(data_dir, given)
     else:
@@ -139,10 +139,12 @@ async def _serve_and_play(
         options.flags, options.config, data_dir, within_s=options.timeout_s
     ) as server:
         click.echo(f"Ready after {time.monotonic() - begun_s:.1f} s.", err=True)
-        summary = await server.while_it_lives(_play(server, expected, folder, options, begun_s))
-        if options.keep:
-            await _stay(server)
-        click.echo("Stopping the server ...", err=True)
+        try:
+            summary = await server.while_it_lives(_play(server, expected, folder, options, begun_s))
+            if options.keep:
+                await _stay(server)
+        finally:
+            click.echo("Stopping the server ...", err=True)
     return summary
 
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from bpa.errors import StartupError
-from bpa.web_server import serve_http
+from bpa.web_server import listen, serve_http
 
 
 async def answer(send: Any, text: bytes) -> None:
@@ -57,6 +57,25 @@ async def test_ipv6_addresses_are_written_in_brackets():
     ):
         assert url.startswith("http://[::1]:")
         assert response.status == 200
+
+
+async def test_answers_do_not_wait_for_acknowledgements():
+    seen: list[int] = []
+
+    class Spy(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            accepted = transport.get_extra_info("socket")
+            seen.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    listener = listen("127.0.0.1", 0, "control.http_port")
+    server = await asyncio.get_running_loop().create_server(Spy, sock=listener)
+    async with server:
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert seen == [1]
 
 
 async def test_signals_stay_with_the_role():

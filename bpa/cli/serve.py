@@ -67,6 +67,7 @@ async def _serve(role: str, settings: Settings, announce: Callable[[Addresses], 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked)
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)  # what a run leaves behind is freed by reference counts
     with contextlib.suppress(asyncio.CancelledError):
         await module.serve(settings, stop, announce)
 

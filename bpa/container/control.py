@@ -256,7 +256,7 @@ class ControlProvider(Provider):
         self, runs: Runs, settlement: Settlement, tracing: Tracing, scheduler: Scheduler
     ) -> Intake:
         """Return what records messages."""
-        return Intake(runs, settlement, tracing, scheduler.wake)
+        return Intake(runs, settlement, tracing, scheduler.arrived)
 
     @provide
     def ingest(

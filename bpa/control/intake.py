@@ -18,7 +18,7 @@ from bpa.documents.characters import excerpt
 from bpa.documents.decoding import decode
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.wire import to_wire
-from bpa.domain import RunId, effect_key_of, run_id_of
+from bpa.domain import DeploymentId, RunId, effect_key_of, run_id_of
 from bpa.errors import Reason, RunEnded, Unavailable
 from bpa.telemetry import Tracing
 
@@ -44,7 +44,7 @@ class Intake:
         runs: Where runs are recorded.
         settlement: Keeps the message's lock until its run ends.
         tracing: Where the span ``receive`` goes.
-        waiting: Called when a run waits for a place.
+        waiting: Called with the deployment of a run that waits for a place.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Intake:
         runs: Runs,
         settlement: Settlement,
         tracing: Tracing,
-        waiting: Callable[[], None],
+        waiting: Callable[[DeploymentId], None],
     ) -> None:
         self._runs = runs
         self._settlement = settlement
@@ -95,7 +95,7 @@ class Intake:
             await self._settlement.settle(held, received.verdict)
             return None
         self._settlement.hold(held)
-        self._waiting()
+        self._waiting(origin.feeding.dep_id)
         return received.recorded_at if received.is_new else None
 
     def _traced(self, run_id: RunId, message: Message, origin: Origin) -> tuple[str, str]:

@@ -120,11 +120,20 @@ class Scheduler:
         self._notifications = notifications
         self._config = config or SchedulerConfig()
         self._woken = asyncio.Event()
+        self._held_up: frozenset[DeploymentId] = frozenset()
         self._failing: dict[str, str] = {}
 
     def wake(self) -> None:
         """Have a pass made soon: there is a new run, a free slot, another node."""
         self._woken.set()
+
+    def arrived(self, dep_id: DeploymentId) -> None:
+        """Have a pass made for a new run, unless runs of its deployment wait already.
+
+        Those come first; what lets them start (a freed slot, a node) makes a pass of its own.
+        """
+        if dep_id not in self._held_up:
+            self._woken.set()
 
     def freed(self, holds: Iterable[Hold]) -> None:
         """Give back the holds of runs whose leases have ended, and have a pass made."""
@@ -155,6 +164,7 @@ class Scheduler:
                 break
         unplaced = [*made.unplaced, *map(_overtaken, result.refused)]
         self._observer.waiting(Counter(left.explanation.why for left in unplaced))
+        self._held_up = frozenset(left.run.dep_id for left in made.unplaced)
         self._rooms.publish(rooms_of(snapshot, _came_true(made, result.grants)))
         told_before = snapshot.now - timedelta(seconds=self._config.explain_after_s)
         waiting = [left for left in unplaced if left.run.created_at <= told_before]

@@ -107,7 +107,7 @@ async def _intaking(
         rooms = Rooms()
         feeding = (await fleet.deployments.feeding("dev"))[DEP_ID]
         origin = Origin("ns", feeding, queue.source, SchemaCheck(schema) if schema else None)
-        intake = Intake(fleet.runs, settlement, tracing, lambda: None)
+        intake = Intake(fleet.runs, settlement, tracing, lambda _: None)
         feeder = Feeder(origin, intake, rooms, Credit(valkey), "replica-1")
         running = [tasks.create_task(s.run()) for s in (notifications, settlement)]
         yield Intaking(queue, fleet, settlement, feeder, rooms, metrics)

@@ -274,3 +274,18 @@ async def test_a_run_that_has_just_come_costs_no_write_for_its_reason(
         f"update runs set created_at = now() - interval '2 h' where run_id = '{old}' returning 1"
     )
     assert (await scheduler.one_pass()).explained == 1
+
+
+async def test_an_arrival_wakes_only_where_nothing_of_its_deployment_waits_already(
+    fleet, scheduler
+):
+    await fleet.deployment("full", budget=1)
+    await fleet.deployment("free", budget=9)
+    await fleet.node()
+    await fleet.runs(2, "full")
+    await scheduler.one_pass()
+    scheduler._woken.clear()
+    scheduler.arrived("full")
+    assert not scheduler._woken.is_set()
+    scheduler.arrived("free")
+    assert scheduler._woken.is_set()

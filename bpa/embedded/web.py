@@ -37,6 +37,7 @@ class Listener:
         port_setting: The setting to name when the port is taken.
         max_body_bytes: A larger body raises ``web.HTTPRequestEntityTooLarge`` in ``read()``.
         finish_s: How long a close waits for requests in flight, in seconds.
+        cancels: Cancel the handler of a client that has gone; else it goes on to its end.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Listener:
         port_setting: str,
         max_body_bytes: int,
         finish_s: float,
+        cancels: bool = False,
     ) -> None:
         self._handler = handler
         self._host = host
@@ -55,6 +57,7 @@ class Listener:
         self._port_setting = port_setting
         self._max_body_bytes = max_body_bytes
         self._finish_s = finish_s
+        self._cancels = cancels
         self._runner: web.ServerRunner | None = None
 
     @property
@@ -79,6 +82,7 @@ class Listener:
             request_factory=self._request,
             access_log=None,
             keepalive_timeout=75.0,
+            handler_cancellation=self._cancels,
         )
         runner = web.ServerRunner(server, shutdown_timeout=self._finish_s)
         await runner.setup()

@@ -15,9 +15,10 @@ class Entry(msgspec.Struct, frozen=True):
     endpoint: str
     model: str
     status: int
-    """The status sent; 0 where the connection was dropped without an answer."""
+    """The status sent; 0 where there was no answer."""
     outcome: str
-    """The stop reason, the error's type, ``counted`` or ``dropped``."""
+    """The stop reason, the error's type, ``counted``, ``dropped`` by us, or ``gone``: the client
+    did not wait for the answer."""
     input_tokens: int
     output_tokens: int
     stream: bool

@@ -98,6 +98,7 @@ class AnthropicStub:
             port_setting=self._options.port_setting,
             max_body_bytes=self._options.max_body_bytes,
             finish_s=self._options.finish_s,
+            cancels=True,  # nobody waits for the rest of a latency, and a close must not either
         )
 
     @property
@@ -171,6 +172,9 @@ class AnthropicStub:
         except _Dropped:
             self._ledger.record(exchange.entry(0, "dropped"))
             return dropped(request)
+        except asyncio.CancelledError:
+            self._ledger.record(exchange.entry(0, "gone"))
+            raise
 
     def _count(self, exchange: _Exchange, body: bytes, version: str) -> web.Response:
         parsed = parse_request(body, version, counting=True)

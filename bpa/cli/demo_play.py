@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,13 +21,14 @@ from bpa.control.rest import schemas
 from bpa.demo.account import discrepancies
 from bpa.demo.documents import Expectation
 from bpa.demo.seen import Seen, SeenDeadLetter, SeenInvoice, SeenRun, SeenTotal
-from bpa.errors import NotFound
+from bpa.errors import NotFound, Unavailable
 
 QUEUE = "invoices"
 _BATCH = 10
 _LOOK_EVERY_S = 0.25
 _SETTLED_WITHIN_S = 10.0
 """How long after the last run's end its message may take to be settled and noted."""
+_ACCOUNT_WITHIN_S = 60.0
 _AT_ONCE = 8
 _MANY = 10_000
 _NOT_OURS = "?"
@@ -90,10 +92,13 @@ class Play:
         loop = asyncio.get_running_loop()
         async with self.target.failing():
             begun_s = loop.time()
-            await self._send()
+            async with _in_time(deadline_s, "the queue did not take all messages in time"):
+                await self._send()
             await self._watch(deadline_s)
             took_s = loop.time() - begun_s
-            return *await self._account(), took_s
+            until_s = loop.time() + _ACCOUNT_WITHIN_S
+            async with _in_time(until_s, "queue, control and target did not tell in time"):
+                return *await self._account(), took_s
 
     async def _look_for_deployment(self) -> None:
         deployments = await self.api.get("/v1/deployments", list[schemas.Deployment])
@@ -230,6 +235,16 @@ class Play:
             )
             for total in await self.api.get("/v1/totals", list[schemas.Total])
         )
+
+
+@asynccontextmanager
+async def _in_time(deadline_s: float, otherwise: str) -> AsyncIterator[None]:
+    """Raise ``Unavailable`` when the work takes longer than the loop's clock allows."""
+    try:
+        async with asyncio.timeout_at(deadline_s):
+            yield
+    except TimeoutError as error:
+        raise Unavailable(otherwise) from error
 
 
 def _seen_run(run: schemas.Run, file: str) -> SeenRun:

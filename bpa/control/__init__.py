@@ -4,6 +4,6 @@ In the order of a message's way: ``ingest`` receives and ``runs`` records it, th
 it, ``leases`` offers it to a node over ``grpc``, ``runs`` records steps and the outcome,
 ``settlement`` settles the message; ``reaper`` ends leases that lapsed. ``agents``, ``deployments``
 and ``nodes`` keep what is registered; ``http`` serves all of it under ``/v1`` with the handlers of
-``rest``. May import the
-foundation, postgres, valkey, connectors and scheduler; never node or embedded.
+``rest``. May import the foundation, postgres, valkey, connectors and scheduler; never node or
+embedded.
 """

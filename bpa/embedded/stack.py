@@ -110,8 +110,9 @@ async def _service_bus(
         data_dir,
         "service_bus",
         *("--host", embedded.host),
-        *("--port", str(embedded.service_bus_port)),
+        *_port("service_bus_port", embedded.service_bus_port),
         *("--admin-port", str(embedded.service_bus_admin_port)),
+        *("--admin-port-setting", "embedded.service_bus_admin_port"),
         *("--data-dir", str(data_dir / "service_bus")),
     )
     stack.service_bus = ready["connection_string"]
@@ -127,7 +128,7 @@ async def _anthropic(
         data_dir,
         "anthropic",
         *("--host", embedded.host),
-        *("--port", str(embedded.anthropic_port)),
+        *_port("anthropic_port", embedded.anthropic_port),
         *("--latency-ms", str(embedded.model_latency_ms)),
     )
     stack.anthropic_url = ready["url"]
@@ -143,10 +144,15 @@ async def _target(
         data_dir,
         "target",
         *("--host", embedded.host),
-        *("--port", str(embedded.target_port)),
+        *_port("target_port", embedded.target_port),
         *("--data-dir", str(data_dir / "target")),
     )
     stack.target_url = ready["url"]
+
+
+def _port(setting: str, port: int) -> tuple[str, ...]:
+    """Return the options for a port, and what to call it when it is taken."""
+    return "--port", str(port), "--port-setting", f"embedded.{setting}"
 
 
 async def _service(

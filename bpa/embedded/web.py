@@ -181,6 +181,7 @@ def add_listener_arguments(parser: argparse.ArgumentParser, *, default_port: int
         default=default_port,
         help="port to bind, 0 for any free one (default %(default)s)",
     )
+    parser.add_argument("--port-setting", default="--port", help=argparse.SUPPRESS)
     parser.add_argument(
         "--json", action="store_true", help="print one JSON line on stdout when ready"
     )

@@ -23,7 +23,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     logs_to_stderr()
-    stub = AnthropicStub(StubOptions(host=given.host, port=given.port, latency_ms=given.latency_ms))
+    stub = AnthropicStub(
+        StubOptions(
+            host=given.host,
+            port=given.port,
+            port_setting=given.port_setting,
+            latency_ms=given.latency_ms,
+        )
+    )
     try:
         uvloop.run(run_until_signalled(stub, "anthropic", as_json=given.json))
     except BpaError as error:

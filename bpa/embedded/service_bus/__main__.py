@@ -45,6 +45,8 @@ def _parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5672, help="AMQP; 0 = any free")
     parser.add_argument("--admin-port", type=int, default=5300, help="HTTP; 0 = any free")
+    parser.add_argument("--port-setting", default="--port", help=argparse.SUPPRESS)
+    parser.add_argument("--admin-port-setting", default="--admin-port", help=argparse.SUPPRESS)
     parser.add_argument("--data-dir", type=Path, help="keep messages here (default: in memory)")
     parser.add_argument("--config", type=Path, help="the official emulator's Config.json")
     parser.add_argument("--json", action="store_true", help="say ready as one line of JSON")
@@ -57,6 +59,8 @@ def _options(arguments: argparse.Namespace) -> EmulatorOptions:
         host=arguments.host,
         port=arguments.port,
         admin_port=arguments.admin_port,
+        port_setting=arguments.port_setting,
+        admin_port_setting=arguments.admin_port_setting,
         data_dir=arguments.data_dir,
         config=config,
     )

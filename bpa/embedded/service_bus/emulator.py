@@ -38,6 +38,10 @@ class EmulatorOptions:
     """AMQP; 0 takes any free port."""
     admin_port: int | None = 5300
     """HTTP; 0 takes any free port, None has none."""
+    port_setting: str = "port"
+    """What an error about the port calls it."""
+    admin_port_setting: str = "admin_port"
+    """What an error about the administration port calls it."""
     data_dir: Path | None = None
     """Where messages are kept; None keeps them in memory."""
     config: NamespaceConfig = DEFAULT_NAMESPACE
@@ -120,7 +124,7 @@ class ServiceBusEmulator:
                 lambda: Connection(broker, self._connections), options.host, options.port
             )
         except OSError as error:
-            raise _taken(options.host, options.port, "port", error) from error
+            raise _taken(options.host, options.port, options.port_setting, error) from error
         self.port = server.sockets[0].getsockname()[1]
         stack.push_async_callback(self._let_clients_go)
         stack.callback(server.close)
@@ -144,7 +148,7 @@ class ServiceBusEmulator:
         try:
             await site.start()
         except OSError as error:
-            raise _taken(options.host, port, "admin_port", error) from error
+            raise _taken(options.host, port, options.admin_port_setting, error) from error
         self.admin_port = runner.addresses[0][1]
 
 

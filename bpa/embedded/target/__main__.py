@@ -27,7 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     logs_to_stderr()
-    target = TargetApi(TargetOptions(host=given.host, port=given.port, data_dir=given.data_dir))
+    target = TargetApi(
+        TargetOptions(
+            host=given.host,
+            port=given.port,
+            port_setting=given.port_setting,
+            data_dir=given.data_dir,
+        )
+    )
     try:
         uvloop.run(run_until_signalled(target, "target", as_json=given.json))
     except BpaError as error:

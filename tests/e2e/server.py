@@ -7,7 +7,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,28 @@ FREE_PORTS = {
 
 
 class Bpa:
-    """One ``bpa serve`` process."""
+    """One ``bpa serve`` process.
+
+    Args:
+        data_dir: Its data; the log is kept beside it.
+        role: Which one it has.
+        name: What its log is called; the role unless given.
+        prefix: A command to run it with.
+        settings: Dotted keys and their values.
+    """
 
     def __init__(
-        self, data_dir: Path, role: str = "all", *, name: str = "", **settings: str
+        self,
+        data_dir: Path,
+        role: str = "all",
+        *,
+        name: str = "",
+        prefix: Sequence[str] = (),
+        **settings: str,
     ) -> None:
         self.data_dir = data_dir
         self.role = role
+        self._prefix = prefix
         self._settings = {**FREE_PORTS, "data_dir": str(data_dir), "log.format": "json"}
         self._settings |= {key.replace("__", "."): value for key, value in settings.items()}
         self.log_path = data_dir.with_name(f"{data_dir.name}-{name or role}.log")
@@ -51,7 +66,7 @@ class Bpa:
         """Start and wait for the ready line."""
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                BPA, *self.flags, "serve", "--role", self.role, "--json",
+                *self._prefix, BPA, *self.flags, "serve", "--role", self.role, "--json",
                 stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
             )  # fmt: skip
         assert self.process.stdout is not None

@@ -333,6 +333,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     result: dict[str, Any] = msgspec.field(default_factory=dict)
     """What the effect answered: status, tries, route, vendor."""
+    effect: Step | None = None
+    """The effect's step with its answer, recorded in the same commit as the outcome."""
     worked_s: float = 0.0
     timings: dict[str, float] = msgspec.field(default_factory=dict)
     """Milliseconds of each stage of this execution."""

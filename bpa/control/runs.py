@@ -373,6 +373,7 @@ def _step_row(run_id: RunId, epoch: int, step: Step) -> dict[str, Any]:
 
 
 def _finish_row(run_id: RunId, epoch: int, outcome: Outcome, decision: Decision) -> dict[str, Any]:
+    effect = outcome.effect
     return {
         "run_id": run_id,
         "epoch": epoch,
@@ -387,4 +388,7 @@ def _finish_row(run_id: RunId, epoch: int, outcome: Outcome, decision: Decision)
         "infra_failures": decision.infra_failures,
         "delay_s": decision.delay_s,
         "waiting_reason": decision.waiting_reason,
+        "effect_seq": effect.seq if effect else None,
+        "effect_answer": effect.answer if effect else None,
+        "effect_ended_at_ms": effect.ended_at_ms if effect else None,
     }

@@ -128,7 +128,8 @@ with report as (
     select * from jsonb_to_recordset(%(rows)s::jsonb) as t (
         run_id uuid, epoch bigint, status text, reason text, detail text, outcome jsonb,
         worked_s double precision, timings jsonb, agent_failures int, crashes int,
-        infra_failures int, delay_s double precision, waiting_reason text
+        infra_failures int, delay_s double precision, waiting_reason text,
+        effect_seq int, effect_answer text, effect_ended_at_ms bigint
     )
 ),
 moved as (
@@ -173,6 +174,17 @@ moved as (
         and r.status in ('offered', 'running')
     returning r.run_id, r.node_id, r.dep_id, r.agent_id, r.version, r.status, r.reason, r.detail,
         r.enqueued_at, r.ended_at, r.costs, r.traceparent, r.trace_id
+),
+answered as (
+    update steps
+    set answer = decode(report.effect_answer, 'base64'),
+        usage = '{}',
+        ended_at = to_timestamp(report.effect_ended_at_ms / 1000.0)
+    from moved join report using (run_id)
+    where steps.run_id = report.run_id
+        and steps.seq = report.effect_seq
+        and steps.kind = 'effect'
+        and steps.answer is null
 ),
 freed as (
     delete from leases using moved where leases.run_id = moved.run_id

@@ -9,12 +9,11 @@ as `RunEnded`.
 
 from __future__ import annotations
 
-from typing import Any
-
 from opentelemetry.context import Context
 from structlog.typing import FilteringBoundLogger
 
 from bpa.documents.values import Document
+from bpa.domain import Outcome, OutcomeKind
 from bpa.node.conversation import Tool
 from bpa.node.frames import Answer, Call
 from bpa.node.outlets import Lease, Outlets, Recorder, Timings
@@ -68,9 +67,15 @@ class Broker:
         )
 
     @property
-    def result(self) -> dict[str, Any] | None:
-        """What the effect came to, once it was applied; the run is complete then."""
-        return self._posting.result
+    def completed(self) -> Outcome | None:
+        """How the run ended, once its effect was applied."""
+        if self._posting.result is None:
+            return None
+        return Outcome(
+            kind=OutcomeKind.COMPLETED,
+            result=self._posting.result,
+            effect=self._posting.answered,
+        )
 
     async def serve(self, call: Call) -> Answer:
         """Answer one call of the child.

@@ -157,8 +157,8 @@ class Executor:
                 log=execution.log,
             )
             execution.timings = broker.timings.ms
-            if broker.result is not None:  # an earlier execution got this far
-                return Outcome(kind=OutcomeKind.COMPLETED, result=broker.result)
+            if (completed := broker.completed) is not None:  # an earlier execution got this far
+                return completed
             if execution.left_s <= 0:
                 return _from_outside(None, execution)
             started_s = time.monotonic()
@@ -174,9 +174,9 @@ class Executor:
             match await sandbox.receive():
                 case frames.Call() as call:
                     answer = await broker.serve(call)
-                    if broker.result is not None:  # the work is done: nobody waits for a last word
-                        sandbox.abandon()
-                        return Outcome(kind=OutcomeKind.COMPLETED, result=broker.result)
+                    if (completed := broker.completed) is not None:
+                        sandbox.abandon()  # the work is done: nobody waits for a last word
+                        return completed
                     await sandbox.send(answer)
                 case frames.Log() as entry:
                     logged += 1

@@ -35,6 +35,12 @@ class Stop(StrEnum):
     """The node shuts down."""
 
 
+def trace_id_of(offer: LeaseOffer) -> str:
+    """Return the id of the run's trace, which every line about it carries; empty without one."""
+    parts = offer.traceparent.split("-")
+    return parts[1] if len(parts) > 1 else ""
+
+
 class Reports(Protocol):
     """Where reports go."""
 

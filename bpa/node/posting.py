@@ -61,6 +61,8 @@ class Posting:
         self.tool = Tool(POST_INVOICE, _DESCRIPTION, tool_parameters(document, run.routes))
         self.result = _recorded_result(recorder.journal.effect)
         """What the effect came to, once it was applied."""
+        self.answered: Step | None = None
+        """The effect's step with its answer, if it was applied now: to be recorded."""
 
     async def use(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Post the invoice as the agent judged it, once per run however often it is asked for.
@@ -125,7 +127,7 @@ class Posting:
         return effect
 
     async def _apply(self, effect: Step, checked: Checked, context: Context) -> dict[str, Any]:
-        """Send the effect and record what it came to."""
+        """Send the effect; what it came to is recorded with the run's outcome."""
         sent = await self._send(effect, context)
         result = {
             "status": sent.status,
@@ -138,7 +140,8 @@ class Posting:
             "currency": checked.fields.currency,
         }
         self._log.info("effect_applied", seq=effect.seq, status=sent.status, tries=sent.tries)
-        await self._recorder.settle(answered(effect, _JSON.encode(result), Usage()))
+        self.answered = answered(effect, _JSON.encode(result), Usage())
+        self._recorder.journal.record(self.answered)
         return result
 
     async def _send(self, effect: Step, context: Context) -> OutboundResult:

@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 from bpa.domain import LeaseOffer, NodeSpec, RunId
 from bpa.errors import BpaError, Conflict, InvalidRequest, NotFound, StaleLease
-from bpa.node.lease import HeldLease, Stop
+from bpa.node.lease import HeldLease, Stop, trace_id_of
 from bpa.node.link import RECONNECT, Beat, Report, Terms
 from bpa.protos.bpa.v1 import Acknowledge, Refuse
 from bpa.retry import pause_s
@@ -221,15 +221,20 @@ class NodeRuntime:
         executions.create_task(self._refuse(offer, why))
 
     async def _refuse(self, offer: LeaseOffer, why: str) -> None:
-        self._log.info("lease_refused", run_id=offer.run.run_id, epoch=offer.epoch, why=why)
+        log = self._of(offer)
+        log.info("lease_refused", why=why)
         try:
             await self._link.report(offer.run.run_id, offer.epoch, Refuse(why=why))
         except BpaError as error:  # the offer lapses by itself
-            self._log.warning("refusal_not_stored", run_id=offer.run.run_id, code=error.code)
+            log.warning("refusal_not_stored", code=error.code)
+
+    def _of(self, offer: LeaseOffer) -> FilteringBoundLogger:
+        run_id = offer.run.run_id
+        return self._log.bind(run_id=run_id, trace_id=trace_id_of(offer), epoch=offer.epoch)
 
     async def _hold(self, lease: HeldLease) -> None:
         """Acknowledge, execute, let go."""
-        log = self._log.bind(run_id=lease.run_id, epoch=lease.epoch)
+        log = self._of(lease.offer)
         sent_at_s = self._clock()
         try:
             await lease.report(Acknowledge())

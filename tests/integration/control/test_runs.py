@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from bpa.domain import Outcome, OutcomeKind, Step, StepKind, Usage
@@ -204,3 +205,28 @@ async def test_totals_count_by_status_and_reason(fleet: Fleet):
     await fleet.runs.finish(run_id, epoch, COMPLETED)
     totals = {(row["status"], row["reason"]): row["runs"] for row in await fleet.runs.totals()}
     assert totals == {("dead_lettered", "DeserializationError"): 1, ("completed", None): 1}
+
+
+async def test_an_effects_answer_is_recorded_with_the_outcome(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    intent = step(1, kind=StepKind.EFFECT, intent=b"body", effect_key="k")
+    await fleet.runs.record_step(run_id, epoch, intent)
+    applied = msgspec.structs.replace(intent, answer=b'{"status": 201}', ended_at_ms=2000)
+    await fleet.runs.finish(run_id, epoch, msgspec.structs.replace(COMPLETED, effect=applied))
+    (recorded,) = (await fleet.runs.get(run_id))["steps"]
+    assert recorded["answered"]
+    assert recorded["ended_at"].timestamp() == 2.0
+
+
+async def test_a_stale_outcome_records_no_answer(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    intent = step(0, kind=StepKind.EFFECT, intent=b"body", effect_key="k")
+    await fleet.runs.record_step(run_id, epoch, intent)
+    await fleet.expire(run_id)
+    await fleet.leases.reap()
+    applied = msgspec.structs.replace(intent, answer=b"{}", ended_at_ms=2000)
+    with pytest.raises(StaleLease):
+        await fleet.runs.finish(run_id, epoch, msgspec.structs.replace(COMPLETED, effect=applied))
+    assert not (await fleet.runs.get(run_id))["steps"][0]["answered"]

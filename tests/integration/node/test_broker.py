@@ -264,10 +264,11 @@ async def test_a_wish_that_is_no_conversation_is_a_breach_of_the_protocol(world,
 # -- the effect ------------------------------------------------------------------------------------
 
 
-async def test_the_effect_is_recorded_sent_and_recorded_with_its_answer(world):
+async def test_the_effect_is_recorded_and_sent_and_its_answer_goes_with_the_outcome(world):
     run = execution(world)
     await run.serve(post())
-    intent, applied = run.lease.reported
+    (intent,) = run.lease.reported
+    applied = run.broker.completed.effect
     assert (intent.kind, intent.effect_key, intent.answer) == (StepKind.EFFECT, "r1:1", None)
     (received,) = await world.received()
     assert received["key"] == "r1:1"
@@ -275,8 +276,8 @@ async def test_the_effect_is_recorded_sent_and_recorded_with_its_answer(world):
     assert body["vendor"] == "Nordbyte Cloud Hosting GmbH"
     assert (body["total"], body["currency"], body["route"]) == ("1234.50", "EUR", "hosting")
     assert applied.intent == intent.intent
-    assert run.broker.result == json.loads(applied.answer)
-    assert run.broker.result == {
+    assert run.broker.completed.result == json.loads(applied.answer)
+    assert run.broker.completed.result == {
         "status": 201,
         "tries": 1,
         "vendor": "Nordbyte Cloud Hosting GmbH",
@@ -318,16 +319,17 @@ async def test_a_new_execution_sends_the_bytes_of_the_first_intent(world):
     intent = first.lease.reported[0]
     again = execution(world, journal=[intent])
     await again.serve(post())
-    assert [s.seq for s in again.lease.reported] == [intent.seq]
+    assert again.lease.reported == []
+    assert again.broker.completed.effect.seq == intent.seq
     (tried,) = await world.tries()
     assert (len(await world.received()), tried["key"]) == (1, "r1:1")
-    assert again.broker.result["status"] == 201
+    assert again.broker.completed.result["status"] == 201
 
 
 async def test_a_repeat_gets_the_recorded_answer_and_other_arguments_are_refused(world):
     run = execution(world)
     await run.serve(post(), post(3))
-    assert len(run.lease.reported) == 2
+    assert len(run.lease.reported) == 1
     with ends_with(Reason.POLICY_DENIED, "other arguments"):
         await run.serve(post(4, route="it"))
     assert len(await world.received()) == 1
@@ -359,7 +361,7 @@ async def test_an_answer_lost_on_the_way_back_is_applied_once(world):
     await world.script_target({"drop": "after", "times": 1})
     run = execution(world)
     await run.serve(post())
-    assert run.broker.result["tries"] == 2
+    assert run.broker.completed.result["tries"] == 2
     assert len(await world.received()) == 1
 
 
@@ -413,7 +415,7 @@ async def test_a_failed_effect_is_a_failed_span(world):
 async def test_executions_do_not_mix_their_spans(world):
     runs = [execution(world) for _ in range(4)]
     await asyncio.gather(*(run.serve(think(), post()) for run in runs))
-    assert all(run.broker.result["status"] == 201 for run in runs)
+    assert all(run.broker.completed.result["status"] == 201 for run in runs)
 
 
 # -- the transport ---------------------------------------------------------------------------------

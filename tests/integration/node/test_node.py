@@ -60,7 +60,6 @@ async def test_every_offered_run_is_posted_once_and_reported_once(address):
             (0, False),
             (0, True),
             (1, False),
-            (1, True),
         ]
 
 

@@ -38,7 +38,7 @@ class _Options:
     as_json: bool
 
 
-@click.command("demo")
+@click.command("demo", short_help="Watch 100 invoices, and balance the account.")
 @click.option(
     "--against-running",
     is_flag=True,

@@ -23,21 +23,30 @@ def _forward(module: str, arguments: tuple[str, ...]) -> None:
     sys.exit(importlib.import_module(f"bpa.embedded.{module}.__main__").main())
 
 
-@command.command("service-bus", context_settings=_FORWARD, add_help_option=False)
+@command.command(
+    "service-bus", short_help="A Service Bus.", context_settings=_FORWARD, add_help_option=False
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def service_bus(arguments: tuple[str, ...]) -> None:
     """An Azure Service Bus for this machine: AMQP 1.0, durable, with dead-letter queues."""
     _forward("service_bus", arguments)
 
 
-@command.command("anthropic", context_settings=_FORWARD, add_help_option=False)
+@command.command(
+    "anthropic",
+    short_help="A stub of the Anthropic Messages API.",
+    context_settings=_FORWARD,
+    add_help_option=False,
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def anthropic(arguments: tuple[str, ...]) -> None:
     """A stub of the Anthropic Messages API: rules instead of a model, and it says so."""
     _forward("anthropic", arguments)
 
 
-@command.command("target", context_settings=_FORWARD, add_help_option=False)
+@command.command(
+    "target", short_help="An invoice API.", context_settings=_FORWARD, add_help_option=False
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def target(arguments: tuple[str, ...]) -> None:
     """An invoice API that honours idempotency keys and fails on request."""

@@ -21,7 +21,7 @@ def command() -> None:
     """Look at the nodes that execute runs."""
 
 
-@command.command("list")
+@command.command("list", short_help="List the nodes of the fleet.")
 @json_option
 @click.pass_context
 def list_nodes(context: click.Context, *, as_json: bool) -> None:

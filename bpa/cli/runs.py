@@ -20,7 +20,7 @@ _ROOMY_CHARS = 100
 _STAGES = ("sandbox_start", "model", "http_out", "total")
 
 
-@click.group("runs")
+@click.group("runs", short_help="Look at runs, and cancel them.")
 def command() -> None:
     """Look at runs: one for each message, from its receipt to its one outcome."""
 
@@ -59,7 +59,7 @@ def list_runs(
         click.echo(f"more than {limit}; --limit shows more", err=True)
 
 
-@command.command("show")
+@command.command("show", short_help="Show all of one run.")
 @click.argument("run_id", metavar="RUN")
 @json_option
 @click.pass_context
@@ -75,7 +75,7 @@ def show_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
         _print_run(output(), run)
 
 
-@command.command("cancel")
+@command.command("cancel", short_help="End a living run.")
 @click.argument("run_id", metavar="RUN")
 @json_option
 @click.pass_context

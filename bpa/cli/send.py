@@ -19,7 +19,7 @@ CONTENT_TYPES = {
 }
 
 
-@click.command("send")
+@click.command("send", short_help="Publish documents to a queue.")
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )

@@ -40,6 +40,11 @@ class Held:
     def __post_init__(self) -> None:
         self.extend(self.message.locked_until)
 
+    @property
+    def log(self) -> structlog.stdlib.BoundLogger:
+        """A logger that names the run and its trace."""
+        return _log.bind(run_id=self.run_id, trace_id=self.trace_id)
+
     def extend(self, locked_until: datetime) -> None:
         """Plan the next renewal halfway to the end of the lock."""
         now = datetime.now(UTC)
@@ -124,9 +129,7 @@ class Settlement:
             result = "ok"
         except (SettlementLost, Unavailable) as error:
             disposition, result = "lost", "lost"
-            _log.warning(
-                "settlement_lost", run_id=held.run_id, trace_id=held.trace_id, error=str(error)
-            )
+            held.log.warning("settlement_lost", error=str(error))
         attributes = {
             "bpa.run.id": held.run_id,
             "messaging.system": "servicebus",
@@ -135,17 +138,11 @@ class Settlement:
         }
         self._tracing.record("complete", held.traceparent, since_ns, attributes)
         self._metrics.settled.labels(disposition, result).inc()
-        _log.info(
-            "message_settled",
-            run_id=held.run_id,
-            trace_id=held.trace_id,
-            disposition=disposition,
-            reason=verdict.reason or None,
-        )
+        held.log.info("message_settled", disposition=disposition, reason=verdict.reason or None)
         try:
             await self._runs.settled(held.delivery_id, disposition)
         except Unavailable as error:
-            _log.warning("disposition_not_noted", run_id=held.run_id, error=str(error))
+            held.log.warning("disposition_not_noted", error=str(error))
 
     async def abandon_all(self) -> None:
         """Give back what is still held, for another replica to take at once; used at shutdown."""
@@ -156,7 +153,7 @@ class Settlement:
                 await one.source.abandon(one.message)
                 await self._runs.settled(one.delivery_id, "abandon")
             except (SettlementLost, Unavailable) as error:
-                _log.warning("abandon_failed", run_id=one.run_id, error=str(error))
+                one.log.warning("abandon_failed", error=str(error))
 
     async def _settle_all(self, verdict: Verdict) -> None:
         deliveries = self._held.pop(verdict.run_id, [])
@@ -211,17 +208,17 @@ class Settlement:
         except SettlementLost:
             self._metrics.lock_renewals.labels("lost").inc()
             self._drop(held)
-            _log.warning("lock_lost", run_id=held.run_id, trace_id=held.trace_id)
+            held.log.warning("lock_lost")
             await self._note_lost(held)
         except Unavailable as error:
             self._metrics.lock_renewals.labels("unavailable").inc()
-            _log.warning("lock_not_renewed", run_id=held.run_id, error=str(error))
+            held.log.warning("lock_not_renewed", error=str(error))
 
     async def _note_lost(self, held: Held) -> None:
         try:
             await self._runs.settled(held.delivery_id, "lost")
         except Unavailable as error:
-            _log.warning("disposition_not_noted", run_id=held.run_id, error=str(error))
+            held.log.warning("disposition_not_noted", error=str(error))
 
     def _drop(self, held: Held) -> None:
         deliveries = self._held.get(held.run_id, [])

@@ -30,6 +30,7 @@ def shared_server(
         yield bpa
     finally:
         runner.run(bpa.end())
+    bpa.check_log()
 
 
 @pytest.fixture

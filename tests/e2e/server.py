@@ -128,8 +128,14 @@ class Bpa:
         return self.log_path.read_text("utf-8", "replace")
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """Its log, parsed."""
-        return [json.loads(line) for line in self.log_text().splitlines() if line.startswith("{")]
+        """Its log, parsed; a line that a kill cut off is left out."""
+        lines = self.log_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    def check_log(self) -> None:
+        """Make sure that every line that belongs to a run names its trace as well."""
+        nameless = [e for e in self.log_lines() if "run_id" in e and not e.get("trace_id")]
+        assert not nameless, nameless[:5]
 
     async def get(self, path: str, base: str = "http") -> Any:
         """Get a JSON document from one of its servers."""
@@ -247,3 +253,4 @@ async def serving(
         yield server
     finally:
         await server.end()
+    server.check_log()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -211,11 +213,18 @@ def _shown(server: DemoServer) -> dict[str, str]:
     return {name: value for name, value in server.addresses.shown().items() if value}
 
 
+def _program() -> str:
+    """Return how to call this program from here: by its path where PATH does not have it."""
+    path = Path(sys.argv[0])
+    return "bpa" if path.name != "bpa" or shutil.which("bpa") else os.path.relpath(path)
+
+
 def _print_where_next(server: DemoServer, *, keep: bool) -> None:
     """Say where to look next: with the commands that reach this server, if it stays."""
     where = server.addresses
+    bpa = _program()
     if keep or server.child is None:
-        bpa = f"bpa --set data_dir={where.data_dir}" if server.child else "bpa"
+        bpa += f" --set data_dir={where.data_dir}" if server.child else ""
         lines = [
             ("every run, and how it ended", f"{bpa} runs list"),
             ("one run: steps, tokens, cost", f"{bpa} runs show RUN"),
@@ -226,11 +235,11 @@ def _print_where_next(server: DemoServer, *, keep: bool) -> None:
         ]
     else:
         lines = [
-            ("the same, left running", "bpa demo --keep"),
+            ("the same, left running", f"{bpa} demo --keep"),
             ("a server of your own", "make serve"),
-            ("your own documents to it", "bpa send FILE..."),
-            ("what became of them", "bpa runs list"),
-            ("steps, tokens, cost of one", "bpa runs show RUN"),
+            ("your own documents to it", f"{bpa} send FILE..."),
+            ("what became of them", f"{bpa} runs list"),
+            ("steps, tokens, cost of one", f"{bpa} runs show RUN"),
         ]
     click.echo("\nWhere to look next:")
     for what, how in lines:

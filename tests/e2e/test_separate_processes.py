@@ -122,7 +122,10 @@ async def test_the_runs_of_a_killed_node_are_executed_by_another_one(fleet: Flee
             await emptied(bus, "node-lost", within_s=10)
 
 
-async def test_a_killed_control_finds_its_nodes_and_their_work_again(fleet: Fleet) -> None:
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+async def test_a_control_that_was_away_finds_its_nodes_and_their_work_again(
+    fleet: Fleet, how: str
+) -> None:
     async with fleet.governed() as control:
         ports = {
             "control.grpc_port": control.addresses["grpc"].rpartition(":")[2],
@@ -138,7 +141,10 @@ async def test_a_killed_control_finds_its_nodes_and_their_work_again(fleet: Flee
                 return "running" in {run["status"] for run in await control.runs()}
 
             await eventually(at_work, within_s=15, every_s=0.05)
-            await nobody_lives(await control.kill())
+            if how == "killed":
+                await nobody_lives(await control.kill())
+            else:
+                assert await control.stop(within_s=10) == 0, "though a node is connected"
 
             async with fleet.governed(**ports) as again:
                 runs = await again.ended_of(sent)

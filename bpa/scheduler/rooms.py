@@ -12,7 +12,8 @@ from bpa.scheduler.constraints import Candidate, refusal
 from bpa.scheduler.fleet import Deployment, Needs, Snapshot
 from bpa.scheduler.planner import Proposal
 
-_LEAST = 1  # a run that waits can say why, and is at hand when a slot falls free
+_AHEAD_SHARE = 4
+_AHEAD_MOST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ def room(snapshot: Snapshot, dep_id: DeploymentId) -> int:
 def rooms(snapshot: Snapshot, granted: Iterable[Proposal] = ()) -> dict[DeploymentId, Room]:
     """Return the room of each active deployment, once ``granted`` have got their leases.
 
-    That is its free eligible slots within its limit, one at the least, less the runs that wait
-    already; never below 0.
+    That is its free eligible slots within its limit, or the few that may wait ahead if those are
+    more, less the runs that wait already; never below 0.
     """
     candidates = {node.node_id: Candidate.of(node) for node in snapshot.nodes}
     placed: Counter[DeploymentId] = Counter()
@@ -56,7 +57,17 @@ def rooms(snapshot: Snapshot, granted: Iterable[Proposal] = ()) -> dict[Deployme
 
 def _room(deployment: Deployment, placed: int, free: int) -> int:
     startable = min(free, deployment.run_limit - deployment.leased - placed)
-    return max(max(startable, _LEAST) - (deployment.waiting - placed), 0)
+    ahead = _ahead(deployment.leased + placed)
+    return max(max(startable, ahead) - (deployment.waiting - placed), 0)
+
+
+def _ahead(running: int) -> int:
+    """Return how many runs may wait although nothing is free.
+
+    At least one, which can say why it waits. Beyond that a quarter of those that run, up to 16, so
+    that a slot that falls free finds a run at hand and need not wait for a receive.
+    """
+    return min(max(running // _AHEAD_SHARE, 1), _AHEAD_MOST)
 
 
 def _fits(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> int:

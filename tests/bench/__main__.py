@@ -98,10 +98,9 @@ async def _saturation(
     server: Bpa, count: int, number: int, note: Callable[[str, float], None]
 ) -> None:
     done, before = await completed(server), cpu_s(server.process.pid)
-    started = time.monotonic()
-    await send_at_once(server, count, f"burst-{number}")
+    began = await send_at_once(server, count, f"burst-{number}")
     await _all_completed(server, done + count)
-    took = time.monotonic() - started
+    took = time.monotonic() - began
     spent = cpu_s(server.process.pid)
     note("saturation: runs/s", count / took)
     note("saturation: CPU-ms a run", (spent - before).total() / count * 1000)

@@ -1,3 +1,5 @@
+import pytest
+
 from bpa.domain import DeploymentId
 from bpa.scheduler.fleet import Needs
 from bpa.scheduler.rooms import room, rooms
@@ -46,3 +48,11 @@ def test_a_paused_and_an_unknown_deployment_have_no_room():
 def test_rooms_say_as_of_when_they_hold():
     [found] = rooms(snapshot([node()], [deployment()], [])).values()
     assert found.as_of == NOW
+
+
+@pytest.mark.parametrize(
+    ("running", "ahead"), [(0, 1), (3, 1), (4, 1), (8, 2), (40, 10), (64, 16), (1000, 16)]
+)
+def test_a_few_may_wait_ahead_of_a_full_fleet(running, ahead):
+    full = [node(slots=running, used_slots=running)]
+    assert room_of(full, budget=2000, leased=running) == ahead

@@ -82,7 +82,7 @@ def compose(wish: Mapping[str, Any], agent: AgentSpec, tools: Sequence[Tool]) ->
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:
     role, contents = message.get("role"), message.get("contents")
-    if role not in _ROLES or not isinstance(contents, list):
+    if not isinstance(role, str) or role not in _ROLES or not isinstance(contents, list):
         _refuse("a message without a role or contents that may be sent")
     return {"role": role, "contents": [_content(content) for content in contents]}
 

@@ -75,6 +75,13 @@ def test_contents_that_could_carry_more_than_text_are_refused(content):
     assert caught.value.reason is Reason.SANDBOX_PROTOCOL
 
 
+@pytest.mark.parametrize("role", [["user"], {"user": 1}, None, 1, "system"])
+def test_a_message_by_nobody_who_may_speak_is_a_breach_of_the_protocol(role):
+    with pytest.raises(RunEnded) as caught:
+        compose(wish(text(), role=role), AGENT, [TOOL])
+    assert caught.value.reason is Reason.SANDBOX_PROTOCOL
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

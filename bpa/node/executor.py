@@ -25,7 +25,7 @@ from bpa.errors import InvalidRequest, Reason, RunEnded, StaleLease, Unavailable
 from bpa.node import frames
 from bpa.node.broker import Broker
 from bpa.node.frames import SandboxProtocolError
-from bpa.node.lease import HeldLease, Stop
+from bpa.node.lease import HeldLease, Stop, trace_id_of
 from bpa.node.outlets import Outlets, failed, span
 from bpa.node.sandbox import ExitStatus, Sandbox
 from bpa.telemetry import Tracing
@@ -82,7 +82,7 @@ class Executor:
         run = lease.offer.run
         log = self._log.bind(
             run_id=run.run_id,
-            trace_id=_trace_id(lease.offer.traceparent),
+            trace_id=trace_id_of(lease.offer),
             epoch=lease.epoch,
             execution=run.execution,
         )
@@ -315,8 +315,3 @@ def _task(run: RunSpec, document: Document, broker: Broker) -> frames.Task:
             frames.ToolSpec(tool.name, tool.description, tool.parameters) for tool in broker.tools
         ],
     )
-
-
-def _trace_id(traceparent: str) -> str:
-    parts = traceparent.split("-")
-    return parts[1] if len(parts) > 1 else ""

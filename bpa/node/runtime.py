@@ -19,7 +19,7 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from bpa.domain import LeaseOffer, NodeSpec, RunId
-from bpa.errors import BpaError, Conflict, InvalidRequest, NotFound, StaleLease
+from bpa.errors import BpaError, Conflict, NotFound
 from bpa.node.lease import HeldLease, Stop, trace_id_of
 from bpa.node.link import RECONNECT, Beat, Report, Terms
 from bpa.protos.bpa.v1 import Acknowledge, Refuse
@@ -224,8 +224,11 @@ class NodeRuntime:
         log = self._of(offer)
         log.info("lease_refused", why=why)
         try:
-            await self._link.report(offer.run.run_id, offer.epoch, Refuse(why=why))
-        except BpaError as error:  # the offer lapses by itself
+            async with asyncio.timeout(offer.ttl_s):
+                await self._link.report(offer.run.run_id, offer.epoch, Refuse(why=why))
+        except TimeoutError:  # the offer has lapsed by itself
+            log.warning("refusal_not_stored", code="unavailable")
+        except BpaError as error:  # it will
             log.warning("refusal_not_stored", code=error.code)
 
     def _of(self, offer: LeaseOffer) -> FilteringBoundLogger:
@@ -241,7 +244,7 @@ class NodeRuntime:
             lease.confirm(sent_at_s)
             lease.check()
             await self._executor.execute(lease)
-        except (StaleLease, InvalidRequest) as error:
+        except BpaError as error:  # whatever control finds wrong, it is this run's business alone
             log.warning("lease_lost", code=error.code, error=str(error))
         finally:
             if self._held.get(lease.run_id) is lease:

@@ -5,7 +5,7 @@ import pytest
 import structlog
 
 from bpa.domain import NodeSpec, Outcome, OutcomeKind
-from bpa.errors import StaleLease, Unavailable
+from bpa.errors import NotFound, StaleLease, Unavailable
 from bpa.node.lease import HeldLease, Stop
 from bpa.node.link import ControlLink
 from bpa.node.runtime import NodeRuntime, boottime_s
@@ -173,6 +173,22 @@ async def test_an_acknowledgement_that_is_stale_frees_the_slot(node, address):
         assert not node.executor.started_good
 
 
+async def test_a_report_that_control_answers_with_an_error_costs_its_own_run_alone(node, address):
+    control = ControlServer()
+
+    def unknown(request):
+        if request.run_id == "r1":
+            raise NotFound("no such run")
+
+    control.on_report = unknown
+    async with control_at(address, control):
+        control.offer(an_offer("r1"))
+        await eventually(lambda: control.report_ids)
+        control.offer(an_offer("r2"))
+        await eventually(lambda: set(node.executor.running) == {"r2"})
+        assert node.runtime.state.held == (("r2", 1),)
+
+
 async def test_a_report_that_control_cannot_store_is_repeated(node, address):
     control, failures = ControlServer(), iter([Unavailable("postgres is away")] * 2)
 
@@ -307,3 +323,16 @@ async def test_drain_ends_while_control_is_away(node, address):
         await eventually(lambda: node.executor.running)
     await node.runtime.drain(0.05)
     assert node.runtime.state.held == ()
+
+
+async def test_drain_ends_although_a_refusal_was_never_answered(node, address):
+    control = ControlServer()
+    async with control_at(address, control):
+        for name in ("r1", "r2"):
+            control.offer(an_offer(name, ttl_s=0.5))
+        await eventually(lambda: len(node.executor.running) == 2)
+        control.mute.set()
+        control.offer(an_offer("r3", ttl_s=0.5))
+        await eventually(lambda: len(control.report_ids) == 3)
+    async with asyncio.timeout(10):
+        await node.runtime.drain(0.05)

@@ -20,7 +20,9 @@ from tests.e2e.server import Bpa, serving
 from tests.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
-QUEUES = ("here", "there", "elsewhere", "node-lost", "control-lost")
+QUEUES = ("here", "there", "elsewhere", "node-lost", "control-killed", "control-stopped")
+LOCKS = {"control-killed": "PT5S"}
+"""How long a message stays locked whose receiver is gone; a minute where nothing is said."""
 STORES = ("postgres.", "redis.", "service_bus.")
 """What a node is not told: it meets control over gRPC only."""
 QUICK = {"control.lease_ttl_s": "3", "control.heartbeat_every_s": "0.5"}
@@ -55,7 +57,10 @@ async def backing(directory: Path) -> AsyncIterator[Backing]:
     """Run the servers that a control plane and its nodes lean on."""
     config = directory / "Config.json"
     queues = [
-        {"Name": name, "Properties": {"LockDuration": "PT5S", "MaxDeliveryCount": 10}}
+        {
+            "Name": name,
+            "Properties": {"LockDuration": LOCKS.get(name, "PT1M"), "MaxDeliveryCount": 10},
+        }
         for name in QUEUES
     ]
     namespace = {"Name": "sbemulatorns", "Queues": queues, "Topics": []}

@@ -126,16 +126,17 @@ async def test_the_runs_of_a_killed_node_are_executed_by_another_one(fleet: Flee
 async def test_a_control_that_was_away_finds_its_nodes_and_their_work_again(
     fleet: Fleet, how: str
 ) -> None:
+    queue = f"control-{how}"
     async with fleet.governed() as control:
         ports = {
             "control.grpc_port": control.addresses["grpc"].rpartition(":")[2],
             "control.http_port": control.addresses["http"].rpartition(":")[2],
         }
         async with fleet.node("only", "aus-east"):
-            await fleet.deploy("control-lost", ["aus-east"])
+            await fleet.deploy(queue, ["aus-east"])
             await control.put("/_stub/script", {"rules": [{"latency_ms": 2_000}]}, "anthropic")
             bus = control.addresses["service_bus"]
-            sent = await send_documents(bus, CHOSEN[:4], "control-lost")
+            sent = await send_documents(bus, CHOSEN[:4], queue)
 
             async def at_work() -> bool:
                 return "running" in {run["status"] for run in await control.runs()}
@@ -145,11 +146,12 @@ async def test_a_control_that_was_away_finds_its_nodes_and_their_work_again(
                 await nobody_lives(await control.kill())
             else:
                 assert await control.stop(within_s=10) == 0, "though a node is connected"
+                assert "abandon_failed" not in control.log_text()
 
             async with fleet.governed(**ports) as again:
                 runs = await again.ended_of(sent)
                 assert {run["status"] for run in runs.values()} == {"completed"}
-                await emptied(bus, "control-lost", within_s=20)
+                await emptied(bus, queue, within_s=20)  # no lock of a minute had to run out
                 received = [item["body"]["run_id"] for item in await again.received()]
                 assert [received.count(run["runId"]) for run in runs.values()] == [1] * 4
                 assert len(await again.runs()) == 4

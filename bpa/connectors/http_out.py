@@ -115,6 +115,8 @@ class HttpOut:
         self, request: OutboundRequest, headers: dict[str, str], number: int
     ) -> tuple[int, str]:
         """Make one try and report it; return the status and the excerpt of a 2xx."""
+        if request.before_try is not None:
+            request.before_try()
         started_s = time.monotonic()
         timeout_s = request.timeout_s or self._timeout_s
         if request.deadline_s is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -133,6 +133,8 @@ class OutboundRequest:
     tracestate: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Further headers from the deployment; may hold credentials, hence not in the repr."""
+    before_try: Callable[[], None] | None = field(default=None, repr=False)
+    """Called right before each try; what it raises ends the effect, with nothing more sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

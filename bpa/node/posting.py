@@ -145,7 +145,6 @@ class Posting:
         return result
 
     async def _send(self, effect: Step, context: Context) -> OutboundResult:
-        self._recorder.must_hold()
         started_s = time.monotonic()
         url = self._run.http_out.base_url or self._outlets.target_url
         with span(
@@ -169,6 +168,7 @@ class Posting:
                 timeout_s=self._run.http_out.timeout_s,
                 traceparent=carrier.get("traceparent"),
                 tracestate=carrier.get("tracestate"),
+                before_try=self._recorder.must_hold,
             )
             try:
                 sent = await self._outlets.sink.send(request)

@@ -127,12 +127,16 @@ class AnthropicProvider:
 
     async def count_tokens(self, request: ModelRequest) -> int:
         """Ask the count_tokens endpoint, which costs nothing."""
-        prepared = self._chat.prepared(request)
         try:
-            counted = await self._client.messages.count_tokens(**prepared)
+            counted = await self._client.messages.count_tokens(**self._chat.prepared(request))
+            tokens: object = counted.input_tokens
         except anthropic.APIError as error:
             raise _failure(error) from error
-        return counted.input_tokens
+        except (AttributeError, TypeError, ValueError) as error:
+            raise _unreadable(error) from error
+        if not isinstance(tokens, int):
+            raise _unreadable(TypeError())
+        return tokens
 
 
 _COUNTED = ("model", "messages", "system", "tools", "tool_choice")

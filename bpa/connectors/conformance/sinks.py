@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -84,19 +84,35 @@ class SinkConformance(ABC):
     async def test_a_target_that_keeps_failing_exhausts_the_tries(self) -> None:
         async with self.harness() as harness:
             await harness.script([Behaviour.FAIL_FOR_NOW] * 50)
-            assert await _ended(harness, "run-1:1") is Reason.RETRIES_EXHAUSTED
+            assert await _ended(harness, harness.request("run-1:1")) is Reason.RETRIES_EXHAUSTED
             assert list(await harness.applied()) == []
 
     async def test_a_refusal_ends_the_run_without_another_try(self) -> None:
         async with self.harness() as harness:
             await harness.script([Behaviour.REFUSE])
-            assert await _ended(harness, "run-1:1") is Reason.NON_RETRYABLE_HTTP_STATUS
+            assert (
+                await _ended(harness, harness.request("run-1:1"))
+                is Reason.NON_RETRYABLE_HTTP_STATUS
+            )
             assert list(await harness.applied()) == []
 
     async def test_nothing_is_sent_past_the_deadline(self) -> None:
         async with self.harness() as harness:
-            past_s = time.monotonic() - 1
-            assert await _ended(harness, "run-1:1", past_s) is Reason.DEADLINE_EXCEEDED
+            request = harness.request("run-1:1", deadline_s=time.monotonic() - 1)
+            assert await _ended(harness, request) is Reason.DEADLINE_EXCEEDED
+            assert list(await harness.applied()) == []
+
+    async def test_no_try_starts_that_is_forbidden(self) -> None:
+        allowed = iter([None])
+
+        def once() -> None:
+            if next(allowed, self) is not None:
+                raise RunEnded(Reason.CANCELLED, "no more tries")
+
+        async with self.harness() as harness:
+            await harness.script([Behaviour.FAIL_FOR_NOW])
+            request = replace(harness.request("run-1:1"), before_try=once)
+            assert await _ended(harness, request) is Reason.CANCELLED
             assert list(await harness.applied()) == []
 
     async def test_the_same_effect_sent_again_is_applied_once(self) -> None:
@@ -110,7 +126,7 @@ class SinkConformance(ABC):
         async with self.harness() as harness:
             first = harness.request("run-1:1", 1)
             await harness.sink.send(first)
-            reason = await _ended(harness, "run-1:1", number=2)
+            reason = await _ended(harness, harness.request("run-1:1", 2))
             assert reason is Reason.NON_RETRYABLE_HTTP_STATUS
             assert list(await harness.applied()) == [Applied("run-1:1", first.body)]
 
@@ -122,12 +138,10 @@ class SinkConformance(ABC):
             assert applied == {request.idempotency_key: request.body for request in requests}
 
 
-async def _ended(
-    harness: SinkHarness, key: str, deadline_s: float | None = None, *, number: int = 0
-) -> Reason:
+async def _ended(harness: SinkHarness, request: OutboundRequest) -> Reason:
     """Send an effect that must end its run; return the reason."""
     try:
-        await harness.sink.send(harness.request(key, number, deadline_s=deadline_s))
+        await harness.sink.send(request)
     except RunEnded as ended:
         return ended.reason
     except BpaError as error:

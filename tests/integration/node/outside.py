@@ -116,8 +116,8 @@ class Outside:
 
 
 @contextlib.asynccontextmanager
-async def outside(*, timeout_s=5.0, lean=False):
-    """Serve the stub and the target, and lead there with quick retries."""
+async def outside(*, timeout_s=5.0, lean=False, model_url=None):
+    """Serve the stub and the target, and lead there (or to another model) with quick retries."""
     quick = RetryPolicy(base_s=0.01, cap_s=0.02, retry_after_cap_s=0.05)
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -132,7 +132,7 @@ async def outside(*, timeout_s=5.0, lean=False):
         client = await stack.enter_async_context(
             anthropic.AsyncAnthropic(
                 api_key="a-secret-key",
-                base_url=stub.url,
+                base_url=model_url or stub.url,
                 max_retries=0,
                 timeout=timeout_s,
                 http_client=http,

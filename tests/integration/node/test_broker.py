@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import dataclasses
 import json
 import time
 
@@ -8,7 +9,9 @@ import pytest_asyncio
 import structlog
 from agent_framework import ChatResponse
 
+from bpa.connectors.http_out import HttpOut
 from bpa.domain import Budgets, HttpOutSpec, StepKind
+from bpa.embedded.web import Listener, json_response
 from bpa.errors import Reason, RunEnded, StaleLease
 from bpa.node.broker import Broker
 from bpa.node.frames import Call
@@ -168,6 +171,22 @@ async def test_what_only_the_coarse_bound_forbids_is_counted_exactly_and_goes_on
     ]
 
 
+@pytest.mark.parametrize("body", [{}, {"input_tokens": "many"}, [], "text"])
+async def test_a_count_that_cannot_be_read_ends_the_run_for_its_reason(body):
+    async def count(_request):
+        return json_response(body)
+
+    async with contextlib.AsyncExitStack() as stack:
+        provider = Listener(
+            count, host="127.0.0.1", port=0, port_setting="", max_body_bytes=1 << 20, finish_s=0.1
+        )
+        stack.push_async_callback(provider.aclose)
+        await provider.start()
+        world = await stack.enter_async_context(outside(model_url=provider.url))
+        with ends_with(Reason.RETRIES_EXHAUSTED, "cannot be read"):
+            await execution(world, budgets=Budgets(max_tokens=100)).serve(think())
+
+
 async def test_usage_of_earlier_executions_counts_against_the_budget(world):
     first = execution(world)
     await first.serve(think())
@@ -311,6 +330,20 @@ async def test_nothing_is_sent_under_a_lease_that_has_run_out(world):
     with pytest.raises(StaleLease):
         await run.serve(post())
     assert await world.tries() == []
+
+
+async def test_no_further_try_starts_under_a_lease_that_has_run_out(world):
+    await world.script_target({"status": 503})
+
+    async def expire(_pause_s):
+        run.lease.is_good = False
+
+    sink = HttpOut(world.session, sleep=expire)
+    world.outlets = dataclasses.replace(world.outlets, sink=sink)
+    run = execution(world)
+    with pytest.raises(StaleLease):
+        await run.serve(post())
+    assert [tried["tries"] for tried in await world.tries()] == [1]
 
 
 async def test_a_new_execution_sends_the_bytes_of_the_first_intent(world):

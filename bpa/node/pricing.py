@@ -73,9 +73,15 @@ class Prices:
         """Return the model's price, also for a dated snapshot of a listed name."""
         return self.models.get(model) or self.models.get(_SNAPSHOT.sub("", model))
 
-    def priced(self, usage: Usage, model: str) -> Usage:
-        """Return ``usage`` with its cost and where the price is from, or its tokens as unpriced."""
-        price = self.price_of(model)
+    def priced(self, usage: Usage, *models: str) -> Usage:
+        """Return ``usage`` with its cost and where the price is from, or its tokens as unpriced.
+
+        Args:
+            usage: Of one call.
+            models: What the answering model calls itself, then what was asked for: an answer under
+                a name that nobody listed is not free.
+        """
+        price = next(filter(None, map(self.price_of, models)), None)
         if price is None:
             return msgspec.structs.replace(
                 usage, cost_usd="0", unpriced_tokens=usage.total_tokens, price_source=""

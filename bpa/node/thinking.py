@@ -108,7 +108,7 @@ class Thinking:
         chat.set_attribute("gen_ai.response.id", answer.response_id)
         chat.set_attribute("gen_ai.response.model", answer.model)
         chat.set_attribute("gen_ai.response.finish_reasons", (answer.stop,))
-        usage = self._outlets.prices.priced(answer.usage, answer.model)
+        usage = self._outlets.prices.priced(answer.usage, answer.model, request.model)
         await self._settle(intent, answer.value, usage, chat)
         return answer.value
 

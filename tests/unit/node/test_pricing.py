@@ -34,6 +34,11 @@ def test_a_small_cost_is_written_without_an_exponent():
     assert Prices.parse(LIST).priced(Usage(cache_read_tokens=1), "m-1").cost_usd == "0.0000003"
 
 
+def test_an_answer_by_a_name_that_is_not_listed_costs_what_the_asked_model_does():
+    priced = Prices.parse(LIST).priced(Usage(output_tokens=1_000_000), "m-1-of-today", "m-1")
+    assert (priced.cost_usd, priced.unpriced_tokens) == ("15", 0)
+
+
 def test_a_model_without_a_price_leaves_unpriced_tokens_and_no_source():
     priced = Prices.parse(LIST).priced(Usage(input_tokens=5, output_tokens=6), "m-2")
     assert (priced.unpriced_tokens, priced.cost_usd, priced.price_source) == (11, "0", "")

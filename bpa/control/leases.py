@@ -214,7 +214,8 @@ class Leases:
             ttl_s=self.ttl_s,
         )
         renewed = [(RunId(row["run_id"]), row["epoch"]) for row in rows if row["run_id"]]
-        lost = [pair for pair in held if pair not in set(renewed)]
+        kept = set(renewed)
+        lost = [pair for pair in held if pair not in kept]
         return Renewal(bool(rows), renewed, lost, bool(rows) and rows[0]["draining"])
 
     async def reap(self, node_id: str = "", boot_id: str = "") -> int:
@@ -284,10 +285,10 @@ class Leases:
             epochs=[epoch for _, epoch in items],
             ttl_s=self.ttl_s,
         )
-        held = {row["run_id"] for row in rows}
+        held = {(row["run_id"], row["epoch"]) for row in rows}
         return [
-            None if run_id in held else StaleLease(f"the offer {epoch} of run {run_id} is over")
-            for run_id, epoch in items
+            None if item in held else StaleLease(f"the offer {item[1]} of run {item[0]} is over")
+            for item in items
         ]
 
     async def _lapse(self, lost: Sequence[tuple[RunId, int, Decision]]) -> int:

@@ -57,7 +57,7 @@ held as (
     where leases.run_id = report.run_id
         and leases.epoch = report.epoch
         and leases.expires_at > now()
-    returning leases.run_id
+    returning leases.run_id, leases.epoch
 ),
 started as (
     update runs
@@ -65,7 +65,7 @@ started as (
     from held
     where runs.run_id = held.run_id and runs.status = 'offered'
 )
-select run_id::text as run_id from held;
+select run_id::text as run_id, epoch from held;
 
 -- name: lapse
 -- End leases by (run, epoch) through no fault of the run; the epoch rises, so late reports fail.

@@ -242,7 +242,7 @@ class Runs:
         ]
 
     async def _record_steps(self, items: list[tuple[RunId, int, Step]]) -> list[Exception | None]:
-        done: set[tuple[str, int]] = set()
+        done: set[tuple[str, int, int]] = set()
         for part in _distinct(items):
             rows = await self._writes.fetch_all(
                 _QUERIES.record_steps,
@@ -250,9 +250,9 @@ class Runs:
                 intents=[step.intent or None for _, _, step in part],
                 answers=[step.answer for _, _, step in part],
             )
-            done |= {(row["run_id"], row["seq"]) for row in rows}
+            done |= {(row["run_id"], row["epoch"], row["seq"]) for row in rows}
         return [
-            None if (run_id, step.seq) in done else _stale(run_id, epoch)
+            None if (run_id, epoch, step.seq) in done else _stale(run_id, epoch)
             for run_id, epoch, step in items
         ]
 
@@ -268,8 +268,10 @@ class Runs:
             for run_id, epoch, outcome in items
         ]
         ended = await self._writes.fetch_all(_QUERIES.finish, rows=jsonb(rows))
-        done = {row["run_id"] for row in ended}
-        missing = [(run_id, epoch) for run_id, epoch, _ in items if run_id not in done]
+        for row in ended:
+            self._tell(row)
+        done = {(row["run_id"], row["epoch"]) for row in ended}
+        missing = [(run_id, epoch) for run_id, epoch, _ in items if (run_id, epoch) not in done]
         if missing:
             again = await fetch_all(
                 self._pool,
@@ -277,10 +279,8 @@ class Runs:
                 run_ids=[run_id for run_id, _ in missing],
                 epochs=[epoch for _, epoch in missing],
             )
-            done |= {row["run_id"] for row in again}
-        for row in ended:
-            self._tell(row)
-        return [None if i in done else _stale(i, epoch) for i, epoch, _ in items]
+            done |= {(row["run_id"], row["epoch"]) for row in again}
+        return [None if (i, epoch) in done else _stale(i, epoch) for i, epoch, _ in items]
 
     async def _counters(self, run_ids: list[RunId]) -> dict[str, Counters]:
         if not run_ids:

@@ -81,7 +81,7 @@ with report as (
     )
 ),
 held as (
-    select r.run_id from runs as r
+    select r.run_id, r.lease_epoch from runs as r
     join report on report.run_id = r.run_id and report.epoch = r.lease_epoch
     where r.status = 'running'
     for share of r
@@ -95,7 +95,7 @@ select
     epoch, to_timestamp(started_at_ms / 1000.0),
     case when answer is not null then to_timestamp(ended_at_ms / 1000.0) end
 from report
-where run_id in (select run_id from held)
+where (run_id, epoch) in (select run_id, lease_epoch from held)
 on conflict (run_id, seq) do update
 set answer = coalesce(steps.answer, excluded.answer),
     usage = coalesce(excluded.usage, steps.usage),
@@ -104,7 +104,7 @@ set answer = coalesce(steps.answer, excluded.answer),
     epoch = excluded.epoch
 where steps.digest = excluded.digest
     and steps.intent is not distinct from excluded.intent
-returning run_id::text as run_id, seq;
+returning run_id::text as run_id, epoch, seq;
 
 -- name: progress
 -- Note the stage an execution is in, under its epoch.
@@ -172,15 +172,15 @@ moved as (
     where r.run_id = report.run_id
         and r.lease_epoch = report.epoch
         and r.status in ('offered', 'running')
-    returning r.run_id, r.node_id, r.dep_id, r.agent_id, r.version, r.status, r.reason, r.detail,
-        r.enqueued_at, r.ended_at, r.costs, r.traceparent, r.trace_id
+    returning r.run_id, r.lease_epoch as epoch, r.node_id, r.dep_id, r.agent_id, r.version,
+        r.status, r.reason, r.detail, r.enqueued_at, r.ended_at, r.costs, r.traceparent, r.trace_id
 ),
 answered as (
     update steps
     set answer = decode(report.effect_answer, 'base64'),
         usage = '{}',
         ended_at = to_timestamp(report.effect_ended_at_ms / 1000.0)
-    from moved join report using (run_id)
+    from moved join report using (run_id, epoch)
     where steps.run_id = report.run_id
         and steps.seq = report.effect_seq
         and steps.kind = 'effect'
@@ -202,7 +202,7 @@ from moved;
 
 -- name: already_finished
 -- Tell which of these reports were written down before, when their answer was lost on the way.
-select r.run_id::text as run_id
+select r.run_id::text as run_id, t.epoch
 from runs as r
 join unnest(%(run_ids)s::uuid[], %(epochs)s::bigint[]) as t (run_id, epoch)
     on t.run_id = r.run_id and t.epoch = r.lease_epoch

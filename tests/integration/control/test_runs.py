@@ -230,3 +230,22 @@ async def test_a_stale_outcome_records_no_answer(fleet: Fleet):
     with pytest.raises(StaleLease):
         await fleet.runs.finish(run_id, epoch, msgspec.structs.replace(COMPLETED, effect=applied))
     assert not (await fleet.runs.get(run_id))["steps"][0]["answered"]
+
+
+async def test_a_stale_report_in_the_batch_of_a_good_one_changes_nothing(fleet: Fleet):
+    await fleet.register()
+    run_id, old = await fleet.running()
+    await fleet.expire(run_id)
+    await fleet.leases.reap()
+    epoch = await fleet.granted(run_id)
+    for report in (
+        [fleet.leases.acknowledge(run_id, e) for e in (old, epoch)],
+        [fleet.runs.record_step(run_id, e, step(e)) for e in (old, epoch)],
+        [fleet.runs.record_step(run_id, e, step(9)) for e in (old, epoch)],
+        [fleet.runs.finish(run_id, e, COMPLETED) for e in (old, epoch)],
+        [fleet.runs.finish(run_id, e, COMPLETED) for e in (old, epoch)],
+    ):
+        stale, good = await asyncio.gather(*report, return_exceptions=True)
+        assert isinstance(stale, StaleLease)
+        assert good is None
+    assert [s["seq"] for s in (await fleet.runs.get(run_id))["steps"]] == [epoch, 9]

@@ -62,13 +62,17 @@ class Bpa:
         """The settings as flags, for other commands against this server."""
         return [word for pair in self._settings.items() for word in ("--set", "=".join(pair))]
 
-    async def start(self, within_s: float = 40.0) -> None:
-        """Start and wait for the ready line."""
+    async def spawn(self) -> None:
+        """Start, and wait for nothing."""
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *self._prefix, BPA, *self.flags, "serve", "--role", self.role, "--json",
                 stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
             )  # fmt: skip
+
+    async def start(self, within_s: float = 40.0) -> None:
+        """Start and wait for the ready line."""
+        await self.spawn()
         assert self.process.stdout is not None
         try:
             async with asyncio.timeout(within_s):

@@ -17,6 +17,7 @@ import pytest
 
 from tests.e2e.queues import documents, emptied, send_documents
 from tests.e2e.server import BPA, FREE_PORTS, Bpa, alive, nobody_lives, serving
+from tests.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
 CHOSEN = documents()[:3]
@@ -172,6 +173,20 @@ async def test_no_server_of_a_killed_one_survives_and_the_next_start_takes_over(
 
     async with serving(data_dir) as server:
         assert [run["traceId"] for run in await server.runs()] == [trace_id]
+
+
+async def test_starts_that_are_killed_midway_are_in_nobodys_way(data_dir: Path) -> None:
+    for moment in ("postgres", "postgres/global/pg_control", "valkey.log"):
+        server = Bpa(data_dir)
+        await server.spawn()
+        started = data_dir / moment
+        await eventually(started.exists, within_s=20, every_s=0.001)
+        assert server.addresses == {}, "not ready yet"
+        await nobody_lives(await server.kill())
+
+    async with serving(data_dir) as server:
+        (trace_id,) = await send_documents(server.addresses["service_bus"], CHOSEN[:1])
+        assert (await server.ended_of([trace_id]))[trace_id]["status"] == "completed"
 
 
 def as_ordinary_user() -> list[str]:

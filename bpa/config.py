@@ -7,8 +7,10 @@ Later wins: defaults below, then the TOML file, then ``BPA_*`` variables (``__``
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
@@ -20,6 +22,15 @@ PREFIX = "BPA_"
 SECRETS = frozenset(
     {"postgres.dsn", "redis.url", "service_bus.connection_string", "anthropic.api_key"}
 )
+
+_URLS = frozenset(
+    {"anthropic.base_url", "http_out.base_url", "control.url", "telemetry.otlp_endpoint"}
+)
+_URL = re.compile(r"https?://[^\s/]")
+_ADDRESS = re.compile(r"/.+|.+:[0-9]{1,5}")
+"""``host:port``, or the path of a Unix socket."""
+_COUNTS = frozenset({"node.slots", "postgres.pool_size"})
+_MAY_BE_0 = frozenset({"node.drain_deadline_s", "embedded.model_latency_ms"})
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -261,13 +272,29 @@ def _suggestion(key: str, types: Mapping[str, Any]) -> str:
 
 
 def _check(settings: Settings) -> None:
-    problems = []
-    for key, value in flatten(settings).items():
-        if key.endswith("_port") and not 0 <= int(str(value)) <= 65535:
-            problems.append(f"{key} = {value}: a port is a number from 0 (any free one) to 65535")
-    if settings.node.slots < 1:
-        problems.append(f"node.slots = {settings.node.slots}: a node needs at least one slot")
+    problems = [
+        f"{key} = {value!r}: {wrong}"
+        for key, value in flatten(settings).items()
+        if (wrong := _wrong(key, value))
+    ]
     if settings.control.lease_ttl_s < 3 * settings.control.heartbeat_every_s:
         problems.append("control.lease_ttl_s: must be three heartbeats or more, or leases flap")
     if problems:
         raise SettingsError(problems)
+
+
+def _wrong(key: str, value: object) -> str:
+    """Say what a value of the right type must be; empty when it is."""
+    if isinstance(value, str):
+        if value and key in _URLS and not _URL.match(value):
+            return "write http://host:port or https://host"
+        if value and key == "node.control" and not _ADDRESS.fullmatch(value):
+            return "write host:port, as control prints it when it is ready"
+    elif isinstance(value, (int, float)):
+        if key.endswith("_port") and not 0 <= value <= 65535:
+            return "a port is a number from 0 (any free one) to 65535"
+        if key in _COUNTS and value < 1:
+            return "at least one is needed"
+        if key.endswith(("_s", "_ms")) and not (0 if key in _MAY_BE_0 else 0.001) <= value < inf:
+            return "a time is a number of " + ("ms" if key.endswith("_ms") else "s") + " above 0"
+    return ""

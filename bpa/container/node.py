@@ -21,6 +21,7 @@ from bpa import __version__
 from bpa.config import Settings
 from bpa.connectors.http_out import HttpOut
 from bpa.domain import NodeSpec, memory_bytes
+from bpa.errors import InvalidRequest, SettingsError
 from bpa.manifests import shipped_config
 from bpa.node.executor import Executor
 from bpa.node.link import ControlLink
@@ -96,7 +97,10 @@ class NodeProvider(Provider):
     @provide
     async def zygote(self) -> AsyncIterator[Zygote]:
         """Start the zygote: exec'd with an empty environment."""
-        limits = SandboxLimits(memory_bytes=memory_bytes(self._settings.node.memory))
+        try:
+            limits = SandboxLimits(memory_bytes=memory_bytes(self._settings.node.memory))
+        except (InvalidRequest, ValueError) as error:
+            raise SettingsError([f"node.memory: {error}"]) from error
         async with Zygote(limits=limits) as zygote:
             yield zygote
 
@@ -128,12 +132,11 @@ class NodeProvider(Provider):
         metrics: Metrics,
     ) -> Outlets:
         """Return what the brokers of all runs share."""
-        prices = shipped_config(self._settings.config_dir) / "prices.toml"
         http_out = self._settings.http_out
         return Outlets(
             models=models,
             sink=HttpOut(session, timeout_s=http_out.timeout_s),
-            prices=Prices.parse(prices.read_text("utf-8"), str(prices)),
+            prices=_prices(self._settings.config_dir),
             tracer=tracing.tracer,
             measures=Measured(metrics),
             target_url=http_out.base_url,
@@ -159,6 +162,14 @@ class NodeProvider(Provider):
         return NodeRuntime(link=link, executor=executor, log=log)
 
     worker = provide(Worker)
+
+
+def _prices(config_dir: str) -> Prices:
+    path = shipped_config(config_dir) / "prices.toml"
+    try:
+        return Prices.parse(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError([f"config_dir: {path} cannot be read ({error}); set it"]) from error
 
 
 @asynccontextmanager

@@ -61,11 +61,36 @@ def test_a_wrong_secret_is_reported_without_its_value():
         ("BPA_NODE__SLOTS", "0"),
         ("BPA_CONTROL__LEASE_TTL_S", "1"),
         ("BPA_LOG__LEVEL", "loud"),
+        ("BPA_POSTGRES__POOL_SIZE", "0"),
+        ("BPA_CONTROL__HEARTBEAT_EVERY_S", "0"),
+        ("BPA_CONTROL__REAP_EVERY_S", "-1"),
+        ("BPA_ANTHROPIC__TIMEOUT_S", "nan"),
+        ("BPA_HTTP_OUT__TIMEOUT_S", "0"),
+        ("BPA_NODE__DRAIN_DEADLINE_S", "-1"),
+        ("BPA_NODE__CONTROL", "control.example.com"),
+        ("BPA_ANTHROPIC__BASE_URL", "api.example.com"),
+        ("BPA_HTTP_OUT__BASE_URL", "api.example.com/invoices"),
+        ("BPA_TELEMETRY__OTLP_ENDPOINT", "collector:4318"),
     ],
 )
 def test_a_value_out_of_range_is_refused(variable, value):
     with pytest.raises(SettingsError):
         load({variable: value})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BPA_NODE__DRAIN_DEADLINE_S", "0"),
+        ("BPA_NODE__CONTROL", "[::1]:8081"),
+        ("BPA_NODE__CONTROL", "/run/bpa/link"),
+        ("BPA_HTTP_OUT__BASE_URL", "https://api.example.com/invoices"),
+        ("BPA_TELEMETRY__OTLP_ENDPOINT", "http://collector:4318"),
+    ],
+)
+def test_a_value_in_range_is_taken(variable, value):
+    key = variable.removeprefix("BPA_").lower().replace("__", ".")
+    assert flatten(load({variable: value}).settings)[key] in (value, 0.0)
 
 
 def test_a_broken_file_is_one_clear_line(tmp_path):

@@ -6,7 +6,10 @@ import contextlib
 import pytest
 import structlog
 
+from bpa.config import load
+from bpa.container.node import open_worker
 from bpa.domain import NodeSpec, OutcomeKind
+from bpa.errors import SettingsError
 from bpa.node.executor import Executor
 from bpa.node.link import ControlLink
 from bpa.node.runtime import NodeRuntime
@@ -79,3 +82,13 @@ async def test_runs_survive_the_restart_of_control(address):
                 await stack.aclose()
         assert {o.kind for _, _, o in control.outcomes} == {OutcomeKind.COMPLETED}
         assert len(await world.received()) == len(RUNS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("node.memory", "lots"), ("config_dir", "/nonexistent")]
+)
+async def test_a_setting_that_no_node_can_have_is_named(setting, value):
+    given = {"node.control": "127.0.0.1:1", "anthropic.api_key": "k", setting: value}
+    with pytest.raises(SettingsError, match=f"^{setting}: .*{value}"):
+        async with open_worker(load({}, flags=given).settings):
+            raise AssertionError("it was opened")

@@ -56,6 +56,8 @@ $(STAMP): requirements/dev.txt pyproject.toml
 		|| { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3" >&2; exit 1; }
 	@command -v "$${CC:-cc}" >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 \
 		|| { echo "A C compiler is needed (python-qpid-proton has no wheel): install gcc" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sysconfig as s, sys; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' \
+		|| { echo "Python's headers are needed as well (Python.h): install python3-dev" >&2; exit 1; }
 	@echo "Setting up $(VENV) (about a minute) ..." >&2
 	@$(PYTHON) -m venv $(VENV) \
 		|| { echo "Python's venv module is needed: install python3-venv" >&2; exit 1; }

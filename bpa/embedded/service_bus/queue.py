@@ -274,10 +274,11 @@ class Queue:
     ) -> None:
         target = self.dead_letters
         assert target is not None
-        self._remove(message)
         message.content = with_dead_letter_reason(message.content, reason, description, extra)
         message.expires_ms = None
+        # In this order: should the journal be torn in between, the message is there twice, not lost.
         self._journal.append(records.enqueued(target.path, message))
+        self._remove(message)
         target.receive_dead_letter(message, now_ms)
 
     def receive_dead_letter(self, message: Message, now_ms: int) -> None:

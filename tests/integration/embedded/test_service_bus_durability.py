@@ -141,6 +141,16 @@ async def test_a_torn_end_of_the_journal_costs_only_what_was_not_acknowledged(tm
         assert await one.counts() == (2, 0, 0)
 
 
+async def test_a_journal_torn_within_a_dead_lettering_loses_no_message(tmp_path):
+    async with bus(data_dir=tmp_path) as one, one.receiver() as receiver:
+        await one.send("a")
+        await receiver.dead_letter_message(await receive_one(receiver), reason="why")
+    (tmp_path / "journal.log").write_bytes(journal_of(tmp_path)[:-1])
+    async with bus(data_dir=tmp_path) as one, one.receiver(sub_queue=DEAD) as dead:
+        letter = await receive_one(dead)
+        assert (body_of(letter), letter.dead_letter_reason) == (b"a", "why")
+
+
 async def test_a_file_that_is_no_journal_is_left_alone(tmp_path):
     (tmp_path / "journal.log").write_bytes(b"my precious notes")
     with pytest.raises(StartupError, match="is not a journal"):

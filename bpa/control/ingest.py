@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from bpa.connectors import Source
+from bpa.connectors import Message, SettlementLost, Source
 from bpa.control.deployments import Deployments, Feeding
 from bpa.control.intake import Intake, Origin
 from bpa.control.rooms import Rooms
+from bpa.control.runs import Received
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.domain import DeploymentId
 from bpa.errors import BpaError, Unavailable
@@ -58,30 +58,37 @@ class Feeder:
     async def run(self) -> None:
         """Feed until cancelled; an outage of the queue or of a store is waited out.
 
-        The source stays open then: what it received has yet to be settled over it.
+        The source, once open, stays so then, and connects again by itself: what it received has yet
+        to be settled over it.
         """
         log = _log.bind(deployment_id=self._dep_id, queue=self._origin.feeding.queue)
+        is_open = False
         while True:
             try:
-                await self._origin.source.open()
-                log.info("feeding")
+                if not is_open:
+                    await self._origin.source.open()
+                    is_open = True
+                    log.info("feeding")
                 while True:
                     await self.one_pass()
             except BpaError as error:
                 log.warning("feeding_interrupted", error=str(error))
-                await self._origin.source.aclose()
             await asyncio.sleep(_RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
 
     async def one_pass(self) -> int:
-        """Wait for room, receive at most that many messages, record them; return how many."""
+        """Wait for room, receive at most that many messages, record them; return how many.
+
+        After one that could not be recorded it takes a newer room to go on, which only a scheduler
+        that reaches the stores finds: an outage must not use up the messages' deliveries.
+        """
         room = await self._rooms.wait(self._dep_id, self._full)
         credit = await self._credit.reserve(self._dep_id, room, RECEIVED_AT_MOST, self._replica_id)
         self._full = None if credit else room
-        accepting: list[asyncio.Task[datetime | None]] = []
+        accepting: list[tuple[Message, asyncio.Task[Received | None]]] = []
         interrupted: BpaError | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                while len(accepting) < credit:
+                while len(accepting) < credit and all(_of(t) for _, t in accepting if t.done()):
                     wait_s = _NEXT_WAIT_S if accepting else _RECEIVE_WAIT_S
                     try:
                         message = await self._origin.source.receive(wait_s)
@@ -91,18 +98,28 @@ class Feeder:
                     if message is None:
                         break
                     accept = self._intake.accept(message, self._origin)
-                    accepting.append(tasks.create_task(accept))
+                    accepting.append((message, tasks.create_task(accept)))
         finally:
-            recorded = [
-                at
-                for task in accepting
-                if not task.cancelled() and not task.exception() and (at := task.result())
-            ]
-            if credit:
-                await self._credit.release(self._dep_id, self._replica_id, recorded)
+            await self._close_pass(accepting, room, credit)
         if interrupted:
             raise interrupted
         return len(accepting)
+
+    async def _close_pass(
+        self,
+        accepting: Sequence[tuple[Message, asyncio.Task[Received | None]]],
+        room: Room,
+        credit: int,
+    ) -> None:
+        """Give back what was not recorded, a pass that was cancelled included, and the credit."""
+        for message, task in accepting:
+            if _of(task) is None:
+                self._full = room
+                await _give_back(message, self._origin.source)
+        if credit:
+            results = [_of(task) for _, task in accepting]
+            recorded = [one.recorded_at for one in results if one and one.starts_a_run]
+            await self._credit.release(self._dep_id, self._replica_id, recorded)
 
 
 class Ingest:
@@ -173,3 +190,15 @@ class Ingest:
         source = self._sources(feeding.queue)
         self._opened.append(source)
         return Origin(self._namespace, feeding, source, check)
+
+
+def _of(task: asyncio.Task[Received | None]) -> Received | None:
+    """Return what a message became; None too where recording it was cut off."""
+    return None if task.cancelled() or task.exception() else task.result()
+
+
+async def _give_back(message: Message, source: Source) -> None:
+    try:
+        await source.abandon(message)
+    except (SettlementLost, Unavailable) as error:
+        _log.warning("give_back_failed", error=str(error))

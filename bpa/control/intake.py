@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 
 import structlog
 from opentelemetry.trace import SpanKind
 
-from bpa.connectors import Message, SettlementLost, Source
+from bpa.connectors import Message, Source
 from bpa.control.deployments import Feeding
-from bpa.control.runs import Arrival, Runs
+from bpa.control.runs import Arrival, Received, Runs
 from bpa.control.settlement import Held, Settlement
 from bpa.documents.characters import excerpt
 from bpa.documents.decoding import decode
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.wire import to_wire
 from bpa.domain import DeploymentId, RunId, effect_key_of, run_id_of
-from bpa.errors import Reason, RunEnded, Unavailable
+from bpa.errors import BpaError, Reason, RunEnded
 from bpa.telemetry import Tracing
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -59,14 +58,12 @@ class Intake:
         self._tracing = tracing
         self._waiting = waiting
 
-    async def accept(self, message: Message, origin: Origin) -> datetime | None:
+    async def accept(self, message: Message, origin: Origin) -> Received | None:
         """Record one message and hand it to settlement.
 
-        A message that could not be recorded is given back: nothing is settled without a commit.
-
         Returns:
-            When its run was recorded, by Postgres's clock; None if it joined a run, ended at once,
-            or if Postgres was away.
+            What it became; None if it could not be recorded, and is the caller's to give back:
+            nothing is settled without a commit.
         """
         run_id = run_id_of(
             origin.namespace,
@@ -79,9 +76,8 @@ class Intake:
         log = _log.bind(run_id=run_id, trace_id=trace_id)
         try:
             received = await self._runs.receive(arrival)
-        except Unavailable as error:
-            log.warning("message_not_recorded", error=str(error))
-            await _give_back(message, origin.source)
+        except BpaError as error:  # whatever is wrong, it is this message's business alone
+            log.warning("message_not_recorded", code=error.code, error=str(error))
             return None
         log.info(
             "message_received",
@@ -93,10 +89,10 @@ class Intake:
         held = Held(run_id, received.delivery_id, origin.source, message, traceparent, trace_id)
         if received.verdict is not None:
             await self._settlement.settle(held, received.verdict)
-            return None
+            return received
         self._settlement.hold(held)
         self._waiting(origin.feeding.dep_id)
-        return received.recorded_at if received.is_new else None
+        return received
 
     def _traced(self, run_id: RunId, message: Message, origin: Origin) -> tuple[str, str]:
         attributes: dict[str, str | int] = {
@@ -163,10 +159,3 @@ def arrival_of(
         reason=ended.reason if ended else None,
         detail=ended.detail if ended else None,
     )
-
-
-async def _give_back(message: Message, source: Source) -> None:
-    try:
-        await source.abandon(message)
-    except (SettlementLost, Unavailable) as error:
-        _log.warning("give_back_failed", error=str(error))

@@ -61,6 +61,11 @@ class Received:
     verdict: Verdict | None
     """Set when the run is terminal and its message can be settled at once."""
 
+    @property
+    def starts_a_run(self) -> bool:
+        """Whether it takes room: its run is new and has yet to be worked on."""
+        return self.is_new and self.verdict is None
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -14,9 +14,11 @@ from bpa.connectors import OutgoingMessage
 from bpa.control.ingest import Feeder
 from bpa.control.intake import Intake, Origin
 from bpa.control.rooms import Rooms
+from bpa.control.runs import Arrival, Received
 from bpa.control.settlement import Settlement
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.domain import Outcome, OutcomeKind, RunId, run_id_of
+from bpa.errors import BpaError, InvalidRequest, Unavailable
 from bpa.postgres import Notifications, fetch_all
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.rooms import Room
@@ -254,3 +256,79 @@ async def test_what_is_held_at_shutdown_goes_back_to_the_queue(intaking: Intakin
     await intaking.settlement.abandon_all()
     assert intaking.broker() == (2, 0, 0)
     assert await intaking.dispositions() == ["abandon", "abandon"]
+
+
+class Refusing:
+    """Runs that record nothing."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    async def receive(self, arrival: Arrival) -> Received:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), InvalidRequest("out of range")])
+async def test_what_cannot_be_recorded_goes_back_and_waits_for_a_newer_room(
+    intaking: Intaking, monkeypatch: pytest.MonkeyPatch, error: BpaError
+):
+    monkeypatch.setattr(intaking.fleet.runs, "receive", Refusing(error).receive)
+    await intaking.send(GOOD)
+    await intaking.room(8)
+    assert await intaking.feeder.one_pass() == 1
+    assert intaking.broker() == (1, 0, 0)
+    monkeypatch.undo()
+    again = asyncio.ensure_future(intaking.feeder.one_pass())
+    assert not (await asyncio.wait({again}, timeout=0.2))[0]
+    await intaking.room(8)
+    assert await again == 1
+    assert intaking.settlement.holding == 1
+
+
+async def test_a_message_whose_recording_is_cancelled_goes_back(
+    intaking: Intaking, monkeypatch: pytest.MonkeyPatch
+):
+    reached = asyncio.Event()
+
+    async def never(_: Arrival) -> Received:
+        reached.set()
+        return await asyncio.Future()
+
+    monkeypatch.setattr(intaking.fleet.runs, "receive", never)
+    await intaking.send(GOOD)
+    await intaking.room(8)
+    taking = asyncio.ensure_future(intaking.feeder.one_pass())
+    await reached.wait()
+    taking.cancel()
+    await asyncio.wait({taking})
+    assert intaking.broker() == (1, 0, 0)
+
+
+async def test_an_interruption_leaves_the_links_of_held_messages_alone(
+    intaking: Intaking, monkeypatch: pytest.MonkeyPatch
+):
+    await intaking.send(GOOD)
+    await intaking.take(1)
+    interrupted = asyncio.Event()
+
+    async def fail(_: Feeder) -> int:
+        if not interrupted.is_set():
+            interrupted.set()
+            raise Unavailable("one link is down")
+        return await asyncio.Future()
+
+    async def opened() -> None:
+        """Do nothing: the queue's source is open."""
+
+    monkeypatch.setattr(Feeder, "one_pass", fail)
+    monkeypatch.setattr(intaking.queue.source, "open", opened)
+    feeding = asyncio.ensure_future(intaking.feeder.run())
+    await interrupted.wait()
+    await asyncio.wait({feeding}, timeout=0.1)
+    feeding.cancel()
+    await asyncio.wait({feeding})
+    (run,) = await intaking.runs()
+    await intaking.finish(run["run_id"])
+    await eventually(lambda: intaking.broker() == (0, 0, 0))
+    await intaking.settlement.flush()
+    assert await intaking.dispositions() == ["complete"]

@@ -81,7 +81,7 @@ async def started(
     """
     is_fresh = _made(data_dir)
     settings = {**_FREE_PORTS, **flags, "data_dir": str(data_dir)}
-    argv = [sys.executable, "-m", "bpa"]
+    argv = [sys.executable, "-P", "-m", "bpa"]
     argv += ["--config", str(config)] if config else []
     argv += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     child, ready = await spawn_service(

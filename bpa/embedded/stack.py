@@ -160,7 +160,7 @@ async def _service(
 ) -> dict[str, str]:
     """Start one of our own servers as a process and return its ready line."""
     child, ready = await spawn_service(
-        [sys.executable, "-m", f"bpa.embedded.{name}", "--json", *arguments],
+        [sys.executable, "-P", "-m", f"bpa.embedded.{name}", "--json", *arguments],
         name=name.replace("_", "-"),
         log_path=data_dir / f"{name}.log",
     )

@@ -276,7 +276,7 @@ class Queue:
         assert target is not None
         message.content = with_dead_letter_reason(message.content, reason, description, extra)
         message.expires_ms = None
-        # In this order: should the journal be torn in between, the message is there twice, not lost.
+        # In this order: a journal torn in between has the message twice, and never not at all.
         self._journal.append(records.enqueued(target.path, message))
         self._remove(message)
         target.receive_dead_letter(message, now_ms)

@@ -320,6 +320,8 @@ class OutcomeKind(StrEnum):
     """The agent raised; a new execution, three in all."""
     CRASHED = "crashed"
     """The child died while its node lives to tell; five in all."""
+    NODE_FAILED = "node_failed"
+    """The node had no sandbox for it; as a lapsed lease, twenty in all."""
     HANDED_BACK = "handed_back"
     """Given back on drain or shutdown; costs nothing."""
 

@@ -55,6 +55,8 @@ def decide(outcome: Outcome, before: Counters, jitter: float) -> Decision:
         return _dead_letter(Reason(outcome.reason), outcome.detail)
     if outcome.kind is OutcomeKind.HANDED_BACK:
         return Decision(RunStatus.QUEUED, waiting_reason="handed back by its node")
+    if outcome.kind is OutcomeKind.NODE_FAILED:
+        return lapse(outcome.detail, before, jitter)
     if outcome.kind is OutcomeKind.AGENT_FAILED:
         failures = before.agent_failures + 1
         if failures >= AGENT_FAILURES_MAX:

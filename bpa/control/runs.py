@@ -21,7 +21,7 @@ from bpa.errors import Conflict, InvalidRequest, NotFound, Reason, StaleLease
 from bpa.postgres import Pipeline, Pool, fetch_all, fetch_one, load_queries
 
 _QUERIES = load_queries(__file__)
-_COUNTED = frozenset({OutcomeKind.AGENT_FAILED, OutcomeKind.CRASHED})
+_COUNTED = frozenset({OutcomeKind.AGENT_FAILED, OutcomeKind.CRASHED, OutcomeKind.NODE_FAILED})
 
 Row = Mapping[str, Any]
 

@@ -231,7 +231,7 @@ async def _ended(
     except InvalidRequest as error:
         return _rejected(Reason.DESERIALIZATION_ERROR, f"the run cannot be read: {error}")
     except Unavailable as error:
-        return Outcome(kind=OutcomeKind.HANDED_BACK, detail=f"no sandbox: {error}")
+        return Outcome(kind=OutcomeKind.NODE_FAILED, detail=f"no sandbox: {error}")
     except Exception as error:
         # A mistake of ours with this one run must not take the others and the node with it.
         log.exception("execution_failed_in_node")

@@ -240,14 +240,14 @@ async def test_no_child_outlives_its_execution(world, zygote):
     await eventually(lambda: not psutil.pid_exists(spawned[0].pid))
 
 
-async def test_a_node_without_sandboxes_hands_the_run_back(world):
+async def test_a_node_without_sandboxes_says_that_it_failed(world):
     class Gone:
         async def spawn(self, task):
             raise Unavailable("the zygote is gone")
 
     outcome = await Run(world, Gone()).execute()
     assert (outcome.kind, outcome.detail) == (
-        OutcomeKind.HANDED_BACK,
+        OutcomeKind.NODE_FAILED,
         "no sandbox: the zygote is gone",
     )
 

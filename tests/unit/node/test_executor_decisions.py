@@ -24,7 +24,7 @@ class Log:
         (RunEnded(Reason.POLICY_DENIED, "no"), OutcomeKind.REJECTED, "PolicyDenied"),
         (SandboxProtocolError("flood"), OutcomeKind.REJECTED, "SandboxProtocol"),
         (InvalidRequest("what"), OutcomeKind.REJECTED, "DeserializationError"),
-        (Unavailable("no zygote"), OutcomeKind.HANDED_BACK, ""),
+        (Unavailable("no zygote"), OutcomeKind.NODE_FAILED, ""),
         (ZeroDivisionError("secret"), OutcomeKind.CRASHED, ""),
     ],
 )
@@ -64,6 +64,7 @@ def test_the_end_of_a_child_says_how_and_with_what():
         (OutcomeKind.REJECTED, True),
         (OutcomeKind.AGENT_FAILED, False),
         (OutcomeKind.CRASHED, False),
+        (OutcomeKind.NODE_FAILED, False),
         (OutcomeKind.HANDED_BACK, False),
     ],
 )

@@ -23,6 +23,7 @@ from bpa.telemetry import Metrics, Tracing
 _log = structlog.stdlib.get_logger(__name__)
 _SWEEP_EVERY_S = 5.0
 _RENEW_EVERY_S = 1.0
+_FLUSH_AT_MOST_S = 5.0
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class Held:
     traceparent: str
     trace_id: str
     renew_at: datetime = field(init=False)
+    renewing: bool = False
 
     def __post_init__(self) -> None:
         self.extend(self.message.locked_until)
@@ -111,13 +113,21 @@ class Settlement:
                 tasks.create_task(self._settle_all(await self._verdicts.get()))
 
     async def flush(self) -> None:
-        """Return when every verdict known so far has been settled."""
-        await self._verdicts.join()
+        """Return when every verdict known so far has been settled, or after 5 s.
+
+        What is left then is settled with its next delivery; :meth:`run` may have died.
+        """
+        try:
+            async with asyncio.timeout(_FLUSH_AT_MOST_S):
+                await self._verdicts.join()
+        except TimeoutError:
+            _log.warning("verdicts_left_unsettled", count=self._verdicts.qsize())
 
     async def settle(self, held: Held, verdict: Verdict) -> None:
         """Settle one delivery with its run's verdict.
 
         A lost lock is no failure: the broker delivers again, and that delivery is settled at once.
+        A broker too busy to answer has left the lock: the message is held for the next sweep.
         """
         since_ns = self._tracing.now_ns()
         disposition = "complete" if verdict.completed else "dead_letter"
@@ -127,7 +137,12 @@ class Settlement:
             else:
                 await held.source.dead_letter(held.message, verdict.reason, verdict.detail)
             result = "ok"
-        except (SettlementLost, Unavailable) as error:
+        except Unavailable as error:
+            held.log.warning("settlement_waits", error=str(error))
+            self._metrics.settled.labels(disposition, "unavailable").inc()
+            self.hold(held)
+            return
+        except SettlementLost as error:
             disposition, result = "lost", "lost"
             held.log.warning("settlement_lost", error=str(error))
         attributes = {
@@ -197,8 +212,8 @@ class Settlement:
             now = datetime.now(UTC)
             for deliveries in self._held.values():
                 for held in deliveries:
-                    if held.renew_at <= now:
-                        held.renew_at = now + timedelta(seconds=2 * _RENEW_EVERY_S)
+                    if held.renew_at <= now and not held.renewing:
+                        held.renewing = True
                         tasks.create_task(self._renew_one(held))
 
     async def _renew_one(self, held: Held) -> None:
@@ -206,13 +221,15 @@ class Settlement:
             held.extend(await held.source.renew(held.message))
             self._metrics.lock_renewals.labels("ok").inc()
         except SettlementLost:
-            self._metrics.lock_renewals.labels("lost").inc()
-            self._drop(held)
-            held.log.warning("lock_lost")
-            await self._note_lost(held)
+            if self._dropped(held):  # else it was settled while the renewal waited for its turn
+                self._metrics.lock_renewals.labels("lost").inc()
+                held.log.warning("lock_lost")
+                await self._note_lost(held)
         except Unavailable as error:
             self._metrics.lock_renewals.labels("unavailable").inc()
             held.log.warning("lock_not_renewed", error=str(error))
+        finally:
+            held.renewing = False
 
     async def _note_lost(self, held: Held) -> None:
         try:
@@ -220,9 +237,12 @@ class Settlement:
         except Unavailable as error:
             held.log.warning("disposition_not_noted", error=str(error))
 
-    def _drop(self, held: Held) -> None:
+    def _dropped(self, held: Held) -> bool:
+        """Hold it no longer; say if it was held."""
         deliveries = self._held.get(held.run_id, [])
-        if held in deliveries:
+        was_held = held in deliveries
+        if was_held:
             deliveries.remove(held)
         if not deliveries:
             self._held.pop(held.run_id, None)
+        return was_held

@@ -1,0 +1,120 @@
+"""Settlement over a queue that is slow, busy, or faster than a renewal; Postgres is real."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+from bpa.connectors import Message, SettlementLost
+from bpa.control import settlement as module
+from bpa.control.settlement import Held, Settlement
+from bpa.domain import Outcome, OutcomeKind
+from bpa.errors import Unavailable
+from bpa.postgres import Notifications
+from bpa.telemetry import Metrics, Tracing
+from tests.eventually import eventually
+from tests.integration.control.fleet import Fleet, arrival
+
+COMPLETED = Outcome(kind=OutcomeKind.COMPLETED)
+
+
+class Queue:
+    """A source whose answers the test decides on."""
+
+    def __init__(self) -> None:
+        self.busy = 0
+        self.completed = 0
+        self.renewals = 0
+        self.renewable = asyncio.Event()
+        self.renewed = False
+
+    async def complete(self, message: Message) -> None:
+        if self.busy:
+            self.busy -= 1
+            raise Unavailable("the broker is too busy")
+        self.completed += 1
+
+    async def renew(self, message: Message) -> datetime:
+        self.renewals += 1
+        await self.renewable.wait()
+        self.renewed = True
+        raise SettlementLost("settled already")
+
+
+@asynccontextmanager
+async def _settling(fleet: Fleet, database: str, queue: Queue) -> AsyncIterator[Settlement]:
+    notifications = Notifications(database, application_name="test", rng=random.Random(1))
+    tracing = Tracing(TracerProvider())
+    settlement = Settlement(fleet.runs, fleet.pool, notifications, "replica-1", tracing, Metrics())
+    fleet.runs.on_ended(settlement.ended)
+    received = await fleet.runs.receive(arrival())
+    message = Message(
+        body=b"", sequence_number=1, enqueued_ms=1, locked_until=datetime.now(UTC) - timedelta(1)
+    )
+    held = Held(received.run_id, received.delivery_id, queue, message, "", "")
+    settlement.hold(held)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(settlement.run())
+        yield settlement
+        running.cancel()
+
+
+async def _finish(fleet: Fleet) -> None:
+    await fleet.register()
+    run_id = arrival().run_id
+    epoch = await fleet.granted(run_id)
+    await fleet.leases.acknowledge(run_id, epoch)
+    await fleet.runs.finish(run_id, epoch, COMPLETED)
+
+
+async def _disposition(fleet: Fleet) -> str | None:
+    (delivery,) = (await fleet.runs.get(arrival().run_id))["deliveries"]
+    return delivery["disposition"]
+
+
+async def test_a_settlement_that_a_busy_broker_refuses_is_tried_again(
+    fleet: Fleet, database: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_SWEEP_EVERY_S", 0.05)
+    queue = Queue()
+    queue.busy = 2
+    async with _settling(fleet, database, queue) as settlement:
+        await _finish(fleet)
+        await eventually(lambda: queue.completed == 1)
+        await settlement.flush()
+        assert settlement.holding == 0
+    assert await _disposition(fleet) == "complete"
+
+
+async def test_a_slow_renewal_is_not_asked_for_twice_nor_taken_for_a_loss(
+    fleet: Fleet, database: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_RENEW_EVERY_S", 0.01)
+    queue = Queue()
+    async with _settling(fleet, database, queue) as settlement:
+        await eventually(lambda: queue.renewals > 0)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await eventually(lambda: queue.renewals > 1)
+        await _finish(fleet)
+        await eventually(lambda: queue.completed == 1)
+        await settlement.flush()
+        queue.renewable.set()
+        await eventually(lambda: queue.renewed)
+        await fleet.runs.settled(0, "none")  # what was noted before this is written now
+    assert await _disposition(fleet) == "complete"
+
+
+async def test_a_settlement_that_has_died_does_not_hold_up_a_shutdown(
+    fleet: Fleet, database: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_FLUSH_AT_MOST_S", 0.05, raising=False)
+    async with _settling(fleet, database, Queue()) as settlement:
+        pass
+    await _finish(fleet)
+    async with asyncio.timeout(5):
+        await settlement.flush()

@@ -21,6 +21,7 @@ import msgspec
 
 import bpa
 from bpa.errors import StartupError, Unavailable
+from bpa.node.confine import Libc, hide_memory
 from bpa.node.frames import Failed, Ready, Task
 from bpa.node.sandbox import ExitStatus, Sandbox, SandboxLimits
 from bpa.node.zygote_main import (
@@ -94,6 +95,7 @@ class Zygote:
                 cannot be confined on this machine.
         """
         await self.aclose()
+        hide_memory(Libc())
         self._stopping = False
         loop = asyncio.get_running_loop()
         self._died: asyncio.Future[str] = loop.create_future()

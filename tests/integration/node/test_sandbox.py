@@ -1,6 +1,7 @@
 """A sandbox inherits nothing, can do nothing, and when it misbehaves only its own run fails."""
 
 import asyncio
+import ctypes
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from tests.eventually import eventually
 from tests.integration.node.scripted import PROBES, Conversation, converse, lives, task
 
 LIMITS = SandboxLimits(memory_bytes=64 << 20, cpu_s=1, frames_per_s=100)
+PR_GET_DUMPABLE, PR_SET_DUMPABLE = 3, 4
 SECRET = "sk-this-must-not-travel"
 
 
@@ -66,6 +68,13 @@ async def test_a_child_is_confined_in_every_way_that_needs_no_privilege(zygote: 
         assert refused["kill_parent"] == "PermissionError"
     assert conversation.status is not None
     assert conversation.status.code == 0
+
+
+async def test_the_memory_of_a_node_is_closed_to_others_of_its_user() -> None:
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    async with Zygote(limits=LIMITS, entry=PROBES):
+        assert libc.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0
 
 
 async def test_the_zygote_carries_neither_environment_nor_secret_nor_clients(

@@ -45,17 +45,20 @@ class Pipeline:
     async def _execute(self, statements: list[_Statement]) -> list[Rows | Exception]:
         if len(statements) > 1:
             try:
-                return [*await self._together(statements)]
+                with translated():
+                    return [*await self._together(statements)]
             except psycopg.Error:
                 pass  # one of them is wrong: told apart below
+            except Unavailable as error:
+                if not isinstance(error.__cause__, psycopg.errors.DeadlockDetected):
+                    raise  # a deadlock has undone all of it, and each alone locks less
         return [await self._alone(statement) for statement in statements]
 
     async def _together(self, statements: list[_Statement]) -> list[Rows]:
-        with translated():
-            async with self._pool.connection() as connection:
-                async with connection.pipeline():
-                    cursors = [await connection.execute(*statement) for statement in statements]
-                return [await c.fetchall() if c.description else [] for c in cursors]
+        async with self._pool.connection() as connection:
+            async with connection.pipeline():
+                cursors = [await connection.execute(*statement) for statement in statements]
+            return [await c.fetchall() if c.description else [] for c in cursors]
 
     async def _alone(self, statement: _Statement) -> Rows | Exception:
         query, values = statement

@@ -65,3 +65,20 @@ async def test_a_lost_connection_is_told_to_every_caller(pool: Pool):
     assert all(isinstance(result, Unavailable) for result in results)
     with pytest.raises(Unavailable):
         await pipeline.fetch_all(kill)
+
+
+async def test_a_deadlock_is_told_to_nobody_whose_statement_succeeds_alone(pool: Pool):
+    await fetch_all(
+        pool,
+        """create function undone_beside_a_write() returns int language plpgsql as $$ begin
+            if pg_current_xact_id_if_assigned() is not null then
+                raise exception 'deadlock detected' using errcode = '40P01';
+            end if;
+            return 1;
+        end $$""",
+    )
+    pipeline = Pipeline(pool)
+    first = asyncio.ensure_future(pipeline.fetch_all("select 0 as n"))
+    written = asyncio.ensure_future(insert(pipeline, 7))
+    undone = asyncio.ensure_future(pipeline.fetch_all("select undone_beside_a_write() as n"))
+    assert await asyncio.gather(first, written, undone) == [[{"n": 0}], [{"n": 7}], [{"n": 1}]]

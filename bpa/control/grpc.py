@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import grpclib
@@ -108,8 +108,10 @@ class NodeLink(NodeLinkBase):
             return
         offers = self._leases.stream(NodeId(request.node_id), request.boot_id)
         with _translated():
-            async for offer in offers:
-                await stream.send_message(_lease(offer))
+            # a stream that breaks while it is sent on must take no more offers
+            async with aclosing(offers):
+                async for offer in offers:
+                    await stream.send_message(_lease(offer))
 
     async def _report(self, stream: Stream[ReportRequest, ReportReply]) -> None:
         replies: asyncio.Queue[ReportReply] = asyncio.Queue()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -129,7 +130,7 @@ class Leases:
         stream = self._streams.get(node_id)
         return stream.boot_id if stream else None
 
-    async def stream(self, node_id: NodeId, boot_id: str) -> AsyncIterator[LeaseOffer]:
+    async def stream(self, node_id: NodeId, boot_id: str) -> AsyncGenerator[LeaseOffer, None]:
         """Yield the node's offers for as long as the caller listens; the newest stream wins."""
         with self._open(node_id, boot_id) as stream:
             await self.offer_pending(node_id)
@@ -267,9 +268,17 @@ class Leases:
         attributes = {"bpa.run.id": row["run_id"], "bpa.node.id": row["node_id"]}
         self._tracing.record("plan", row["traceparent"], since_ns, attributes)
         self._offered[key] = _Offered(stream, row["traceparent"], self._tracing.now_ns())
+        self._forget_unanswered()
         if row["executions"] == 0:
             labels = (row["agent_id"], row["version"], row["dep_id"])
             self._metrics.runs_started.labels(*labels).inc()
+
+    def _forget_unanswered(self) -> None:
+        """Forget the oldest offers that ended elsewhere: no answer to them comes here."""
+        over_ns = self._tracing.now_ns() - round(2 * self.ttl_s * 1e9)
+        for key, offered in [*itertools.islice(self._offered.items(), 2)]:
+            if offered.since_ns < over_ns:
+                self._answered(*key)
 
     async def _journals(self, run_ids: list[str]) -> Mapping[str, list[Step]]:
         journals: dict[str, list[Step]] = defaultdict(list)

@@ -132,3 +132,16 @@ async def test_an_acknowledgement_may_come_twice(fleet: Fleet):
     run_id, epoch = await fleet.running()
     await fleet.leases.acknowledge(run_id, epoch)
     assert (await fleet.runs.get(run_id))["executions"] == 1
+
+
+async def test_offers_whose_end_came_about_elsewhere_are_forgotten(fleet: Fleet):
+    leases = fleet.leases
+    leases.ttl_s = -1.0  # every offer is over at once
+    await fleet.register()
+    for number in range(1, 6):
+        await fleet.granted(await fleet.queued(number))
+    stream = leases.stream("node-1", "boot-1")
+    for _ in range(5):
+        await anext(stream)
+    await stream.aclose()
+    assert len(leases._offered) <= 1

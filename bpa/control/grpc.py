@@ -93,7 +93,9 @@ class NodeLink(NodeLinkBase):
         """Renew what a node holds."""
         held = [(RunId(one.run_id), one.epoch) for one in message.held]
         with _translated():
-            renewal = await self._leases.renew(NodeId(message.node_id), message.boot_id, held)
+            renewal = await self._leases.renew(
+                NodeId(message.node_id), message.boot_id, held, closing=message.draining
+            )
         if not renewal.known:
             raise grpclib.GRPCError(Status.NOT_FOUND, "this node is not registered; register")
         return HeartbeatReply(

@@ -202,9 +202,17 @@ class Leases:
             raise StaleLease(f"the offer {epoch} of run {run_id} is over")
 
     async def renew(
-        self, node_id: NodeId, boot_id: str, held: Sequence[tuple[RunId, int]]
+        self,
+        node_id: NodeId,
+        boot_id: str,
+        held: Sequence[tuple[RunId, int]],
+        *,
+        closing: bool = False,
     ) -> Renewal:
-        """Renew what a node holds, for one time to live from now; tell what it has lost."""
+        """Renew what a node holds, for one time to live from now; tell what it has lost.
+
+        A node that is ``closing`` drains of its own accord and gets no new leases.
+        """
         rows = await fetch_all(
             self._pool,
             _QUERIES.renew,
@@ -213,6 +221,7 @@ class Leases:
             node_id=node_id,
             boot_id=boot_id,
             ttl_s=self.ttl_s,
+            closing=closing,
         )
         renewed = [(RunId(row["run_id"]), row["epoch"]) for row in rows if row["run_id"]]
         kept = set(renewed)

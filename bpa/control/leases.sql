@@ -135,7 +135,9 @@ with held as (
     select * from unnest(%(run_ids)s::uuid[], %(epochs)s::bigint[]) as t (run_id, epoch)
 ),
 beat as (
-    update nodes set heartbeat_at = now()
+    update nodes
+    set heartbeat_at = now(),
+        status = status || jsonb_build_object('closing', %(closing)s::boolean)
     where node_id = %(node_id)s and boot_id = %(boot_id)s
     returning coalesce((status ->> 'draining')::boolean, false) as draining
 ),

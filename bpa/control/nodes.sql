@@ -6,6 +6,7 @@ on conflict (node_id) do update
 set boot_id = excluded.boot_id,
     metadata = excluded.metadata,
     capacity = excluded.capacity,
+    status = nodes.status - 'closing',
     registered_at = now(),
     heartbeat_at = now()
 returning node_id;

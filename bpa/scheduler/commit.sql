@@ -37,7 +37,6 @@ free_run as (
     select runs.run_id from proposal
     join runs using (run_id)
     where status = 'queued'
-        and not cancel_requested
         and (not_before is null or not_before <= now())
     order by runs.run_id
     for no key update of runs skip locked
@@ -75,7 +74,7 @@ judged as (
             ) then 'generation'
             when free_run.run_id is null then 'run'
             when node.boot_id is distinct from proposal.boot_id
-                or (node.status ->> 'draining')::boolean then 'node'
+                or 'true' in (node.status ->> 'draining', node.status ->> 'closing') then 'node'
             when deployment.revision is distinct from proposal.revision
                 or not (deployment.status ->> 'active')::boolean then 'deployment'
         end as refused

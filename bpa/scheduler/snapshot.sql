@@ -38,7 +38,6 @@ waiting as (
         from runs
         where runs.dep_id = served.dep_id
             and status = 'queued'
-            and not cancel_requested
             and (not_before is null or not_before <= now())
         order by created_at, run_id
         limit %(most)s
@@ -61,7 +60,7 @@ select
                 coalesce((capacity ->> 'slots')::int, 0) as slots,
                 coalesce((capacity ->> 'cpu_millis')::int, 0) as cpu_millis,
                 coalesce((capacity ->> 'memory_bytes')::bigint, 0) as memory_bytes,
-                coalesce((status ->> 'draining')::boolean, false) as draining,
+                coalesce('true' in (status ->> 'draining', status ->> 'closing'), false) as draining,
                 heartbeat_at,
                 coalesce(used.slots, 0) as used_slots,
                 coalesce(used.cpu_millis, 0) as used_cpu_millis,

@@ -33,7 +33,9 @@ async def heartbeat(
     A node that is not known by this boot id gets 404 and registers again.
     """
     held = [(RunId(str(one.run_id)), one.epoch) for one in data.held]
-    renewal = await services.leases.renew(NodeId(node_id), data.boot_id, held)
+    renewal = await services.leases.renew(
+        NodeId(node_id), data.boot_id, held, closing=data.draining
+    )
     if not renewal.known:
         raise NotFound(f"node {node_id!r} is not registered with this boot id; register")
     return Renewed(

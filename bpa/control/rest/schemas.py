@@ -58,6 +58,8 @@ class Heartbeat(Document, frozen=True):
 
     boot_id: Text
     held: Annotated[list[HeldLease], msgspec.Meta(max_length=10_000)] = []
+    draining: bool = False
+    """True from when it takes no more leases, because it is about to leave."""
 
 
 class Renewed(Document, frozen=True):
@@ -173,7 +175,7 @@ class Node(Document, frozen=True):
             "labels": metadata["labels"],
             "version": metadata["version"],
             "slots": capacity["slots"],
-            "draining": bool(row["status"].get("draining")),
+            "draining": bool(row["status"].get("draining") or row["status"].get("closing")),
         }
         return super().of({**row, **more})
 

@@ -98,6 +98,12 @@ async def test_an_unknown_node_is_told_to_register(fleet: Fleet, link: ControlLi
         await link.heartbeat([], draining=False, timeout_s=5)
 
 
+async def test_a_node_that_drains_says_so_with_its_heartbeat(fleet: Fleet, link: ControlLink):
+    await link.register()
+    await link.heartbeat([], draining=True, timeout_s=5)
+    assert (await fleet.nodes.get("node-1"))["status"] == {"closing": True}
+
+
 async def test_a_second_process_under_a_connected_id_is_refused(
     fleet: Fleet, link: ControlLink, address: str
 ):

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from bpa.errors import Conflict, StaleLease
+from bpa.scheduler.snapshot import SnapshotReader
 from tests.integration.control.fleet import Fleet
 
 
@@ -145,3 +146,19 @@ async def test_offers_whose_end_came_about_elsewhere_are_forgotten(fleet: Fleet)
         await anext(stream)
     await stream.aclose()
     assert len(leases._offered) <= 1
+
+
+async def test_a_node_that_closes_is_shown_as_draining_until_its_next_boot(fleet: Fleet):
+    reader = SnapshotReader(fleet.pool, "dev", silent_after_s=10)
+
+    async def draining() -> bool:
+        [node] = (await reader.read()).nodes
+        return node.draining
+
+    await fleet.register()
+    assert not await draining()
+    renewal = await fleet.leases.renew("node-1", "boot-1", [], closing=True)
+    assert not renewal.draining  # nobody but the node itself wants it
+    assert await draining()
+    await fleet.register(boot_id="boot-2")
+    assert not await draining()

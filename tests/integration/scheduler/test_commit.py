@@ -60,9 +60,9 @@ async def test_the_start_of_a_run_is_its_first_grant(fleet, replica):
     ("change", "obstacle"),
     [
         ("update nodes set status = '{\"draining\": true}'", Obstacle.NODE),
+        ("update nodes set status = '{\"closing\": true}'", Obstacle.NODE),
         ("update nodes set boot_id = 'boot-2'", Obstacle.NODE),
         ("delete from nodes", Obstacle.NODE),
-        ("update runs set cancel_requested = true", Obstacle.RUN),
         ("update runs set status = 'dead_lettered'", Obstacle.RUN),
         ("update runs set not_before = now() + interval '1 minute'", Obstacle.RUN),
         ("update deployments set status = '{\"active\": false}'", Obstacle.DEPLOYMENT),

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from bpa.errors import Unavailable
+from bpa.errors import StartupError, Unavailable
 
 _CONNECT_TIMEOUT_S = 2.0
 _REPLY_TIMEOUT_S = 5.0
@@ -57,18 +57,25 @@ async def open_valkey(url: str, *, client_name: str, max_connections: int = 50) 
     it with ``aclose()``.
 
     Raises:
+        StartupError: The URL cannot be read; none of it is repeated, since it may hold a password.
         Unavailable: There is no answer.
     """
-    client = Redis.from_url(
-        url,
-        client_name=client_name,
-        decode_responses=True,
-        max_connections=max_connections,
-        protocol=2,  # no push messages: version 3 would greet the server with commands it lacks
-        retry=Retry(NoBackoff(), 0),
-        socket_connect_timeout=_CONNECT_TIMEOUT_S,
-        socket_timeout=_REPLY_TIMEOUT_S,
-    )
+    try:
+        client = Redis.from_url(
+            url,
+            client_name=client_name,
+            decode_responses=True,
+            max_connections=max_connections,
+            protocol=2,  # no push messages: version 3 would greet the server with commands it lacks
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=_CONNECT_TIMEOUT_S,
+            socket_timeout=_REPLY_TIMEOUT_S,
+        )
+    except ValueError:
+        raise StartupError(
+            "redis.url cannot be read: write redis://:password@host:6379/0, rediss:// or unix://, "
+            "special characters percent-encoded"
+        ) from None
     try:
         with translated():
             await client.ping()

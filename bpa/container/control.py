@@ -149,7 +149,8 @@ class ControlProvider(Provider):
         dsn = self._settings.postgres.dsn
         await migrate(dsn)
         size = self._settings.postgres.pool_size
-        pool = await open_pool(dsn, min_size=2, max_size=size, application_name=replica_id)
+        least = min(2, size)
+        pool = await open_pool(dsn, min_size=least, max_size=size, application_name=replica_id)
         yield pool
         await pool.close()
 

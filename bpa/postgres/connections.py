@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from bpa.errors import Unavailable
+from bpa.errors import StartupError, Unavailable
 
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
@@ -85,8 +85,18 @@ async def open_pool(
 
 
 def conninfo(dsn: str, application_name: str, *, statement_timeout_s: int) -> str:
-    """Add our session settings to ``dsn``, after its own options and never over its timeouts."""
-    given = conninfo_to_dict(dsn)
+    """Add our session settings to ``dsn``, after its own options and never over its timeouts.
+
+    Raises:
+        StartupError: It is no connection string; none of it is repeated, since it holds a password.
+    """
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        raise StartupError(
+            "postgres.dsn cannot be read: write postgresql://user:password@host:5432/database, "
+            "special characters percent-encoded"
+        ) from None
     own = f"-c TimeZone=UTC -c statement_timeout={statement_timeout_s * 1000}"
     defaults: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_S,

@@ -1,7 +1,9 @@
 import pytest
 
 from bpa.config import flatten, load
-from bpa.errors import SettingsError
+from bpa.errors import SettingsError, StartupError
+from bpa.postgres import migrate
+from bpa.valkey import open_valkey
 
 
 def test_the_defaults_alone_are_valid():
@@ -48,10 +50,19 @@ def test_every_wrong_key_is_reported_at_once_with_what_to_do(tmp_path):
     assert "nonsense" in problems
 
 
-def test_a_wrong_secret_is_reported_without_its_value():
-    with pytest.raises(SettingsError) as caught:
-        load({}, flags={"anthropic.api_key": ["hunter2"]})  # type: ignore[dict-item]
+def test_a_wrong_secret_is_reported_without_its_value(tmp_path):
+    file = tmp_path / "bpa.toml"
+    file.write_text("anthropic.api_key = ['hunter2']\n")
+    with pytest.raises(SettingsError, match=r"anthropic\.api_key") as caught:
+        load({}, file)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_secret_is_not_taken_from_a_flag():
+    with pytest.raises(SettingsError, match="BPA_ANTHROPIC__API_KEY") as caught:
+        load({}, flags={"anthropic.api_key": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+    assert load({"BPA_ANTHROPIC__API_KEY": "k"}).settings.anthropic.api_key == "k"
 
 
 @pytest.mark.parametrize(
@@ -104,3 +115,16 @@ def test_secrets_are_masked_when_shown():
     settings = load({"BPA_ANTHROPIC__API_KEY": "sk-secret"}).settings
     assert flatten(settings)["anthropic.api_key"] == "***"
     assert "sk-secret" not in str(flatten(settings))
+
+
+async def test_an_address_that_cannot_be_read_is_not_repeated():
+    for opening in (
+        migrate("postgresql://u:se cret@host/db"),
+        migrate("host=db password=two se=cret words"),
+        open_valkey("redis://:se-cret@host:none/0", client_name="test"),
+        open_valkey("se-cret", client_name="test"),
+    ):
+        with pytest.raises(StartupError, match="cannot be read") as caught:
+            await opening
+        assert "cret" not in str(caught.value)
+        assert caught.value.__suppress_context__  # the driver's own message quotes it

@@ -19,6 +19,7 @@ import msgspec
 from bpa.errors import SettingsError
 
 PREFIX = "BPA_"
+_FLAG = "flag"
 SECRETS = frozenset(
     {"postgres.dsn", "redis.url", "service_bus.connection_string", "anthropic.api_key"}
 )
@@ -188,7 +189,7 @@ def load(
     for key, value, origin in [
         *_from_file(file, problems),
         *_from_environ(environ),
-        *((key, value, "flag") for key, value in (flags or {}).items()),
+        *((key, value, _FLAG) for key, value in (flags or {}).items()),
     ]:
         values[key] = (value, origin)
     types = dict(_leaves(Settings))
@@ -197,6 +198,9 @@ def load(
         kind = str if key.startswith("node.labels.") else types.get(key)
         if kind is None:
             problems.append(f"{origin}: there is no setting {key!r}{_suggestion(key, types)}")
+            continue
+        if key in SECRETS and origin == _FLAG:
+            problems.append(f"{key} is a secret, and flags show in process lists: {_variable(key)}")
             continue
         try:
             _insert(tree, key, msgspec.convert(value, kind, strict=False))
@@ -264,6 +268,10 @@ def _insert(tree: dict[str, Any], key: str, value: object) -> None:
     for part in path:
         tree = tree.setdefault(part, {})
     tree[last] = value
+
+
+def _variable(key: str) -> str:
+    return f"set {PREFIX}{key.upper().replace('.', '__')}"
 
 
 def _suggestion(key: str, types: Mapping[str, Any]) -> str:

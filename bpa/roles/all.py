@@ -7,8 +7,9 @@ over gRPC like any other. Where nothing is deployed, the shipped agent and deplo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import structlog
 from msgspec.structs import replace
@@ -37,7 +38,7 @@ async def serve(
             here = replace(settings.node, control=plane.grpc)
             async with node(replace(settings, node=here)) as worker:
                 await _deploy(plane.plane, settings)
-                await worker.registered()
+                await _either(worker.registered(), stop.wait())
                 addresses = Addresses(
                     http=plane.http,
                     grpc=plane.grpc,
@@ -47,11 +48,22 @@ async def serve(
                     target=local.target_url,
                     data_dir=settings.data_dir,
                 )
-                with kept(Path(settings.data_dir), addresses):
-                    announce(addresses)
-                    await stop.wait()
+                if not stop.is_set():
+                    with kept(Path(settings.data_dir), addresses):
+                        announce(addresses)
+                        await stop.wait()
                 await plane.close_intake()
         watch.cancel()
+
+
+async def _either(*work: Coroutine[Any, Any, object]) -> None:
+    """Return when one of them is done; the others are cancelled."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _with_local(settings: Settings, local: LocalStack) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import aiohttp
 import psutil
 
+from bpa.config import SECRETS
 from tests.eventually import eventually
 
 BPA = Path(sys.executable).with_name("bpa")
@@ -60,7 +62,15 @@ class Bpa:
     @property
     def flags(self) -> list[str]:
         """The settings as flags, for other commands against this server."""
-        return [word for pair in self._settings.items() for word in ("--set", "=".join(pair))]
+        given = [pair for pair in self._settings.items() if pair[0] not in SECRETS]
+        return [word for pair in given for word in ("--set", "=".join(pair))]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment with the settings that no flag may carry."""
+        secrets = {key: value for key, value in self._settings.items() if key in SECRETS}
+        names = {f"BPA_{k.upper().replace('.', '__')}": v for k, v in secrets.items()}
+        return {**os.environ, **names}
 
     async def spawn(self) -> None:
         """Start, and wait for nothing."""
@@ -68,6 +78,7 @@ class Bpa:
             self.process = await asyncio.create_subprocess_exec(
                 *self._prefix, BPA, *self.flags, "serve", "--role", self.role, "--json",
                 stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True,
+                env=self.environment,
             )  # fmt: skip
 
     async def start(self, within_s: float = 40.0) -> None:
@@ -121,7 +132,7 @@ class Bpa:
         """Run another ``bpa`` command with the same settings."""
         process = await asyncio.create_subprocess_exec(
             BPA, *self.flags, *words,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=self.environment,
         )  # fmt: skip
         out, err = await process.communicate()
         assert process.returncode is not None

@@ -44,6 +44,7 @@ async def refused(
     process = await asyncio.create_subprocess_exec(
         *prefix, BPA, *server.flags, "serve", "--role", role, "--json",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True,
+        env=server.environment,
     )  # fmt: skip
     async with asyncio.timeout(40):
         out, err = await process.communicate()
@@ -260,3 +261,15 @@ def test_make_install_without_a_c_compiler_says_so_before_anything_is_fetched(
     assert "C compiler" in lines[0]
     assert "gcc" in lines[0]
     assert not (tree / ".venv").exists()
+
+
+async def test_a_secret_in_a_flag_is_refused_before_anything_starts(data_dir: Path) -> None:
+    words = [BPA, "--set", "anthropic.api_key=hunter2", "--set", f"data_dir={data_dir}"]
+    process = await asyncio.create_subprocess_exec(
+        *words, "serve", "--role", "all", stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 2
+    assert b"BPA_ANTHROPIC__API_KEY" in err
+    assert b"hunter2" not in err
+    assert not data_dir.exists()

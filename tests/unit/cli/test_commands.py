@@ -120,10 +120,11 @@ def test_an_empty_folder_to_apply_is_no_success(run, tmp_path):
     assert isinstance(error, NotFound)
 
 
-def test_settings_are_shown_with_where_they_come_from_and_without_secrets(run):
-    words = ["--set", "anthropic.api_key=sk-secret", "config", "show", "--origin"]
-    out = run(*words).output
-    assert "anthropic.api_key = '***'    # flag" in out
+def test_settings_are_shown_with_where_they_come_from_and_without_secrets(run, monkeypatch):
+    monkeypatch.setenv("BPA_ANTHROPIC__API_KEY", "sk-secret")
+    out = run("--set", "node.slots=3", "config", "show", "--origin").output
+    assert "anthropic.api_key = '***'    # BPA_ANTHROPIC__API_KEY" in out
+    assert "node.slots = 3    # flag" in out
     assert "# BPA_DATA_DIR" in out
     assert "sk-secret" not in out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from bpa.errors import InvalidRequest
 
 
 def shipped_config(config_dir: str) -> Path:
-    """Return the folder of shipped configuration, or the one that the settings name."""
-    return Path(config_dir) if config_dir else Path(__file__).resolve().parent.parent / "config"
+    """Return the folder that the settings name, or the shipped one: the checkout's or a wheel's."""
+    if config_dir:
+        return Path(config_dir)
+    checkout = Path(__file__).resolve().parent.parent / "config"
+    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "bpa" / "config"
 
 
 def read(path: Path) -> AgentSpec | DeploymentSpec:

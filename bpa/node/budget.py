@@ -2,7 +2,7 @@
 
 A reservation commits before the call it is for, at an upper bound, and is settled by the usage
 that the provider reports; a call that the provider refused is settled with an empty answer and no
-usage. What was reserved and never settled (the node died while the call was
+usage. What was reserved and never settled (the node died or the connection broke while the call was
 out) stays charged: somebody may have been billed for it.
 
 Bound on the tokens of a call

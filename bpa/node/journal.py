@@ -7,7 +7,7 @@ told something must not tell it something else (`Diverged`).
 
 An empty answer records that the provider refused: nothing was used, and nothing is replayed. A call
 whose answer was lost stays in the journal as it is, unknown, and is made again as a new
-step: two calls may have been billed.
+step: two calls may have been billed. That holds for the tries of one execution as well.
 """
 
 from __future__ import annotations

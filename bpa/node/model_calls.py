@@ -1,7 +1,8 @@
 """Model calls with retries: one try and three more, then the run ends.
 
 429, 5xx (529 is "overloaded") and transport errors are tried again with full jitter, honouring the
-provider's retry-after; an account at its spending limit is not, since waiting does not help.
+provider's retry-after; an account at its spending limit is not, since waiting does not help. A try
+whose answer was lost on its way may have been billed: whoever asks is told before the next one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class ModelRefused(RunEnded):
     Args:
         reason: As of `RunEnded`.
         detail: As of `RunEnded`.
-        is_unused: Every try was answered with an error, so that nothing was used.
+        is_unused: Every try since the last lost one was answered with an error, so that nothing
+            was used.
     """
 
     def __init__(self, reason: Reason, detail: str, *, is_unused: bool) -> None:
@@ -58,8 +60,20 @@ class ModelCalls:
         self._sleep = sleep
         self._draw = draw
 
-    async def answer(self, provider: str, request: ModelRequest) -> ModelAnswer:
+    async def answer(
+        self,
+        provider: str,
+        request: ModelRequest,
+        *,
+        after_lost: Callable[[], Awaitable[None]],
+    ) -> ModelAnswer:
         """Return the model's answer.
+
+        Args:
+            provider: As a model profile names it.
+            request: What to ask.
+            after_lost: Awaited between a try whose answer was lost and the next one; what it
+                raises ends the call.
 
         Raises:
             ModelCallFailed: The answer was cut off; it was paid for.
@@ -68,12 +82,19 @@ class ModelCalls:
             RunEnded: ``AgentError`` for an unknown provider.
         """
         chosen = self._provider(provider)
-        return await self._retried(lambda: chosen.answer(request))
+        return await self._retried(lambda: chosen.answer(request), after_lost)
 
     async def count_tokens(self, provider: str, request: ModelRequest) -> int:
-        """Return the request's input tokens; raises as `answer` does."""
+        """Return the request's input tokens.
+
+        Raises:
+            RunEnded: They are not counted, for the reasons that `answer` gives.
+        """
         chosen = self._provider(provider)
-        return await self._retried(lambda: chosen.count_tokens(request))
+        try:
+            return await self._retried(lambda: chosen.count_tokens(request), _costs_nothing)
+        except ModelRefused as refused:  # says nothing of a call that is being paid for
+            raise RunEnded(refused.reason, refused.detail) from refused
 
     def _provider(self, name: str) -> ModelProvider:
         provider = self._providers.get(name)
@@ -84,15 +105,20 @@ class ModelCalls:
             )
         return provider
 
-    async def _retried(self, call: Callable[[], Awaitable[T]]) -> T:
-        lost_tries = 0
+    async def _retried(
+        self, call: Callable[[], Awaitable[T]], after_lost: Callable[[], Awaitable[None]]
+    ) -> T:
+        is_lost = False
 
         async def one_try() -> T:
-            nonlocal lost_tries
+            nonlocal is_lost
+            if is_lost:
+                await after_lost()
+                is_lost = False
             try:
                 return await call()
             except ModelCallFailed as failure:
-                lost_tries += failure.status is None
+                is_lost = failure.is_lost
                 raise
 
         retrying = AsyncRetrying(
@@ -113,12 +139,16 @@ class ModelCalls:
                 detail = f"{failure.detail} on the last of {self._policy.tries} tries"
             elif failure.status is None:
                 reason = Reason.AGENT_ERROR
-            raise ModelRefused(reason, detail, is_unused=lost_tries == 0) from failure
+            raise ModelRefused(reason, detail, is_unused=not is_lost) from failure
 
     def _pause_s(self, state: RetryCallState) -> float:
         failure = state.outcome.exception() if state.outcome else None
         asked_s = failure.retry_after_s if isinstance(failure, ModelCallFailed) else None
         return pause_s(self._policy, state.attempt_number, self._draw(), asked_s)
+
+
+async def _costs_nothing() -> None:
+    """Let a lost answer be: nobody is billed for a count."""
 
 
 def _is_retryable(error: BaseException) -> bool:

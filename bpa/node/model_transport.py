@@ -54,7 +54,11 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
                     content=bytes(content),
                     request=request,
                 )
+        except aiohttp.ConnectionTimeoutError as error:
+            raise httpx2.ConnectTimeout("no connection in time", request=request) from error
         except TimeoutError as error:
             raise httpx2.ReadTimeout("no answer in time", request=request) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except aiohttp.ClientConnectorError as error:
             raise httpx2.ConnectError(type(error).__name__, request=request) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise httpx2.ReadError(type(error).__name__, request=request) from error

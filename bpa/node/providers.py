@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import anthropic
+import httpx2
 from agent_framework import ChatResponse, Content, Message
 from agent_framework.exceptions import ChatClientException, ResponseInvalidatedException
 from agent_framework_anthropic import AnthropicChatOptions, RawAnthropicClient
@@ -23,6 +24,8 @@ from bpa.retry import parse_retry_after
 
 _SPENT = ("spend", "usage limit", "credit balance", "billing")
 """What a 429 says when waiting does not help: the account's limit, not a rate."""
+
+_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class ModelCallFailed(Exception):
     Args:
         detail: One line without secrets.
         status: The HTTP status; None when no answer came.
+        was_sent: Whether the request may have reached the provider.
         is_retryable: Whether the same call may succeed later.
         retry_after_s: What the provider asked to wait.
         usage: What the call used all the same, if the provider said so.
@@ -55,6 +59,7 @@ class ModelCallFailed(Exception):
         detail: str,
         *,
         status: int | None = None,
+        was_sent: bool = True,
         is_retryable: bool = False,
         retry_after_s: float | None = None,
         usage: Usage | None = None,
@@ -65,6 +70,8 @@ class ModelCallFailed(Exception):
         self.is_retryable = is_retryable
         self.retry_after_s = retry_after_s
         self.usage = usage
+        self.is_lost = status is None and was_sent
+        """Whether the provider may have answered, and billed, what never arrived."""
 
 
 class ModelProvider(Protocol):
@@ -220,7 +227,9 @@ def _unreadable(error: BaseException) -> ModelCallFailed:
 def _failure(error: anthropic.APIError) -> ModelCallFailed:
     if isinstance(error, anthropic.APIConnectionError):
         return ModelCallFailed(
-            f"the model provider cannot be reached: {type(error).__name__}", is_retryable=True
+            f"the model provider cannot be reached: {type(error).__name__}",
+            was_sent=not isinstance(error.__cause__, _UNSENT),
+            is_retryable=True,
         )
     if not isinstance(error, anthropic.APIStatusError):
         return _unreadable(error)

@@ -1,9 +1,15 @@
-"""Model calls of one execution: from the journal, or reserved, asked, priced and recorded."""
+"""Model calls of one execution: from the journal, or reserved, asked, priced and recorded.
+
+A step is charged with what its answer used. A try whose answer was lost may have been billed: its
+step stays unknown, and charged with its reservation, and the next try is a step of its own, if its
+reservation still fits.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -23,6 +29,16 @@ from bpa.node.providers import ModelCallFailed
 
 _JSON = msgspec.json.Encoder()
 _CUT_OFF = {"type": "chat_response", "messages": [], "finish_reason": "length"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A request with what the journal and the budget know it by."""
+
+    request: ModelRequest
+    digest: str
+    size: int
+    """Bytes of the request as canonical JSON."""
 
 
 class Thinking:
@@ -63,15 +79,8 @@ class Thinking:
             self._outlets.measures.step_replayed(StepKind.MODEL)
             self._log.info("model_answer_replayed", seq=recorded.seq)
             return _usable(msgspec.json.decode(recorded.answer), request)
-        reservation = await self._reserve(request, digest, len(encoded))
-        intent = Step(
-            seq=self._recorder.journal.next_seq,
-            kind=StepKind.MODEL,
-            digest=digest,
-            reserved_tokens=reservation.tokens,
-            started_at_ms=now_ms(),
-        )
-        await self._recorder.intend(intent)
+        question = _Question(request, digest, len(encoded))
+        intent = await self._intend(question)
         with span(
             self._outlets.tracer,
             f"chat {request.model}",
@@ -86,14 +95,34 @@ class Thinking:
                 "gen_ai.request.max_tokens": request.max_tokens,
             },
         ) as chat:
-            return _usable(await self._ask(request, intent, chat), request)
+            return _usable(await self._ask(question, intent, chat), request)
 
-    async def _ask(self, request: ModelRequest, intent: Step, chat: Span) -> dict[str, Any]:
+    async def _intend(self, question: _Question) -> Step:
+        """Reserve what a call can use and record that it will be made."""
+        reservation = await self._reserve(question)
+        intent = Step(
+            seq=self._recorder.journal.next_seq,
+            kind=StepKind.MODEL,
+            digest=question.digest,
+            reserved_tokens=reservation.tokens,
+            started_at_ms=now_ms(),
+        )
+        await self._recorder.intend(intent)
+        return intent
+
+    async def _ask(self, question: _Question, first: Step, chat: Span) -> dict[str, Any]:
         """Call the provider and record what it answered, or that it refused."""
-        started_s = time.monotonic()
+        request, started_s = question.request, time.monotonic()
+        intent = first
+
+        async def intend_again() -> None:
+            nonlocal intent
+            intent = await self._intend(question)
+            chat.set_attribute("bpa.step.seq", intent.seq)
+
         try:
             answer = await self._outlets.models.answer(
-                self._run.agent.model_profile.provider, request
+                self._run.agent.model_profile.provider, request, after_lost=intend_again
             )
         except ModelRefused as refused:
             if refused.is_unused:
@@ -125,10 +154,10 @@ class Thinking:
         )
         await self._recorder.settle(answered(intent, _JSON.encode(value), usage))
 
-    async def _reserve(self, request: ModelRequest, digest: str, size: int) -> Reservation:
+    async def _reserve(self, question: _Question) -> Reservation:
         """Return the most that the call can use, if that is left; nothing is asked otherwise."""
-        budgets = self._run.budgets
-        wanted = self._at_most(request, bound_of_bytes(size))
+        budgets, request, digest = self._run.budgets, question.request, question.digest
+        wanted = self._at_most(request, bound_of_bytes(question.size))
         over = excess(budgets, self._consumed(), wanted)
         if over is not None and over.kind is not BudgetKind.CALLS:
             counted = await self._outlets.models.count_tokens(

@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import socket
 import time
 
 import pytest
@@ -29,12 +30,15 @@ WISH = {
     ],
     "options": {"tool_choice": "required"},
 }
+OTHER = json.loads(json.dumps(WISH))
+OTHER["messages"][0]["contents"][0]["text"] += " again"
 ARGUMENTS = {
     "vendor": "Nordbyte Cloud Hosting GmbH",
     "route": "hosting",
     "confidence": 0.9,
     "reason": "It says hosting.",
 }
+ROOMY = Budgets(max_tokens=50_000)
 
 
 @pytest_asyncio.fixture
@@ -191,11 +195,9 @@ async def test_usage_of_earlier_executions_counts_against_the_budget(world):
     first = execution(world)
     await first.serve(think())
     spent = first.lease.reported[1].usage.total_tokens
-    other = json.loads(json.dumps(WISH))
-    other["messages"][0]["contents"][0]["text"] += " again"
     run = execution(world, journal=first.lease.journal, budgets=Budgets(max_tokens=spent + 500))
     with ends_with(Reason.BUDGET_EXCEEDED, f"{spent} used"):
-        await run.serve(think(wish=other))
+        await run.serve(think(wish=OTHER))
 
 
 async def test_the_budget_of_calls_and_the_one_of_usd_are_kept(world):
@@ -206,13 +208,69 @@ async def test_the_budget_of_calls_and_the_one_of_usd_are_kept(world):
     assert "messages" not in [endpoint for endpoint, _ in await world.model_requests()]
 
 
-@pytest.mark.parametrize("rule", [{"status": 529}, {"status": 429}, {"behave": "drop"}])
-async def test_a_model_that_fails_thrice_is_asked_a_fourth_time(world, rule):
-    await world.script_model({**rule, "times": 3})
+@pytest.mark.parametrize("status", [529, 429])
+async def test_a_model_that_fails_thrice_is_asked_a_fourth_time_within_one_step(world, status):
+    await world.script_model({"status": status, "times": 3})
     run = execution(world)
     await run.serve(think())
     assert len(await world.model_requests()) == 4
     assert len(run.lease.reported) == 2
+
+
+async def test_every_try_after_a_lost_answer_is_a_step_of_its_own(world):
+    await world.script_model({"behave": "drop", "times": 3})
+    run = execution(world, budgets=ROOMY)
+    await run.serve(think())
+    assert [outcome for _, outcome in await world.model_requests()][:3] == ["dropped"] * 3
+    assert [s.seq for s in run.lease.reported] == [0, 1, 2, 3, 3]
+    assert [s.answer is None for s in run.lease.journal] == [True, True, True, False]
+    assert world.spans["chat claude-haiku-4-5"].attributes["bpa.step.seq"] == 3
+
+
+async def test_a_lost_try_stays_charged_beside_the_answer_that_followed(world):
+    measured = execution(world)
+    await measured.serve(think())
+    usage = measured.lease.reported[1].usage
+    output_max = measured.lease.offer.run.agent.model_profile.max_output_tokens
+    charged = usage.total_tokens + usage.input_tokens + output_max
+    # What fits two calls with one answered, and not two with one lost.
+    budgets = Budgets(max_tokens=2 * (usage.input_tokens + output_max + 100))
+    await execution(world, journal=measured.lease.journal, budgets=budgets).serve(think(wish=OTHER))
+    await world.script_model({"behave": "drop", "times": 1})
+
+    run = execution(world, budgets=budgets)
+    await run.serve(think())
+    again = execution(world, journal=run.lease.journal, budgets=budgets)
+    await again.serve(think())  # from the journal
+
+    for execution_of_it in (run, again):
+        with ends_with(Reason.BUDGET_EXCEEDED, f": {charged} used"):
+            await execution_of_it.serve(think(wish=OTHER))
+
+
+async def test_a_try_after_a_lost_one_that_no_longer_fits_is_not_made(world):
+    measured = execution(world)
+    await measured.serve(think())
+    enough_for_one = measured.lease.reported[1].usage.input_tokens + 400 + 64
+    await world.script_model({"behave": "drop"})
+    run = execution(world, budgets=Budgets(max_tokens=enough_for_one))
+    with ends_with(Reason.BUDGET_EXCEEDED, f"tokens budget of {enough_for_one}: "):
+        await run.serve(think())
+    made = [outcome for endpoint, outcome in await world.model_requests() if endpoint == "messages"]
+    assert made[1:] == ["dropped"]
+    assert [s.answer for s in run.lease.reported] == [None]
+
+
+@pytest.mark.parametrize("is_lean", [False, True])
+async def test_a_call_that_never_reached_the_provider_is_not_charged(is_lean):
+    with socket.socket() as deaf:  # bound and not listening: every connection is refused
+        deaf.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        async with outside(model_url=url, lean=is_lean) as world:
+            run = execution(world)
+            with ends_with(Reason.RETRIES_EXHAUSTED, "cannot be reached"):
+                await run.serve(think())
+    assert [s.answer for s in run.lease.reported] == [None, b""]
 
 
 async def test_a_model_that_fails_for_ever_exhausts_the_retries(world):
@@ -227,10 +285,10 @@ async def test_a_model_that_fails_for_ever_exhausts_the_retries(world):
 
 async def test_a_model_that_never_answers_stays_charged_as_reserved(world):
     await world.script_model({"behave": "drop"})
-    run = execution(world)
+    run = execution(world, budgets=ROOMY)
     with ends_with(Reason.RETRIES_EXHAUSTED, "cannot be reached"):
         await run.serve(think())
-    assert [s.answer for s in run.lease.reported] == [None]
+    assert [(s.seq, s.answer) for s in run.lease.reported] == [(n, None) for n in range(4)]
 
 
 @pytest.mark.parametrize(
@@ -480,7 +538,7 @@ async def test_the_lean_transport_answers_alike(world, lean):
 async def test_the_lean_transport_fails_alike(lean, rule, reason, said):
     await lean.script_model(rule)
     with ends_with(reason, said):
-        await execution(lean).serve(think())
+        await execution(lean, budgets=ROOMY).serve(think())
     assert len(await lean.model_requests()) == (4 if reason is Reason.RETRIES_EXHAUSTED else 1)
 
 

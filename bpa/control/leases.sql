@@ -84,13 +84,17 @@ moved as (
         lease_epoch = r.lease_epoch + 1,
         infra_failures = r.infra_failures + lost.infra_failures,
         not_before = now() + make_interval(secs => lost.delay_s),
-        ended_at = case when lost.status = 'dead_lettered' then now() end
+        ended_at = case when lost.status = 'dead_lettered' then now() end,
+        tokens_used = spent.tokens,
+        cost_usd = spent.usd,
+        costs = spent.costs
     from lost
+    cross join lateral run_spent(lost.run_id) as spent
     where r.run_id = lost.run_id
         and r.lease_epoch = lost.epoch
         and r.status in ('offered', 'running')
     returning r.run_id, r.node_id, r.dep_id, r.agent_id, r.version, r.status, r.reason,
-        r.detail, r.trace_id
+        r.detail, r.trace_id, r.enqueued_at, r.ended_at
 ),
 freed as (
     delete from leases using moved where leases.run_id = moved.run_id
@@ -98,6 +102,7 @@ freed as (
 select
     moved.*,
     moved.run_id::text as run_id,
+    extract(epoch from moved.ended_at - moved.enqueued_at) * 1000 as latency_ms,
     (
         select d.owner from deliveries as d
         where d.run_id = moved.run_id and d.settled_at is null

@@ -55,10 +55,6 @@ class Nodes:
         await self._leases.reap(spec.node_id, spec.boot_id)
         _log.info("node_registered", node_id=spec.node_id, slots=spec.slots, labels=spec.labels)
 
-    async def deregister(self, node_id: str, boot_id: str) -> None:
-        """Take a node that shut down in order out of the fleet."""
-        await fetch_all(self._pool, _QUERIES.deregister, node_id=node_id, boot_id=boot_id)
-
     async def page(self) -> list[dict[str, Any]]:
         """List nodes."""
         return await fetch_all(self._pool, _QUERIES.page, node_id=None)

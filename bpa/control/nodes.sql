@@ -26,9 +26,3 @@ select
 from nodes
 where %(node_id)s::text is null or nodes.node_id = %(node_id)s
 order by nodes.node_id;
-
--- name: deregister
--- Take a node that shut down in order out of the fleet, unless it came back meanwhile.
-delete from nodes
-where node_id = %(node_id)s and boot_id = %(boot_id)s
-returning node_id;

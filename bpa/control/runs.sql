@@ -149,29 +149,12 @@ moved as (
         ended_at = case when report.status in ('completed', 'dead_lettered') then now() end,
         tokens_used = spent.tokens,
         cost_usd = spent.usd,
-        costs = jsonb_build_object(
-            'tokens_in', spent.tokens_in, 'tokens_out', spent.tokens_out, 'usd', spent.usd::text,
-            'unpriced_tokens', spent.unpriced
-        )
+        costs = spent.costs
     from report
-    cross join lateral (
-        select
-            coalesce(sum((usage ->> 'output_tokens')::bigint), 0) as tokens_out,
-            coalesce(sum(
-                (usage ->> 'input_tokens')::bigint + (usage ->> 'cache_read_tokens')::bigint
-                + (usage ->> 'cache_write_tokens')::bigint
-            ), 0) as tokens_in,
-            coalesce(sum(
-                (usage ->> 'input_tokens')::bigint + (usage ->> 'cache_read_tokens')::bigint
-                + (usage ->> 'cache_write_tokens')::bigint + (usage ->> 'output_tokens')::bigint
-            ), 0) as tokens,
-            coalesce(sum((usage ->> 'unpriced_tokens')::bigint), 0) as unpriced,
-            coalesce(sum(steps.cost_usd), 0) as usd
-        from steps where steps.run_id = report.run_id
-    ) as spent
+    cross join lateral run_spent(report.run_id) as spent
     where r.run_id = report.run_id
         and r.lease_epoch = report.epoch
-        and r.status in ('offered', 'running')
+        and r.status = 'running'
     returning r.run_id, r.lease_epoch as epoch, r.node_id, r.dep_id, r.agent_id, r.version,
         r.status, r.reason, r.detail, r.enqueued_at, r.ended_at, r.costs, r.traceparent, r.trace_id
 ),
@@ -216,11 +199,15 @@ with moved as (
         reason = 'Cancelled',
         detail = %(detail)s,
         lease_epoch = lease_epoch + 1,
-        cancel_requested = true,
         waiting_reason = null,
-        ended_at = now()
+        ended_at = now(),
+        tokens_used = spent.tokens,
+        cost_usd = spent.usd,
+        costs = spent.costs
+    from run_spent(%(run_id)s::uuid) as spent
     where run_id = %(run_id)s::uuid and status in ('queued', 'offered', 'running')
-    returning run_id, node_id, dep_id, agent_id, version, status, reason, detail, trace_id
+    returning run_id, node_id, dep_id, agent_id, version, status, reason, detail, trace_id,
+        enqueued_at, ended_at
 ),
 freed as (
     delete from leases using moved where leases.run_id = moved.run_id
@@ -229,7 +216,16 @@ noted as (
     insert into audit (actor, action, subject)
     select %(actor)s, 'run.cancel', run_id::text from moved
 )
-select *, run_id::text as run_id from moved;
+select
+    *,
+    run_id::text as run_id,
+    extract(epoch from ended_at - enqueued_at) * 1000 as latency_ms,
+    (
+        select d.owner from deliveries as d
+        where d.run_id = moved.run_id and d.settled_at is null
+        order by d.delivery_id desc limit 1
+    ) as owner
+from moved;
 
 -- name: settled
 -- Note how deliveries were settled.

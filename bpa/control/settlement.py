@@ -23,6 +23,7 @@ from bpa.telemetry import Metrics, Tracing
 _log = structlog.stdlib.get_logger(__name__)
 _SWEEP_EVERY_S = 5.0
 _RENEW_EVERY_S = 1.0
+_RENEW_AFTER_MOST = timedelta(seconds=10)
 _FLUSH_AT_MOST_S = 5.0
 
 
@@ -48,9 +49,13 @@ class Held:
         return _log.bind(run_id=self.run_id, trace_id=self.trace_id)
 
     def extend(self, locked_until: datetime) -> None:
-        """Plan the next renewal halfway to the end of the lock."""
+        """Plan the next renewal halfway to the end of the lock, by the broker's clock.
+
+        Ours may be behind it: then half of the lock would be too late, ten seconds hardly ever.
+        """
         now = datetime.now(UTC)
-        self.renew_at = now + max(timedelta(0), (locked_until - now) / 2)
+        wait = max(timedelta(0), (locked_until - now) / 2)
+        self.renew_at = now + min(wait, _RENEW_AFTER_MOST)
 
 
 class Settlement:

@@ -72,7 +72,6 @@ create table runs (
     not_before timestamptz, -- backing off until then
     waiting_reason text, -- why it is not running (I11)
     waiting_nodes jsonb, -- the reason of each node that refused it
-    cancel_requested boolean not null default false,
     reason text, -- of the dead letter
     detail text,
     outcome jsonb,
@@ -143,6 +142,33 @@ create table steps (
 
 -- A run uses an effect's key for one step; a replay of its message uses the same key again (I4).
 create unique index steps_effect_key on steps (run_id, effect_key) where kind = 'effect';
+
+-- What a run has spent according to its journal: the one source of every cost that is shown.
+create function run_spent(run uuid)
+returns table (tokens bigint, usd numeric, costs jsonb)
+language sql stable
+begin atomic
+    with sums as (
+        select
+            coalesce(sum(
+                coalesce((usage ->> 'input_tokens')::bigint, 0)
+                + coalesce((usage ->> 'cache_read_tokens')::bigint, 0)
+                + coalesce((usage ->> 'cache_write_tokens')::bigint, 0)
+            ), 0)::bigint as tokens_in,
+            coalesce(sum((usage ->> 'output_tokens')::bigint), 0)::bigint as tokens_out,
+            coalesce(sum((usage ->> 'unpriced_tokens')::bigint), 0)::bigint as unpriced,
+            coalesce(sum(cost_usd), 0) as usd
+        from steps where steps.run_id = run
+    )
+    select
+        tokens_in + tokens_out,
+        sums.usd,
+        jsonb_build_object(
+            'tokens_in', tokens_in, 'tokens_out', tokens_out, 'usd', sums.usd::text,
+            'unpriced_tokens', unpriced
+        )
+    from sums;
+end;
 
 -- What the platform knows of itself.
 

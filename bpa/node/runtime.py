@@ -9,6 +9,7 @@ executor's business.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -254,10 +255,19 @@ class NodeRuntime:
 
     # -- upkeep ------------------------------------------------------------------------------------
 
+    async def _until_the_next_beat(self) -> None:
+        """Wait for the interval to pass; a drain that has just begun is told at once."""
+        if self._closing.is_set():
+            await asyncio.sleep(self._terms.heartbeat_every_s)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._terms.heartbeat_every_s):
+                await self._closing.wait()
+
     async def _beat(self) -> None:
         await self._known.wait()
         while True:
-            await asyncio.sleep(self._terms.heartbeat_every_s)
+            await self._until_the_next_beat()
             held = [lease for lease in self._held.values() if lease.acknowledged]
             sent_at_s = self._clock()
             try:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from bpa.domain import Step, StepKind, Usage
 from bpa.errors import Conflict, StaleLease
 from bpa.scheduler.snapshot import SnapshotReader
 from tests.integration.control.fleet import Fleet
@@ -162,3 +163,15 @@ async def test_a_node_that_closes_is_shown_as_draining_until_its_next_boot(fleet
     assert await draining()
     await fleet.register(boot_id="boot-2")
     assert not await draining()
+
+
+async def test_a_run_that_lapsed_shows_what_it_spent(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    usage = Usage(input_tokens=100, output_tokens=20, cost_usd="0.0006", price_source="list 1")
+    step = Step(seq=0, kind=StepKind.MODEL, digest="d", answer=b"{}", usage=usage)
+    await fleet.runs.record_step(run_id, epoch, step)
+    await fleet.expire(run_id)
+    await fleet.leases.reap()
+    run = await fleet.runs.get(run_id)
+    assert (run["status"], run["cost_usd"], run["tokens_used"]) == ("queued", "0.0006", 120)

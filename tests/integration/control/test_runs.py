@@ -249,3 +249,26 @@ async def test_a_stale_report_in_the_batch_of_a_good_one_changes_nothing(fleet: 
         assert isinstance(stale, StaleLease)
         assert good is None
     assert [s["seq"] for s in (await fleet.runs.get(run_id))["steps"]] == [epoch, 9]
+
+
+async def test_a_cancelled_run_shows_what_it_spent_and_who_holds_its_message(fleet: Fleet):
+    await fleet.register()
+    ended = []
+    fleet.runs.on_ended(ended.append)
+    run_id, epoch = await fleet.running()
+    answered = step(0, answer=b"{}", usage=USAGE, ended_at_ms=2000)
+    await fleet.runs.record_step(run_id, epoch, answered)
+    await fleet.runs.cancel(run_id, "ops", "not wanted")
+    run = await fleet.runs.get(run_id)
+    assert (run["cost_usd"], run["tokens_used"], run["costs"]["tokens_in"]) == ("0.0006", 120, 100)
+    assert ended[0].owner == "replica-1"
+    assert ended[0].row["latency_ms"] > 0
+
+
+async def test_an_outcome_before_the_acknowledgement_is_refused(fleet: Fleet):
+    await fleet.register()
+    run_id = await fleet.queued()
+    epoch = await fleet.granted(run_id)
+    with pytest.raises(StaleLease):
+        await fleet.runs.finish(run_id, epoch, COMPLETED)
+    assert await fleet.status(run_id) == "offered"

@@ -88,7 +88,8 @@ async def test_runs_survive_the_restart_of_control(address):
     ("setting", "value"), [("node.memory", "lots"), ("config_dir", "/nonexistent")]
 )
 async def test_a_setting_that_no_node_can_have_is_named(setting, value):
-    given = {"node.control": "127.0.0.1:1", "anthropic.api_key": "k", setting: value}
+    given = {"node.control": "127.0.0.1:1", setting: value}
+    environ = {"BPA_ANTHROPIC__API_KEY": "k"}
     with pytest.raises(SettingsError, match=f"^{setting}: .*{value}"):
-        async with open_worker(load({}, flags=given).settings):
+        async with open_worker(load(environ, flags=given).settings):
             raise AssertionError("it was opened")

@@ -211,18 +211,22 @@ class Zygote:
         """Order a fork; the future is its child.
 
         Raises:
-            Unavailable: The zygote is gone or does not keep up with its orders.
+            Unavailable: The zygote is gone or does not keep up with its orders, or the node has no
+                descriptors left.
         """
         if self._control is None:
             raise Unavailable("the zygote is gone")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise Unavailable(f"the node has no socket for a child: {error}") from error
         ours.setblocking(False)
         with theirs:
             try:
                 socket.send_fds(self._control, [msgspec.msgpack.encode(Fork())], [theirs.fileno()])
-            except (ConnectionError, BlockingIOError) as error:
+            except OSError as error:
                 ours.close()
-                raise Unavailable("the zygote takes no orders") from error
+                raise Unavailable(f"the zygote takes no orders: {error}") from error
         pending: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
         self._forks.append((pending, ours))
         return pending
@@ -246,6 +250,8 @@ class Zygote:
             case Started():
                 if not self._started.done():
                     self._started.set_result(None)
+            case Forked(pid=pid) if not fds:
+                self._orphaned(pid)
             case Forked(pid=pid):
                 pending, connection = self._forks.popleft()
                 sandbox = Sandbox(pid, fds[0], connection, self._limits)
@@ -260,7 +266,9 @@ class Zygote:
                 if not pending.done():
                     pending.set_exception(Unavailable(f"the zygote cannot fork: {error}"))
             case Exited(pid=pid, status=status):
-                child = self._children.pop(pid)
+                child = self._children.pop(pid, None)
+                if child is None:  # it came without a descriptor
+                    return
                 code = os.waitstatus_to_exitcode(status)
                 child.exited(
                     ExitStatus(
@@ -270,6 +278,16 @@ class Zygote:
                         rss_bytes_max=report.rss_bytes_max,
                     )
                 )
+
+    def _orphaned(self, pid: int) -> None:
+        """Give up a child whose descriptor the kernel dropped: there was no room for it here.
+
+        Without its socket it ends by itself: it does nothing before its task.
+        """
+        pending, connection = self._forks.popleft()
+        connection.close()
+        if not pending.done():
+            pending.set_exception(Unavailable(f"the node has no descriptor for child {pid}"))
 
     def _lose(self, reason: str) -> None:
         """Give up the control socket and whatever depended on it."""

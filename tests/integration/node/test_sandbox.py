@@ -1,17 +1,19 @@
 """A sandbox inherits nothing, can do nothing, and when it misbehaves only its own run fails."""
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import re
+import resource
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from bpa.errors import StartupError
+from bpa.errors import StartupError, Unavailable
 from bpa.node.confine import CHANNEL_FD, NOBODY
 from bpa.node.frames import Done, SandboxProtocolError
 from bpa.node.sandbox import Sandbox, SandboxLimits
@@ -235,6 +237,45 @@ async def test_a_spawn_that_is_cancelled_leaves_no_child() -> None:
             spawning.cancel()
             await asyncio.wait([spawning])
             assert spawning.cancelled()
+        await eventually(lambda: not children_of(zygote))
+        await assert_still_works(zygote)
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """Let this process open nothing more for a while; what is open stays open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_node_without_descriptors_has_no_sandbox_until_it_has_some() -> None:
+    async with Zygote(limits=LIMITS, entry=PROBES, ahead=0) as zygote:
+        with no_descriptors_left(), pytest.raises(Unavailable, match="no socket for a child"):
+            await zygote.spawn(task("report"))
+        await assert_still_works(zygote)
+
+
+async def test_a_child_that_waits_is_given_out_although_no_other_can_be_forked(
+    zygote: Zygote,
+) -> None:
+    (idle,) = await eventually(lambda: children_of(zygote))
+    await zygote._waiting[0]
+    with no_descriptors_left():
+        sandbox = await zygote.spawn(task("report"))
+    assert sandbox.pid == idle
+    assert (await converse(sandbox)).last == Done("report")
+    await assert_still_works(zygote)
+
+
+async def test_a_child_whose_descriptor_was_dropped_fails_its_spawn_alone() -> None:
+    async with Zygote(limits=LIMITS, entry=PROBES, ahead=0) as zygote:
+        pending = zygote._fork()
+        with no_descriptors_left(), pytest.raises(Unavailable, match="no descriptor for child"):
+            await pending
         await eventually(lambda: not children_of(zygote))
         await assert_still_works(zygote)
 

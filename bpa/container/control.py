@@ -238,14 +238,13 @@ class ControlProvider(Provider):
     def settlement(
         self,
         runs: Runs,
-        pool: Pool,
         notifications: Notifications,
         replica_id: ReplicaId,
         tracing: Tracing,
         metrics: Metrics,
     ) -> Settlement:
         """Return what settles the messages that this replica received."""
-        return Settlement(runs, pool, notifications, replica_id, tracing, metrics)
+        return Settlement(runs, notifications, replica_id, tracing, metrics)
 
     @provide
     def reaper(self, leases: Leases, metrics: Metrics) -> Reaper:

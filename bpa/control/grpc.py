@@ -136,6 +136,12 @@ class NodeLink(NodeLinkBase):
             if isinstance(error, StaleLease):
                 self._metrics.leases_fenced.inc()
             reply = ReportReply(id=request.id, error_code=error.code, error=str(error))
+        except Exception:  # noqa: BLE001 - it is not swallowed: logged, and told to the node
+            # A fault of ours with this one report must not take the stream of all others with it:
+            # the node would send it again on each new one.
+            _log.exception("report_failed", run_id=request.run_id, epoch=request.epoch)
+            told = "this is a fault of control; its log says more"
+            reply = ReportReply(id=request.id, error_code=BpaError.code, error=told)
         replies.put_nowait(reply)
 
     def _apply(self, request: ReportRequest) -> Awaitable[None]:

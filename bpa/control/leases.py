@@ -159,7 +159,7 @@ class Leases:
         if here:
             await self._send([g.run_id for g in here], None)
         for node_id in elsewhere:
-            await fetch_all(self._pool, "select pg_notify('offers', %(id)s)", id=node_id)
+            await fetch_all(self._pool, _QUERIES.announce, node_id=node_id)
 
     async def offer_pending(self, node_id: NodeId) -> None:
         """Send what a node was granted and has not acknowledged, if its stream is here."""

@@ -161,3 +161,7 @@ select
     renewed.run_id::text as run_id,
     renewed.epoch
 from beat left join renewed on true;
+
+-- name: announce
+-- Tell the replica that holds a node's stream of a grant to it.
+select pg_notify('offers', %(node_id)s);

@@ -172,6 +172,10 @@ class Runs:
         """Note how a delivery was settled."""
         await self._settles.submit((delivery_id, disposition))
 
+    async def announce_end(self, run_id: RunId) -> None:
+        """Tell the replica that holds the run's message of its end."""
+        await fetch_all(self._pool, _QUERIES.announce_end, run_id=run_id)
+
     async def verdicts(self, run_ids: Sequence[RunId]) -> list[Verdict]:
         """Return the verdicts of those runs that have ended."""
         rows = await fetch_all(self._pool, _QUERIES.verdicts, run_ids=list(run_ids))

@@ -320,3 +320,7 @@ select
 from runs
 where created_at >= coalesce(%(since)s::timestamptz, '-infinity')
 group by grouping sets ((status, reason));
+
+-- name: announce_end
+-- Tell the replica that holds a run's message of the run's end.
+select pg_notify('run_ended', %(run_id)s);

@@ -17,7 +17,7 @@ from bpa.connectors import Message, SettlementLost, Source
 from bpa.control.runs import Ended, Runs, Verdict
 from bpa.domain import RunId
 from bpa.errors import Unavailable
-from bpa.postgres import Notifications, Pool, fetch_all
+from bpa.postgres import Notifications
 from bpa.telemetry import Metrics, Tracing
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -62,8 +62,7 @@ class Settlement:
     """Holds received messages until their runs end, then settles them.
 
     Args:
-        runs: To read verdicts and to note dispositions.
-        pool: To tell other replicas.
+        runs: To read verdicts, to note dispositions, to tell other replicas.
         notifications: To hear from other replicas.
         replica_id: Who we are, as the owner of deliveries.
         tracing: Where the span ``complete`` goes.
@@ -73,14 +72,12 @@ class Settlement:
     def __init__(
         self,
         runs: Runs,
-        pool: Pool,
         notifications: Notifications,
         replica_id: str,
         tracing: Tracing,
         metrics: Metrics,
     ) -> None:
         self._runs = runs
-        self._pool = pool
         self._notifications = notifications
         self._replica_id = replica_id
         self._tracing = tracing
@@ -186,7 +183,7 @@ class Settlement:
         while True:
             run_id = await self._elsewhere.get()
             try:
-                await fetch_all(self._pool, "select pg_notify('run_ended', %(id)s)", id=run_id)
+                await self._runs.announce_end(run_id)
             except Unavailable as error:
                 _log.warning("run_ended_not_announced", run_id=run_id, error=str(error))
 

@@ -13,10 +13,10 @@ from grpclib.server import Server
 
 from bpa.control.grpc import NodeLink
 from bpa.domain import NodeSpec, Outcome, OutcomeKind, Step, StepKind
-from bpa.errors import Conflict, InvalidRequest, NotFound, StaleLease
+from bpa.errors import BpaError, Conflict, InvalidRequest, NotFound, StaleLease
 from bpa.message_cap import MESSAGE_BYTES_MAX
 from bpa.node.link import ControlLink
-from bpa.protos.bpa.v1 import Acknowledge, NodeLinkStub, Refuse, RegisterRequest
+from bpa.protos.bpa.v1 import Acknowledge, NodeLinkStub, Progress, Refuse, RegisterRequest
 from bpa.telemetry import Metrics
 from tests.eventually import eventually
 from tests.integration.control.fleet import Fleet
@@ -137,3 +137,19 @@ async def test_a_message_over_the_cap_is_refused_before_it_is_read(address: str)
         stub = NodeLinkStub(channel)
         with pytest.raises(GRPCError, match="exceeds the cap"):
             await stub.register(RegisterRequest(node=b"x" * (MESSAGE_BYTES_MAX + 1)), timeout=10)
+
+
+async def test_a_fault_of_ours_with_one_report_leaves_the_others_their_stream(
+    fleet: Fleet, link: ControlLink, monkeypatch
+):
+    await link.register()
+    run_id, epoch = await fleet.running()
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr(fleet.runs, "progress", broken)
+    with pytest.raises(BpaError, match="fault of control"):
+        await link.report(run_id, epoch, Progress(stage="think"))
+    await link.report(run_id, epoch, Outcome(kind=OutcomeKind.COMPLETED))
+    assert await fleet.status(run_id) == "completed"

@@ -101,9 +101,7 @@ async def _intaking(
     valkey = await open_valkey(valkey_url, client_name="test")
     await fleet.register()
     async with open_queue(lock_duration_s=lock_s) as queue, asyncio.TaskGroup() as tasks:
-        settlement = Settlement(
-            fleet.runs, fleet.pool, notifications, "replica-1", tracing, metrics
-        )
+        settlement = Settlement(fleet.runs, notifications, "replica-1", tracing, metrics)
         fleet.runs.on_ended(settlement.ended)
         fleet.leases.on_ended(settlement.ended)
         rooms = Rooms()

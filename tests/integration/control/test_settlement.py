@@ -49,7 +49,7 @@ class Queue:
 async def _settling(fleet: Fleet, database: str, queue: Queue) -> AsyncIterator[Settlement]:
     notifications = Notifications(database, application_name="test", rng=random.Random(1))
     tracing = Tracing(TracerProvider())
-    settlement = Settlement(fleet.runs, fleet.pool, notifications, "replica-1", tracing, Metrics())
+    settlement = Settlement(fleet.runs, notifications, "replica-1", tracing, Metrics())
     fleet.runs.on_ended(settlement.ended)
     received = await fleet.runs.receive(arrival())
     message = Message(

@@ -3,7 +3,7 @@
 `prepare` runs once in the zygote: it imports the framework, holds a rehearsal so that whatever is
 built lazily is built before the fork, and returns the function that each child runs. A conversation
 is one model call that has to use a tool, and that tool's call; a tool that succeeded is the end of
-it. Should the model's arguments not fit the tool, it is told so and asked again.
+it. The model's arguments are handed on as they came: whether they fit is the broker's to judge.
 
 The request of a ``model`` call holds the messages in the framework's own form, less the ids it
 invents, so that two executions with the same answers send the same bytes::
@@ -25,7 +25,7 @@ import selectors
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from agent_framework import (
     BaseChatClient,
@@ -46,6 +46,7 @@ from agent_framework.observability import disable_instrumentation
 
 from bpa.node.channel import Channel
 from bpa.node.frames import (
+    ANY_ARGUMENTS,
     AgentSpec,
     Answer,
     Done,
@@ -69,7 +70,7 @@ class BrokerChatClient(FunctionInvocationLayer[Any], BaseChatClient[Any]):
 
     def __init__(self, channel: Channel) -> None:
         super().__init__(
-            middleware=[EndAfterTool()],
+            middleware=[CallThrough(channel)],
             function_invocation_configuration={
                 "max_iterations": _MODEL_CALLS_MAX,
                 "allow_concurrent_invocation": False,
@@ -94,17 +95,33 @@ class BrokerChatClient(FunctionInvocationLayer[Any], BaseChatClient[Any]):
         self, messages: Sequence[Message], options: Mapping[str, Any]
     ) -> ChatResponse[Any]:
         answer = self._channel.call("model", model_request(messages, options))
-        return ChatResponse.from_dict(answer)
+        response = ChatResponse.from_dict(answer)
+        for message in response.messages:
+            for content in message.contents:
+                given: object = content.arguments
+                if not isinstance(given, str | Mapping | None):
+                    content.arguments = {"raw": given}  # as the framework does with other text
+        return response
 
 
-class EndAfterTool(FunctionMiddleware):
-    """End the conversation with the first tool that succeeded: a second answer costs tokens."""
+class CallThrough(FunctionMiddleware):
+    """Make each tool call a frame, with whatever arguments came.
+
+    The first tool that succeeded ends the conversation: a second answer costs tokens.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
 
     async def process(
         self, context: FunctionInvocationContext, call_next: Callable[[], Awaitable[None]]
     ) -> None:
-        """Run the tool, then stop the loop in the framework's own way."""
-        await call_next()
+        """Call the tool, then stop the loop in the framework's own way."""
+        request = {"name": context.function.name, "arguments": context.arguments}
+        try:
+            context.result = self._channel.call("tool", request)
+        except Exception as error:  # anything else would be told to the model as the tool's result
+            raise MiddlewareFailure(_describe(error)) from error
         raise MiddlewareTermination(result=context.result)
 
 
@@ -140,7 +157,7 @@ def build_agent(task: Task, channel: Channel) -> RawAgent[Any]:
         task.agent.instructions,
         id=task.agent.name,
         name=task.agent.name,
-        tools=[_tool(spec, channel) for spec in task.tools],
+        tools=[_tool(spec) for spec in task.tools],
         default_options={
             "model": task.agent.model,
             "max_tokens": task.agent.max_output_tokens,
@@ -150,18 +167,15 @@ def build_agent(task: Task, channel: Channel) -> RawAgent[Any]:
     )
 
 
-def _tool(spec: ToolSpec, channel: Channel) -> FunctionTool:
-    async def invoke(**arguments: Any) -> Any:
-        try:
-            return channel.call("tool", {"name": spec.name, "arguments": arguments})
-        except Exception as error:  # anything else would be told to the model as the tool's result
-            raise MiddlewareFailure(_describe(error)) from error
+def _tool(spec: ToolSpec) -> FunctionTool:
+    def invoke(**_arguments: Any) -> NoReturn:
+        raise NotImplementedError("a tool is called through the channel")
 
     return FunctionTool(
         name=spec.name,
         description=spec.description,
         input_model=spec.parameters,
-        func=invoke,
+        func=invoke,  # one without a function is not called at all
     )
 
 
@@ -249,18 +263,7 @@ _REHEARSAL = Task(
     run_id="rehearsal",
     agent=AgentSpec("rehearsal", "Post the document.", "none", 1),
     document="rehearsal",
-    tools=[
-        ToolSpec(
-            "post",
-            "Post.",
-            {
-                "type": "object",
-                "properties": {"vendor": {"type": "string"}, "confidence": {"type": "number"}},
-                "required": ["vendor"],
-                "additionalProperties": False,
-            },
-        )
-    ],
+    tools=[ToolSpec("post", "Post.", ANY_ARGUMENTS)],
 )
 
 

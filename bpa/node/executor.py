@@ -312,6 +312,7 @@ def _task(run: RunSpec, document: Document, broker: Broker) -> frames.Task:
         ),
         document=document.text,
         tools=[
-            frames.ToolSpec(tool.name, tool.description, tool.parameters) for tool in broker.tools
+            frames.ToolSpec(tool.name, tool.description, frames.ANY_ARGUMENTS)
+            for tool in broker.tools
         ],
     )

@@ -62,8 +62,13 @@ class AgentSpec(msgspec.Struct, frozen=True):
     max_output_tokens: int
 
 
+ANY_ARGUMENTS: dict[str, Any] = {"type": "object", "additionalProperties": True}
+"""Parameters of a tool in a sandbox: the broker tells the model the schema and judges the
+arguments, so the child has nothing to check and hands on whatever came."""
+
+
 class ToolSpec(msgspec.Struct, frozen=True):
-    """A tool the model may call; ``parameters`` is a JSON schema."""
+    """A tool the model may call; ``parameters`` is a JSON schema, see `ANY_ARGUMENTS`."""
 
     name: str
     description: str

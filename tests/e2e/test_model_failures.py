@@ -67,16 +67,18 @@ async def test_a_model_that_stays_overloaded_is_asked_four_times(server: Bpa) ->
     assert run["tokensUsed"] == 0
 
 
-async def test_a_model_whose_arguments_stay_wrong_posts_nothing(server: Bpa) -> None:
+async def test_wrong_arguments_end_the_run_at_once_and_post_nothing(server: Bpa) -> None:
     await script(server, {"match": {"contains": "M-ARGS"}, "behave": "wrong_arguments"})
     before = await server.model_requests()
 
     (trace_id,) = await send(server.addresses["service_bus"], [invoice("M-ARGS")])
 
-    run = await failed_with(server, trace_id, "AttemptsExhausted")
-    asked = await server.model_requests() - before
-    assert len([step for step in run["steps"] if step["kind"] == "model"]) == asked
-    assert run["tokensUsed"] > 0  # the answers were wrong, and paid for, each of them once
+    run = await failed_with(server, trace_id, "SchemaValidationFailed")
+    assert "route" in run["detail"]
+    assert run["executions"] == 1
+    assert await server.model_requests() - before == 1
+    assert [step["kind"] for step in run["steps"]] == ["model"]
+    assert run["tokensUsed"] > 0  # the answer was wrong, and paid for
 
 
 async def test_a_model_that_only_talks_has_three_executions(server: Bpa) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import psutil
 
 from bpa.node.frames import (
+    ANY_ARGUMENTS,
     AgentSpec,
     Answer,
     Call,
@@ -22,21 +23,7 @@ from bpa.node.sandbox import ExitStatus, Sandbox
 
 PROBES = "tests.integration.node.probes:prepare"
 
-POST_INVOICE = ToolSpec(
-    "post_invoice",
-    "Post the invoice.",
-    {
-        "type": "object",
-        "properties": {
-            "vendor": {"type": "string"},
-            "route": {"type": "string", "enum": ["auto", "manual"]},
-            "confidence": {"type": "number"},
-            "reason": {"type": "string"},
-        },
-        "required": ["vendor", "route", "confidence", "reason"],
-        "additionalProperties": False,
-    },
-)
+POST_INVOICE = ToolSpec("post_invoice", "Post the invoice.", ANY_ARGUMENTS)
 ARGUMENTS = {"vendor": "ACME", "route": "auto", "confidence": 0.9, "reason": "It says so."}
 
 
@@ -55,11 +42,13 @@ def model_answer(*contents: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def tool_call(arguments: dict[str, Any], call_id: str = "toolu_1") -> dict[str, Any]:
+def tool_call(
+    arguments: Any, call_id: str = "toolu_1", name: str = "post_invoice"
+) -> dict[str, Any]:
     return {
         "type": "function_call",
         "call_id": call_id,
-        "name": "post_invoice",
+        "name": name,
         "arguments": arguments,
     }
 

@@ -151,6 +151,19 @@ async def test_a_broken_rule_ends_the_run_with_its_reason(world, zygote):
     assert "tokens budget of 10" in outcome.detail
 
 
+async def test_wrong_arguments_end_the_run_at_once_by_the_judgement_of_the_broker(world, zygote):
+    await world.script_model({"behave": "wrong_arguments"})
+    run = Run(world, zygote)
+    outcome = await run.execute()
+    assert (outcome.kind, outcome.reason) == (
+        OutcomeKind.REJECTED,
+        Reason.SCHEMA_VALIDATION_FAILED,
+    )
+    assert [s.kind for s in run.ledger.steps] == [StepKind.MODEL, StepKind.MODEL]
+    assert await world.model_requests() == [("messages", "tool_use")]
+    assert await world.tries() == []
+
+
 async def test_an_agent_that_never_posts_has_failed(world, zygote):
     await world.script_model({"behave": "text"})
     outcome = await Run(world, zygote).execute()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -33,10 +34,10 @@ async def zygote() -> AsyncIterator[Zygote]:
 
 
 def muddled_once(call: Call) -> Answer:
-    """Answer the first model call with arguments that do not fit, the second as it should be."""
+    """Answer the first model call with a tool that there is not, the second as it should be."""
     if call.kind == "model" and call.id == 1:
-        wrong = {"vendor": "ACME", "route": "nowhere"}
-        return Answer(call.id, ok=True, value=model_answer(tool_call(wrong)))
+        wrong = tool_call(ARGUMENTS, name="post_nothing")
+        return Answer(call.id, ok=True, value=model_answer(wrong))
     return obliging(call)
 
 
@@ -106,7 +107,37 @@ async def test_an_answer_in_the_framework_s_own_form_is_understood(zygote: Zygot
     assert conversation.last == Done("I post it.")
 
 
-async def test_arguments_that_do_not_fit_are_told_to_the_model_and_reach_no_tool(
+@pytest.mark.parametrize(
+    ("arguments", "handed_on"),
+    [
+        ({"vendor": 7, "route": "nowhere"}, {"vendor": 7, "route": "nowhere"}),
+        ({"self": 1, "context": {"a": [None]}}, {"self": 1, "context": {"a": [None]}}),
+        ({}, {}),
+        ("", {}),
+        (None, {}),
+        ('{"vendor": "ACME"}', {"vendor": "ACME"}),
+        ('{"vendor": ', {"raw": '{"vendor": '}),
+        ("[1]", {"raw": [1]}),
+        ([1], {"raw": [1]}),
+        ([], {"raw": []}),
+        (7, {"raw": 7}),
+    ],
+)
+async def test_whatever_arguments_the_model_gives_are_handed_on(
+    zygote: Zygote, arguments: object, handed_on: dict[str, Any]
+) -> None:
+    def careless(call: Call) -> Answer:
+        if call.kind == "tool":
+            return obliging(call)
+        return Answer(call.id, ok=True, value=model_answer(tool_call(arguments)))
+
+    conversation = await converse(await zygote.spawn(task()), careless)
+    assert conversation.kinds == ["model", "tool"]
+    assert conversation.calls[1].request == {"name": "post_invoice", "arguments": handed_on}
+    assert conversation.last == Done("")
+
+
+async def test_a_tool_that_there_is_not_is_told_to_the_model_and_reaches_nobody(
     zygote: Zygote,
 ) -> None:
     conversation = await converse(await zygote.spawn(task()), muddled_once)
@@ -115,7 +146,7 @@ async def test_arguments_that_do_not_fit_are_told_to_the_model_and_reach_no_tool
     assert "tool_choice" not in again["options"]
     (complaint,) = again["messages"][-1]["contents"]
     assert complaint["type"] == "function_result"
-    assert "Argument" in complaint["result"]
+    assert "not found" in complaint["result"]
     assert conversation.calls[2].request["arguments"] == ARGUMENTS
     assert conversation.last == Done("")
 
@@ -143,7 +174,8 @@ async def test_a_model_that_calls_no_tool_ends_the_agent_with_its_words(zygote: 
 
 async def test_a_model_that_never_gets_it_right_is_not_asked_for_ever(zygote: Zygote) -> None:
     def muddled(call: Call) -> Answer:
-        return Answer(call.id, ok=True, value=model_answer(tool_call({}, f"toolu_{call.id}")))
+        wrong = tool_call({}, f"toolu_{call.id}", name="post_nothing")
+        return Answer(call.id, ok=True, value=model_answer(wrong))
 
     conversation = await converse(await zygote.spawn(task()), muddled)
     assert set(conversation.kinds) == {"model"}

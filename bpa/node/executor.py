@@ -189,9 +189,17 @@ class Executor:
                 case frames.Failed(error=error):
                     return _agent_failed(error)
                 case None:
-                    return _crashed(await sandbox.wait())
+                    return _crashed(await self._end_of(sandbox))
                 case frame:
                     raise SandboxProtocolError(f"an unexpected frame: {type(frame).__name__}")
+
+    async def _end_of(self, sandbox: Sandbox) -> ExitStatus:
+        """Return how a child that closed its socket ended; one that lives on is killed."""
+        try:
+            async with asyncio.timeout(self._options.grace_s):
+                return await sandbox.wait()
+        except TimeoutError:
+            return await sandbox.kill()
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -126,6 +127,12 @@ def wait(channel: Channel) -> None:
     channel.call("model", {})
 
 
+def hang_up(_channel: Channel) -> None:
+    os.close(CHANNEL_FD)
+    while True:
+        signal.pause()
+
+
 def write(data: bytes) -> Callable[[Channel], None]:
     return lambda _channel: socket.socket(fileno=CHANNEL_FD).sendall(data)
 
@@ -138,6 +145,7 @@ PROBES: dict[str, Callable[[Channel], None]] = {
     "crash": crash,
     "flood": flood,
     "garbage": write(b"\x00\x00\x00\x05hello"),
+    "hang_up": hang_up,
     "hog": hog,
     "oversized": write(b"\xff\xff\xff\xff"),
     "cut": write(b"\x00\x00\x00\x05h"),

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 
+import msgspec
 import psutil
 import pytest
 import pytest_asyncio
@@ -19,6 +20,7 @@ from bpa.node.zygote import Zygote
 from tests.eventually import eventually
 from tests.integration.node.control_server import an_offer
 from tests.integration.node.outside import ROUTES, WIRE, outside
+from tests.integration.node.scripted import PROBES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -182,6 +184,18 @@ async def test_a_sandbox_that_dies_has_crashed(world, zygote):
     outcome = await Run(world, Killer()).execute()
     assert outcome.kind is OutcomeKind.CRASHED
     assert "killed by SIGKILL" in outcome.detail
+
+
+async def test_a_sandbox_that_hangs_up_and_lives_on_is_killed_after_the_grace(world):
+    class HangsUp:
+        async def spawn(self, task):
+            return await probes.spawn(msgspec.structs.replace(task, document="hang_up"))
+
+    async with Zygote(limits=SandboxLimits(), entry=PROBES) as probes:
+        outcome = await Run(world, HangsUp(), grace_s=0.1).execute()
+    assert outcome.kind is OutcomeKind.CRASHED
+    assert "killed by SIGKILL" in outcome.detail
+    assert 0.1 <= outcome.worked_s < 10
 
 
 async def test_time_is_up_for_a_model_that_is_too_slow(world, zygote):

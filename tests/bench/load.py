@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import time
@@ -40,9 +41,12 @@ async def send_steadily(server: Bpa, count: int, per_s: float, prefix: str) -> d
     """Send one message at a time at a steady rate; return when each was sent, by message id."""
     sent: dict[str, float] = {}
     async with ServiceBusPublisher(server.addresses["service_bus"], "invoices") as publisher:
-        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         for number, (body, kind) in zip(range(count), documents(), strict=False):
-            await asyncio.sleep(max(0.0, started + number / per_s - time.monotonic()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(started + number / per_s):
+                    await loop.create_future()
             name = f"{prefix}-{number}"
             sent[name] = time.time()
             await publisher.send([OutgoingMessage(body=body, content_type=kind, message_id=name)])

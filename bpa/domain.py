@@ -46,6 +46,7 @@ TRANSITIONS: dict[RunStatus, dict[str, RunStatus]] = {
         "acknowledge": RunStatus.RUNNING,
         "refuse": RunStatus.QUEUED,
         "lapse": RunStatus.QUEUED,
+        "exhaust": RunStatus.DEAD_LETTERED,
         "cancel": RunStatus.DEAD_LETTERED,
     },
     RunStatus.RUNNING: {
@@ -53,6 +54,7 @@ TRANSITIONS: dict[RunStatus, dict[str, RunStatus]] = {
         "fail": RunStatus.DEAD_LETTERED,
         "retry": RunStatus.QUEUED,
         "lapse": RunStatus.QUEUED,
+        "exhaust": RunStatus.DEAD_LETTERED,
         "cancel": RunStatus.DEAD_LETTERED,
     },
     RunStatus.COMPLETED: {},

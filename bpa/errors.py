@@ -9,7 +9,6 @@
     +-- NotFound
     +-- Conflict               the state does not allow it
     |   +-- StaleLease         a fenced write: the lease has moved on (I3)
-    +-- NoSlots                a node refuses what exceeds its slots
     +-- InvalidRequest         the caller's input is wrong
     +-- RunEnded               the run ends here, with a dead-letter reason
 
@@ -112,16 +111,6 @@ class StaleLease(Conflict):
     """A write under a lease that has ended or moved on; it changed nothing."""
 
     code = "stale_lease"
-
-
-class NoSlots(BpaError):
-    """The node has no free slot for what it was offered."""
-
-    code = "no_slots"
-    retryable = True
-    http_status = 409
-    grpc_status = GrpcStatus.RESOURCE_EXHAUSTED
-    exit_code = 5
 
 
 class InvalidRequest(BpaError):

@@ -30,7 +30,6 @@ from bpa.errors import (
     BpaError,
     Conflict,
     InvalidRequest,
-    NoSlots,
     NotFound,
     StaleLease,
     Unavailable,
@@ -61,7 +60,7 @@ _SERVICE = "/bpa.v1.NodeLink/"
 _FRAMING_BYTES = 1024
 """What a report needs around its payload, generously."""
 _BY_CODE: dict[str, type[BpaError]] = {
-    kind.code: kind for kind in (Unavailable, NotFound, Conflict, StaleLease, NoSlots)
+    kind.code: kind for kind in (Unavailable, NotFound, Conflict, StaleLease)
 } | {InvalidRequest.code: InvalidRequest}
 _BY_STATUS: dict[Status, type[BpaError]] = {
     Status.NOT_FOUND: NotFound,

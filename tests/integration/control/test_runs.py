@@ -272,3 +272,26 @@ async def test_an_outcome_before_the_acknowledgement_is_refused(fleet: Fleet):
     with pytest.raises(StaleLease):
         await fleet.runs.finish(run_id, epoch, COMPLETED)
     assert await fleet.status(run_id) == "offered"
+
+
+async def test_the_holder_of_an_earlier_lease_changes_nothing_while_another_works(fleet: Fleet):
+    await fleet.register()
+    run_id, stale = await fleet.running()
+    await fleet.expire(run_id)
+    await fleet.leases.reap()
+    epoch = await fleet.granted(run_id)
+    await fleet.leases.acknowledge(run_id, epoch)
+    before = await fleet.runs.get(run_id)
+    assert (before["status"], before["lease_epoch"]) == ("running", epoch)
+    for write in (
+        fleet.runs.record_step(run_id, stale, step()),
+        fleet.runs.finish(run_id, stale, COMPLETED),
+        fleet.runs.progress(run_id, stale, "think"),
+        fleet.leases.acknowledge(run_id, stale),
+        fleet.leases.refuse(run_id, stale, "late"),
+    ):
+        with pytest.raises(StaleLease):
+            await write
+    assert await fleet.runs.get(run_id) == before
+    await fleet.runs.finish(run_id, epoch, COMPLETED)
+    assert await fleet.status(run_id) == "completed"

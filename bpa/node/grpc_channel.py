@@ -1,6 +1,6 @@
 """A gRPC channel that refuses messages over a size as soon as their length is known.
 
-It mends two things of grpclib.
+It mends three things of grpclib.
 
 grpclib has no cap of its own; `bpa.message_cap` says what that means. The same cap holds for what
 is sent, where it is the caller's error.
@@ -8,18 +8,23 @@ is sent, where it is the caller's error.
 And when a stream breaks, grpclib wakes the tasks that wait on it by cancelling them, and never
 takes that back: their next ``asyncio.timeout`` or task group would believe itself cancelled, and a
 cancellation by somebody else in the same moment would be forgotten. `_Wakener` counts.
+
+And a connection that was closed loses its transport at once, but passes for a living one until
+the loop has told it so: `CappedChannel.__connect__` and `_Protocol` look before they write.
 """
 
 from __future__ import annotations
 
 import asyncio
+from asyncio.transports import BaseTransport
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from grpclib.client import Channel, Stream
+from grpclib.client import Channel, Handler, Stream
 from grpclib.config import Configuration
 from grpclib.const import Cardinality
 from grpclib.metadata import Deadline
+from grpclib.protocol import H2Protocol
 from grpclib.utils import Wrapper
 
 from bpa.message_cap import MESSAGE_BYTES_MAX, capped
@@ -84,6 +89,20 @@ class CappedStream(Stream[_Request, _Reply]):
         )
 
 
+class _Protocol(H2Protocol):
+    """A connection that writes nothing more once it is closed."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        connection, flush = self.connection, self.connection.flush
+
+        def flush_while_open() -> None:
+            if not connection.is_closing():
+                flush()
+
+        connection.flush = flush_while_open  # type: ignore[method-assign]
+
+
 class CappedChannel(Channel):
     """A channel of `CappedStream` calls.
 
@@ -106,6 +125,15 @@ class CappedChannel(Channel):
         else:
             host, _, port = address.rpartition(":")
             super().__init__(host.strip("[]"), int(port), config=config)
+
+    def _protocol_factory(self) -> H2Protocol:
+        return _Protocol(Handler(), self._config, self._h2_config)
+
+    async def __connect__(self) -> H2Protocol:
+        protocol = await super().__connect__()
+        if protocol.connection.is_closing():
+            raise ConnectionResetError("the connection closed as it was opened")
+        return protocol
 
     def request(
         self,

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import socket
 
 import msgspec
 import pytest
@@ -118,6 +119,24 @@ async def test_a_report_is_given_up_when_its_lease_is_gone(link):
 async def test_a_control_that_is_away_is_unavailable(link):
     with pytest.raises(Unavailable):
         await link.register()
+
+
+async def test_a_connection_that_closes_as_it_opens_is_unavailable(address):
+    """It was accepted into the backlog of a server that ended before it took it."""
+
+    async def register(link):
+        with pytest.raises(Unavailable, match="closed as it was opened"):
+            await link.register()
+
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    async with (
+        ControlLink(address=address, node=NODE, log=structlog.get_logger()) as link,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(register(link))
+        asyncio.get_running_loop().call_soon(listener.close)
 
 
 async def test_a_control_that_does_not_answer_in_time_is_unavailable(link, address):

@@ -16,8 +16,9 @@ from bpa.batching import Batcher
 from bpa.control.batches import isolated, jsonb
 from bpa.control.cursors import cursor_of, read_cursor
 from bpa.control.decision import Counters, Decision, decide
-from bpa.domain import Outcome, OutcomeKind, RunId, RunStatus, Step, StepKind
-from bpa.errors import Conflict, InvalidRequest, NotFound, Reason, StaleLease
+from bpa.control.steps import StepReport, distinct, stale, step_row, unrecorded
+from bpa.domain import Outcome, OutcomeKind, RunId, RunStatus, Step
+from bpa.errors import Conflict, InvalidRequest, NotFound, Reason
 from bpa.postgres import Pipeline, Pool, fetch_all, fetch_one, load_queries
 
 _QUERIES = load_queries(__file__)
@@ -120,10 +121,11 @@ class Runs:
         return await self._receives.submit(arrival)
 
     async def record_step(self, run_id: RunId, epoch: int, step: Step) -> None:
-        """Append a step's intent or answer to the journal.
+        """Append a step's intent or answer to the journal; the same step again changes nothing.
 
         Raises:
             StaleLease: The lease has moved on.
+            Conflict: The step is recorded with another request, other bytes or another answer.
             Unavailable: Postgres is away.
         """
         await self._steps.submit((run_id, epoch, step))
@@ -139,7 +141,7 @@ class Runs:
             self._pool, _QUERIES.progress, run_id=run_id, epoch=epoch, stage=stage[:100]
         )
         if row is None:
-            raise _stale(run_id, epoch)
+            raise stale(run_id, epoch)
 
     async def finish(self, run_id: RunId, epoch: int, outcome: Outcome) -> None:
         """Write down how an execution ended; the same report again is answered alike.
@@ -250,20 +252,20 @@ class Runs:
             for row in rows
         ]
 
-    async def _record_steps(self, items: list[tuple[RunId, int, Step]]) -> list[Exception | None]:
-        done: set[tuple[str, int, int]] = set()
-        for part in _distinct(items):
+    async def _record_steps(self, items: list[StepReport]) -> list[Exception | None]:
+        outcomes: list[Exception | None] = [None] * len(items)
+        for part in distinct(items):
+            steps = [items[index][2] for index in part]
             rows = await self._writes.fetch_all(
                 _QUERIES.record_steps,
-                rows=jsonb([_step_row(*item) for item in part]),
-                intents=[step.intent or None for _, _, step in part],
-                answers=[step.answer for _, _, step in part],
+                rows=jsonb([step_row(*items[index]) for index in part]),
+                intents=[step.intent or None for step in steps],
+                answers=[step.answer for step in steps],
             )
-            done |= {(row["run_id"], row["epoch"], row["seq"]) for row in rows}
-        return [
-            None if (run_id, epoch, step.seq) in done else _stale(run_id, epoch)
-            for run_id, epoch, step in items
-        ]
+            held = {(row["run_id"], row["epoch"], row["seq"]): row["recorded"] for row in rows}
+            for index in part:
+                outcomes[index] = unrecorded(items[index], held)
+        return outcomes
 
     async def _finish(self, items: list[tuple[RunId, int, Outcome]]) -> list[Exception | None]:
         counters = await self._counters([i for i, _, o in items if o.kind in _COUNTED])
@@ -289,7 +291,7 @@ class Runs:
                 epochs=[epoch for _, epoch in missing],
             )
             done |= {(row["run_id"], row["epoch"]) for row in again}
-        return [None if (i, epoch) in done else _stale(i, epoch) for i, epoch, _ in items]
+        return [None if (i, epoch) in done else stale(i, epoch) for i, epoch, _ in items]
 
     async def _counters(self, run_ids: list[RunId]) -> dict[str, Counters]:
         if not run_ids:
@@ -316,10 +318,6 @@ def ended_of(row: Row) -> Ended:
     return Ended(row, _verdict(row), row.get("owner"))
 
 
-def _stale(run_id: RunId, epoch: int) -> StaleLease:
-    return StaleLease(f"the lease {epoch} of run {run_id} has moved on; stop working on it")
-
-
 def _verdict(row: Row) -> Verdict | None:
     if row["status"] not in (RunStatus.COMPLETED, RunStatus.DEAD_LETTERED):
         return None
@@ -329,20 +327,6 @@ def _verdict(row: Row) -> Verdict | None:
         row["reason"] or "",
         row["detail"] or "",
     )
-
-
-def _distinct(
-    items: list[tuple[RunId, int, Step]],
-) -> list[list[tuple[RunId, int, Step]]]:
-    """Split so that no part names a step twice: one statement may write a row once."""
-    parts: list[dict[tuple[str, int], tuple[RunId, int, Step]]] = []
-    for item in items:
-        key = (item[0], item[2].seq)
-        part = next((p for p in parts if key not in p), None)
-        if part is None:
-            parts.append(part := {})
-        part[key] = item
-    return [list(part.values()) for part in parts]
 
 
 def _arrival_row(arrival: Arrival, owner: str) -> dict[str, Any]:
@@ -362,22 +346,6 @@ def _arrival_row(arrival: Arrival, owner: str) -> dict[str, Any]:
         "effect_key": arrival.effect_key,
         "owner": owner,
         "delivery_count": arrival.delivery_count,
-    }
-
-
-def _step_row(run_id: RunId, epoch: int, step: Step) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "epoch": epoch,
-        "seq": step.seq,
-        "kind": step.kind,
-        "digest": step.digest,
-        "effect_key": step.effect_key if step.kind is StepKind.EFFECT else None,
-        "reserved_tokens": step.reserved_tokens,
-        "usage": step.usage if step.answer is not None else None,
-        "cost_usd": step.usage.cost_usd,
-        "started_at_ms": step.started_at_ms,
-        "ended_at_ms": step.ended_at_ms,
     }
 
 

@@ -65,7 +65,8 @@ from runs
 where run_id = any(%(run_ids)s::uuid[]) and status in ('completed', 'dead_lettered');
 
 -- name: record_steps
--- Append intents and answers under the epoch of their lease; a stale epoch changes nothing (I3).
+-- Append intents and answers under the epoch of their lease; a stale epoch changes nothing and does
+-- not come back (I3), nor does a step change that is recorded otherwise (I4).
 with report as (
     select * from rows from (
         jsonb_to_recordset(%(rows)s::jsonb) as (
@@ -85,26 +86,39 @@ held as (
     join report on report.run_id = r.run_id and report.epoch = r.lease_epoch
     where r.status = 'running'
     for share of r
-)
-insert into steps (
-    run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, cost_usd,
-    epoch, started_at, ended_at
+),
+recorded as (
+    insert into steps (
+        run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, cost_usd,
+        epoch, started_at, ended_at
+    )
+    select
+        run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, cost_usd,
+        epoch, to_timestamp(started_at_ms / 1000.0),
+        case when answer is not null then to_timestamp(ended_at_ms / 1000.0) end
+    from report
+    where (run_id, epoch) in (select run_id, lease_epoch from held)
+    on conflict (run_id, seq) do update
+    set answer = coalesce(steps.answer, excluded.answer),
+        usage = coalesce(steps.usage, excluded.usage),
+        cost_usd = case when steps.answer is null then excluded.cost_usd else steps.cost_usd end,
+        ended_at = coalesce(steps.ended_at, excluded.ended_at),
+        epoch = excluded.epoch
+    where steps.kind = excluded.kind
+        and steps.digest = excluded.digest
+        and steps.intent is not distinct from excluded.intent
+        and steps.effect_key is not distinct from excluded.effect_key
+        and coalesce(steps.answer = excluded.answer, true)
+    returning run_id, seq
 )
 select
-    run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, cost_usd,
-    epoch, to_timestamp(started_at_ms / 1000.0),
-    case when answer is not null then to_timestamp(ended_at_ms / 1000.0) end
+    report.run_id::text as run_id,
+    report.epoch,
+    report.seq,
+    recorded.seq is not null as recorded
 from report
-where (run_id, epoch) in (select run_id, lease_epoch from held)
-on conflict (run_id, seq) do update
-set answer = coalesce(steps.answer, excluded.answer),
-    usage = coalesce(excluded.usage, steps.usage),
-    cost_usd = greatest(steps.cost_usd, excluded.cost_usd),
-    ended_at = coalesce(steps.ended_at, excluded.ended_at),
-    epoch = excluded.epoch
-where steps.digest = excluded.digest
-    and steps.intent is not distinct from excluded.intent
-returning run_id::text as run_id, epoch, seq;
+join held on held.run_id = report.run_id and held.lease_epoch = report.epoch
+left join recorded on recorded.run_id = report.run_id and recorded.seq = report.seq;
 
 -- name: progress
 -- Note the stage an execution is in, under its epoch.

@@ -21,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 from bpa.documents.values import Document
 from bpa.documents.wire import from_wire
 from bpa.domain import Outcome, OutcomeKind, RunSpec
-from bpa.errors import InvalidRequest, Reason, RunEnded, StaleLease, Unavailable
+from bpa.errors import Conflict, InvalidRequest, Reason, RunEnded, StaleLease, Unavailable
 from bpa.node import frames
 from bpa.node.broker import Broker
 from bpa.node.frames import SandboxProtocolError
@@ -236,6 +236,9 @@ async def _ended(
         return _rejected(Reason.SANDBOX_PROTOCOL, str(error))
     except StaleLease:
         return None
+    except Conflict as error:
+        # Nothing was sent: the next execution begins with the journal as it is recorded.
+        return Outcome(kind=OutcomeKind.CRASHED, detail=f"the journal says otherwise: {error}")
     except InvalidRequest as error:
         return _rejected(Reason.DESERIALIZATION_ERROR, f"the run cannot be read: {error}")
     except Unavailable as error:

@@ -85,6 +85,19 @@ async def test_a_stale_report_is_refused_and_counted(
     assert metrics.registry.get_sample_value("bpa_leases_fenced_total") == 1
 
 
+async def test_a_step_that_is_recorded_otherwise_is_a_conflict_and_no_fence(
+    fleet: Fleet, link: ControlLink, metrics: Metrics
+):
+    await link.register()
+    run_id, epoch = await fleet.running()
+    step = Step(seq=0, kind=StepKind.MODEL, digest="d", started_at_ms=1)
+    await link.report(run_id, epoch, step)
+    with pytest.raises(Conflict) as caught:
+        await link.report(run_id, epoch, msgspec.structs.replace(step, digest="other"))
+    assert type(caught.value) is Conflict
+    assert metrics.registry.get_sample_value("bpa_leases_fenced_total") == 0
+
+
 async def test_a_refused_offer_waits_for_another_node(fleet: Fleet, link: ControlLink):
     await link.register()
     run_id = await fleet.queued()

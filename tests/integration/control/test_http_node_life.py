@@ -159,6 +159,18 @@ async def test_what_comes_under_a_stale_epoch_is_refused_and_counted(
     assert (run["status"], run["steps"], run["infraFailures"]) == ("queued", [], 1)
 
 
+async def test_a_step_that_is_recorded_otherwise_is_a_conflict_that_is_not_counted_as_a_fence(
+    rest: Rest, fleet: Fleet, scheduler: Scheduler
+):
+    run_id, epoch = await running(rest, fleet, scheduler)
+    path, step = f"/v1/runs/{run_id}/steps", {"seq": 0, "kind": "model", "digest": "d"}
+    assert (await rest.post(path, {"epoch": epoch, "step": step})).status == 204
+    answer = await rest.post(path, {"epoch": epoch, "step": {**step, "digest": "other"}})
+    assert (answer.status, answer.json["code"]) == (409, "conflict")
+    assert "start over from the recorded journal" in answer.json["detail"]
+    assert rest.fenced() == 0
+
+
 async def test_a_failed_execution_says_how_and_a_rejected_one_ends_the_run(
     rest: Rest, fleet: Fleet, scheduler: Scheduler
 ):

@@ -119,7 +119,7 @@ async def test_an_effect_keeps_the_bytes_of_its_first_intent(fleet: Fleet):
     intent = step(0, kind=StepKind.EFFECT, intent=b"first", effect_key="k")
     await fleet.runs.record_step(run_id, epoch, intent)
     other = step(0, kind=StepKind.EFFECT, intent=b"other", effect_key="k")
-    with pytest.raises(StaleLease):
+    with pytest.raises(Conflict, match="other bytes"):
         await fleet.runs.record_step(run_id, epoch, other)
     await fleet.expire(run_id)
     await fleet.leases.reap()
@@ -131,6 +131,45 @@ async def test_an_effect_keeps_the_bytes_of_its_first_intent(fleet: Fleet):
         (b"first", "k", None)
     ]
     assert (offer.run.execution, offer.epoch) == (2, epoch)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"digest": "other"},
+        {"kind": StepKind.EFFECT},
+        {"intent": b"bytes"},
+        {"effect_key": "k", "kind": StepKind.EFFECT},
+        {"answer": b"other", "usage": USAGE, "ended_at_ms": 3000},
+    ],
+)
+async def test_a_step_that_is_recorded_otherwise_is_a_conflict_and_changes_nothing(
+    fleet: Fleet, changes: dict[str, object]
+):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    recorded = step(0, answer=b"{}", usage=USAGE, ended_at_ms=2000)
+    await fleet.runs.record_step(run_id, epoch, recorded)
+    before = await fleet.runs.get(run_id)
+    other = msgspec.structs.replace(recorded, **changes)
+    told = await asyncio.gather(
+        fleet.runs.record_step(run_id, epoch, other),
+        fleet.runs.record_step(run_id, epoch, recorded),
+        fleet.runs.record_step(run_id, epoch - 1, other),
+        return_exceptions=True,
+    )
+    assert [type(answer) for answer in told] == [Conflict, type(None), StaleLease]
+    assert await fleet.runs.get(run_id) == before
+
+
+async def test_a_key_of_a_run_belongs_to_one_step(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    intent = step(0, kind=StepKind.EFFECT, intent=b"first", effect_key="k")
+    await fleet.runs.record_step(run_id, epoch, intent)
+    with pytest.raises(Conflict):
+        await fleet.runs.record_step(run_id, epoch, msgspec.structs.replace(intent, seq=1))
+    assert [s["seq"] for s in (await fleet.runs.get(run_id))["steps"]] == [0]
 
 
 async def test_an_agent_that_fails_is_executed_three_times_in_all(fleet: Fleet):

@@ -11,7 +11,7 @@ import pytest_asyncio
 import structlog
 
 from bpa.domain import Budgets, Outcome, OutcomeKind, Step, StepKind
-from bpa.errors import Reason, StaleLease, Unavailable
+from bpa.errors import Conflict, Reason, StaleLease, Unavailable
 from bpa.node.executor import Executor, ExecutorOptions
 from bpa.node.lease import HeldLease, Stop
 from bpa.node.runtime import boottime_s
@@ -287,6 +287,20 @@ async def test_a_mistake_of_the_node_crashes_one_run_and_not_the_node(world):
     outcome = await Run(world, Broken()).execute()
     assert outcome.kind is OutcomeKind.CRASHED
     assert outcome.detail == "the node failed: ZeroDivisionError"
+
+
+async def test_a_journal_that_says_otherwise_ends_one_execution_and_sends_nothing(world, zygote):
+    run = Run(world, zygote)
+
+    def contradict(what):
+        if isinstance(what, Step):
+            raise Conflict("step 0 is recorded with another request")
+
+    run.ledger.on_report = contradict
+    outcome = await run.execute()
+    assert outcome.kind is OutcomeKind.CRASHED
+    assert "the journal says otherwise: step 0 is recorded" in outcome.detail
+    assert (await world.model_requests(), await world.tries()) == ([], [])
 
 
 async def test_a_document_that_cannot_be_read_is_rejected(world, zygote):

@@ -1,0 +1,64 @@
+"""Reports of steps: how they are batched, written as rows, and refused. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bpa.domain import RunId, Step, StepKind
+from bpa.errors import Conflict, StaleLease
+
+StepReport = tuple[RunId, int, Step]
+"""A step of a run under an epoch."""
+
+
+def step_row(run_id: RunId, epoch: int, step: Step) -> dict[str, Any]:
+    """Return a report as ``record_steps`` takes it, but for its bytes."""
+    return {
+        "run_id": run_id,
+        "epoch": epoch,
+        "seq": step.seq,
+        "kind": step.kind,
+        "digest": step.digest,
+        "effect_key": step.effect_key if step.kind is StepKind.EFFECT else None,
+        "reserved_tokens": step.reserved_tokens,
+        "usage": step.usage if step.answer is not None else None,
+        "cost_usd": step.usage.cost_usd,
+        "started_at_ms": step.started_at_ms,
+        "ended_at_ms": step.ended_at_ms,
+    }
+
+
+def unrecorded(item: StepReport, held: Mapping[tuple[str, int, int], bool]) -> Exception | None:
+    """Return why a step was not recorded; ``held`` tells it of those whose lease stands."""
+    run_id, epoch, step = item
+    recorded = held.get((run_id, epoch, step.seq))
+    if recorded is None:
+        return stale(run_id, epoch)
+    if recorded:
+        return None
+    return Conflict(
+        f"step {step.seq} of run {run_id} is recorded with another request, other bytes or another "
+        "answer; start over from the recorded journal"
+    )
+
+
+def distinct(items: Sequence[StepReport]) -> list[list[int]]:
+    """Split so that no part names a step twice: one statement may write a row once.
+
+    Returns:
+        Parts of the indexes of ``items``.
+    """
+    parts: list[dict[tuple[str, int], int]] = []
+    for index, (run_id, _, step) in enumerate(items):
+        key = (run_id, step.seq)
+        part = next((p for p in parts if key not in p), None)
+        if part is None:
+            parts.append(part := {})
+        part[key] = index
+    return [list(part.values()) for part in parts]
+
+
+def stale(run_id: RunId, epoch: int) -> StaleLease:
+    """Return what a report under an earlier lease is answered with."""
+    return StaleLease(f"the lease {epoch} of run {run_id} has moved on; stop working on it")

@@ -27,6 +27,7 @@ class Queries:
 
 _NAME = re.compile(r"^--[ \t]*name:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _COMMENT_LINE = re.compile(r"^\s*--(?P<text>.*)$")
+_INDENTATION = re.compile(r"\n[ \t]+")
 # What may hold a semicolon that ends nothing: strings, quoted names, dollar quotes, comments.
 _QUOTED = re.compile(
     r"'(?:[^']|'')*'|\"[^\"]*\"|(?P<tag>\$\w*\$).*?(?P=tag)|--[^\n]*|/\*.*?\*/", re.DOTALL
@@ -37,7 +38,8 @@ def load_queries(module_file: str | Path) -> Queries:
     """Read the ``.sql`` file beside ``module_file``; pass ``__file__``.
 
     Each query is a line ``-- name: identifier``, a comment with a sentence on it, and at most one
-    statement or fragment of one. Lines that are only a comment are not sent to the server.
+    statement or fragment of one. Lines that are only a comment are not sent to the server, nor is
+    indentation: the driver remembers how to read a statement up to a certain length only.
 
     Raises:
         ValueError: A name is no identifier or stands twice, a query has no sentence, no SQL, or
@@ -68,7 +70,9 @@ def _statement(where: str, body: str) -> str:
         raise ValueError(f"{where}: there is no SQL")
     if ";" in _QUOTED.sub("", statement):
         raise ValueError(f"{where}: one statement per name, please")
-    return statement
+    if any("\n" in quoted[0] for quoted in _QUOTED.finditer(statement)):
+        return statement
+    return _INDENTATION.sub("\n", statement)
 
 
 def _strip_comments(text: str) -> str:

@@ -28,6 +28,15 @@ def test_each_query_is_an_attribute_without_its_comments(load):
     assert dir(queries) == ["drop_things", "find_thing"]
 
 
+def test_indentation_is_left_out_but_never_inside_of_quotes(load):
+    queries = load(
+        "-- name: plain\n-- Select.\nSELECT\n    1,\n\t2\n"
+        "-- name: quoted\n-- Select.\nSELECT\n    'a\n    b'\n"
+    )
+    assert queries.plain == "SELECT\n1,\n2"
+    assert queries.quoted == "SELECT\n    'a\n    b'"
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error_that_names_the_file(load):
     queries = load("-- name: one\n-- The one.\nSELECT 1")
     with pytest.raises(AttributeError, match=r"things\.sql has no query named 'two'"):

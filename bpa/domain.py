@@ -339,6 +339,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What the effect answered: status, tries, route, vendor."""
     effect: Step | None = None
     """The effect's step with its answer, recorded in the same commit as the outcome."""
+    replayed: list[int] = msgspec.field(default_factory=list)
+    """Positions of the steps whose answers, recorded by earlier executions, this one went on from.
+    An execution that ends without an outcome leaves none."""
     worked_s: float = 0.0
     timings: dict[str, float] = msgspec.field(default_factory=dict)
     """Milliseconds of each stage of this execution."""

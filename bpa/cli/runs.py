@@ -11,7 +11,8 @@ from rich.console import Console
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import ago, cut, facts, output, span, status, table, usd
-from bpa.control.rest.schemas import Run, RunPage, RunSummary
+from bpa.control.rest.schemas import Run, RunPage, RunSummary, StepView
+from bpa.control.steps import StepState
 from bpa.domain import RunStatus
 
 _PAGE = 500
@@ -65,6 +66,10 @@ def list_runs(
 @click.pass_context
 def show_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
     """Show one run: state, reasons, timings, steps with tokens and USD, deliveries.
+
+    A step is recorded once it has its answer, and replayed where a later execution went on from
+    that answer instead of asking again: it was paid once. A model call that lost its answer is
+    unknown: it may have been billed, for its reservation at most, and is not in the cost.
 
     Exits with 3 when there is no such run.
     """
@@ -174,6 +179,7 @@ def _print_run(console: Console, run: Run) -> None:
                 ("took", f"{_took(run)}, {span(run.worked_s)} of it at work" if _took(run) else ""),
                 ("tokens", f"{run.tokens_used:,}" if run.steps else ""),
                 ("cost", f"{usd(run.cost_usd)} USD" if run.steps else ""),
+                ("unknown calls", _unknown(run)),
             ]
         )
     )
@@ -254,10 +260,23 @@ def _print_steps(console: Console, run: Run) -> None:
             f"{tokens_in:,}" if tokens_in else "",
             f"{int(usage.get('output_tokens', 0)):,}" if tokens_in else "",
             usd(step.cost_usd) if tokens_in else "",
-            "recorded" if step.answered else "none",
+            _answer(step),
         )
     console.print()
     console.print(rows)
+
+
+def _answer(step: StepView) -> str:
+    """Say what is known of a step, and that later executions took its answer instead of asking."""
+    if not step.replays:
+        return step.state.replace("_", " ")
+    return "replayed" if step.replays == 1 else f"replayed {step.replays} times"
+
+
+def _unknown(run: Run) -> str:
+    """Say how many model calls have lost their answer, and what they were billed for at most."""
+    lost = [step.reserved_tokens for step in run.steps if step.state is StepState.UNKNOWN]
+    return f"{len(lost)}, of {sum(lost):,} tokens at most, not in the cost" if lost else ""
 
 
 def _print_deliveries(console: Console, run: Run) -> None:

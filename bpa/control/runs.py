@@ -368,4 +368,5 @@ def _finish_row(run_id: RunId, epoch: int, outcome: Outcome, decision: Decision)
         "effect_seq": effect.seq if effect else None,
         "effect_answer": effect.answer if effect else None,
         "effect_ended_at_ms": effect.ended_at_ms if effect else None,
+        "replayed": outcome.replayed,
     }

@@ -143,7 +143,7 @@ with report as (
         run_id uuid, epoch bigint, status text, reason text, detail text, outcome jsonb,
         worked_s double precision, timings jsonb, agent_failures int, crashes int,
         infra_failures int, delay_s double precision, waiting_reason text,
-        effect_seq int, effect_answer text, effect_ended_at_ms bigint
+        effect_seq int, effect_answer text, effect_ended_at_ms bigint, replayed int[]
     )
 ),
 moved as (
@@ -182,6 +182,14 @@ answered as (
         and steps.seq = report.effect_seq
         and steps.kind = 'effect'
         and steps.answer is null
+),
+replayed as (
+    update steps
+    set replays = steps.replays + 1
+    from moved join report using (run_id, epoch)
+    where steps.run_id = report.run_id
+        and steps.seq = any(report.replayed)
+        and steps.answer is not null
 ),
 freed as (
     delete from leases using moved where leases.run_id = moved.run_id
@@ -269,7 +277,10 @@ select
     reserved_tokens,
     usage,
     cost_usd::text as cost_usd,
+    epoch,
     (answer is not null) as answered,
+    coalesce(answer = '', false) as refused,
+    replays,
     started_at,
     ended_at
 from steps where run_id = %(run_id)s::uuid
@@ -324,6 +335,8 @@ select
     count(*) as runs,
     coalesce(sum((costs ->> 'tokens_in')::bigint), 0) as tokens_in,
     coalesce(sum((costs ->> 'tokens_out')::bigint), 0) as tokens_out,
+    coalesce(sum((costs ->> 'unknown_calls')::bigint), 0) as unknown_calls,
+    coalesce(sum((costs ->> 'unknown_tokens')::bigint), 0) as unknown_tokens,
     coalesce(sum(cost_usd), 0)::text as cost_usd,
     percentile_cont(0.5) within group (
         order by extract(epoch from ended_at - enqueued_at) * 1000

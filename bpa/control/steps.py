@@ -3,13 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
-from bpa.domain import RunId, Step, StepKind
+from bpa.domain import RunId, RunStatus, Step, StepKind
 from bpa.errors import Conflict, StaleLease
 
 StepReport = tuple[RunId, int, Step]
 """A step of a run under an epoch."""
+
+
+class StepState(StrEnum):
+    """What is known of a step."""
+
+    IN_FLIGHT = "in_flight"
+    """Its execution still waits for the answer."""
+    RECORDED = "recorded"
+    REFUSED = "refused"
+    """The provider answered with an error: nothing was used."""
+    UNKNOWN = "unknown"
+    """A model call whose answer was lost: it was billed for its reservation at most."""
+    UNANSWERED = "unanswered"
+    """An effect whose answer was lost or was none: the run's reason tells more."""
+
+
+def states_of(run: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> list[StepState]:
+    """Return the state of each of a run's steps, which are given in order.
+
+    An execution makes one call at a time, so only the last step of the one that holds the lease can
+    be in flight: an earlier try of its call that has no answer has lost it.
+    """
+    works = run["status"] == RunStatus.RUNNING
+    last = len(steps) - 1
+    return [
+        _state(step, may_wait=works and index == last and step["epoch"] == run["lease_epoch"])
+        for index, step in enumerate(steps)
+    ]
+
+
+def _state(step: Mapping[str, Any], *, may_wait: bool) -> StepState:
+    if step["answered"]:
+        return StepState.REFUSED if step["refused"] else StepState.RECORDED
+    if may_wait:
+        return StepState.IN_FLIGHT
+    return StepState.UNKNOWN if step["kind"] == StepKind.MODEL else StepState.UNANSWERED
 
 
 def step_row(run_id: RunId, epoch: int, step: Step) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Broker:
         log: FilteringBoundLogger,
     ) -> None:
         run, recorder = lease.offer.run, Recorder(lease)
+        self._journal = recorder.journal
         self.timings = Timings()
         self._posting = Posting(
             outlets,
@@ -65,6 +66,11 @@ class Broker:
             timings=self.timings,
             log=log,
         )
+
+    @property
+    def replayed(self) -> list[int]:
+        """Positions of the recorded answers that this execution has gone on from."""
+        return self._journal.replayed
 
     @property
     def completed(self) -> Outcome | None:

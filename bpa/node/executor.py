@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -120,8 +120,16 @@ class Executor:
         if outcome is None:
             return None
         worked_s = time.monotonic() - started_s
-        timings = {**execution.timings, "total": round(worked_s * 1000, 3)}
-        return msgspec.structs.replace(outcome, worked_s=round(worked_s, 6), timings=timings)
+        broker = execution.broker
+        return msgspec.structs.replace(
+            outcome,
+            worked_s=round(worked_s, 6),
+            timings={
+                **(broker.timings.ms if broker else {}),
+                "total": round(worked_s * 1000, 3),
+            },
+            replayed=broker.replayed if broker else [],
+        )
 
     async def _supervise(self, execution: _Execution) -> Outcome | None:
         """Let the run work until it ends, is stopped, or has used up its time."""
@@ -156,7 +164,7 @@ class Executor:
                 deadline_s=execution.deadline_s,
                 log=execution.log,
             )
-            execution.timings = broker.timings.ms
+            execution.broker = broker
             if (completed := broker.completed) is not None:  # an earlier execution got this far
                 return completed
             if execution.left_s <= 0:
@@ -210,7 +218,7 @@ class _Execution:
     started_s: float
     parent: Context
     log: FilteringBoundLogger
-    timings: dict[str, float] = field(default_factory=dict)
+    broker: Broker | None = None
     sandbox: Sandbox | None = None
 
     @property

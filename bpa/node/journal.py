@@ -50,12 +50,19 @@ class Journal:
 
     def __init__(self, steps: Iterable[Step]) -> None:
         self._steps = {step.seq: step for step in sorted(steps, key=lambda step: step.seq)}
+        self._recorded_before = frozenset(self._steps)
         self._ahead = set(self._steps)
+        self._replayed: set[int] = set()
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """All steps, those of this execution included."""
         return tuple(self._steps.values())
+
+    @property
+    def replayed(self) -> list[int]:
+        """The positions of earlier executions' answers that this one has gone on from, in order."""
+        return sorted(self._replayed)
 
     @property
     def next_seq(self) -> int:
@@ -77,6 +84,7 @@ class Journal:
             step = self._steps[seq]
             if step.kind is StepKind.MODEL and step.digest == digest and step.answer:
                 self._ahead.discard(seq)
+                self._replayed.add(seq)
                 return step
         if any(self._steps[seq].kind is StepKind.EFFECT for seq in self._ahead):
             raise Diverged
@@ -84,7 +92,9 @@ class Journal:
 
     def reached_effect(self) -> None:
         """Note that this execution has come to the recorded effect."""
-        self._ahead -= {s.seq for s in self._steps.values() if s.kind is StepKind.EFFECT}
+        effects = [s for s in self._steps.values() if s.kind is StepKind.EFFECT]
+        self._ahead -= {s.seq for s in effects}
+        self._replayed |= {s.seq for s in effects if s.answer} & self._recorded_before
 
     def record(self, step: Step) -> None:
         """Add a step of this execution, or its answer; it will not be replayed to it."""

@@ -61,6 +61,8 @@ class Posting:
         self.tool = Tool(POST_INVOICE, _DESCRIPTION, tool_parameters(document, run.routes))
         self.result = _recorded_result(recorder.journal.effect)
         """What the effect came to, once it was applied."""
+        if self.result is not None:
+            recorder.journal.reached_effect()
         self.answered: Step | None = None
         """The effect's step with its answer, if it was applied now: to be recorded."""
 

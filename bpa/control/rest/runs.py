@@ -20,6 +20,7 @@ from bpa.control.rest.schemas import (
     Stepped,
     StepView,
     Total,
+    steps_of,
 )
 from bpa.control.rest.services import Services, run_id_in_path
 from bpa.domain import OutcomeKind, RunStatus
@@ -103,8 +104,7 @@ async def get_run(run_id: FromPath[str], services: NamedDependency[Services]) ->
 @get("/v1/runs/{run_id:str}/steps", tags=["runs"])
 async def list_steps(run_id: FromPath[str], services: NamedDependency[Services]) -> list[StepView]:
     """Return a run's journal in order, without its contents."""
-    row = await services.runs.get(run_id_in_path(run_id))
-    return [StepView.of(step) for step in row["steps"]]
+    return steps_of(await services.runs.get(run_id_in_path(run_id)))
 
 
 @get("/v1/totals", tags=["runs"])

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 import msgspec
 from litestar.params import HeaderParameter
 
+from bpa.control.steps import StepState, states_of
 from bpa.domain import LeaseOffer, Outcome, Step
 
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -217,8 +218,20 @@ class StepView(Document, frozen=True):
     usage: dict[str, Any] | None
     cost_usd: str
     answered: bool
+    state: StepState
+    replays: int
+    """Later executions that went on from its answer instead of asking again; it was paid once."""
     started_at: datetime
     ended_at: datetime | None
+
+
+def steps_of(run: Mapping[str, Any]) -> list[StepView]:
+    """Build the views of a run's steps from the run's row."""
+    steps = run["steps"]
+    states = states_of(run, steps)
+    return [
+        StepView.of({**step, "state": state}) for step, state in zip(steps, states, strict=True)
+    ]
 
 
 class DeliveryView(Document, frozen=True):
@@ -248,14 +261,19 @@ class Run(RunSummary, frozen=True):
     timings: dict[str, Any]
     costs: dict[str, Any]
     outcome: dict[str, Any] | None
+    unknown_calls: int
+    """Model calls whose answers were lost. They are in neither ``costUsd`` nor ``tokensUsed``: each
+    was billed for its ``reservedTokens`` at most."""
     steps: list[StepView]
     deliveries: list[DeliveryView]
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Run:
         """Build it from its row."""
+        steps = steps_of(row)
         more = {
-            "steps": [StepView.of(step) for step in row["steps"]],
+            "steps": steps,
+            "unknown_calls": sum(step.state is StepState.UNKNOWN for step in steps),
             "deliveries": [DeliveryView.of(delivery) for delivery in row["deliveries"]],
         }
         return super().of({**row, **more})
@@ -276,6 +294,10 @@ class Total(Document, frozen=True):
     runs: int
     tokens_in: int
     tokens_out: int
+    unknown_calls: int
+    """Model calls whose answers were lost."""
+    unknown_tokens: int
+    """What they were billed for at most, beside ``tokensIn`` and ``tokensOut``."""
     cost_usd: str
     latency_p50_ms: float | None
     latency_p95_ms: float | None
@@ -283,8 +305,8 @@ class Total(Document, frozen=True):
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Total:
         """Build it from its row, whose sums are decimals."""
-        sums = {name: int(row[name]) for name in ("tokens_in", "tokens_out")}
-        return super().of({**row, **sums})
+        names = ("tokens_in", "tokens_out", "unknown_calls", "unknown_tokens")
+        return super().of({**row, **{name: int(row[name]) for name in names}})
 
 
 class Health(Document, frozen=True):

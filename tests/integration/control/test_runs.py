@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from bpa.control.rest.schemas import Run
 from bpa.domain import Outcome, OutcomeKind, Step, StepKind, Usage
 from bpa.errors import Conflict, InvalidRequest, NotFound, Reason, StaleLease
 from tests.integration.control.fleet import Fleet, arrival
@@ -73,6 +74,8 @@ async def test_a_completed_run_has_its_cost_from_the_journal(fleet: Fleet):
         "tokens_out": 20,
         "usd": "0.0006",
         "unpriced_tokens": 0,
+        "unknown_calls": 0,
+        "unknown_tokens": 0,
     }
     assert [(s["seq"], s["answered"]) for s in run["steps"]] == [(0, True)]
     assert run["lease_expires_at"] is None
@@ -160,6 +163,46 @@ async def test_a_step_that_is_recorded_otherwise_is_a_conflict_and_changes_nothi
     )
     assert [type(answer) for answer in told] == [Conflict, type(None), StaleLease]
     assert await fleet.runs.get(run_id) == before
+
+
+async def test_each_execution_that_took_a_recorded_answer_is_counted_once_at_its_step(fleet: Fleet):
+    await fleet.register()
+    run_id = await fleet.queued()
+    for replayed in ([], [0], [0]):
+        epoch = await fleet.granted(run_id)
+        await fleet.leases.acknowledge(run_id, epoch)
+        if not replayed:
+            answered = step(0, answer=b"{}", usage=USAGE, ended_at_ms=2000)
+            await fleet.runs.record_step(run_id, epoch, answered)
+        handed_back = Outcome(kind=OutcomeKind.HANDED_BACK, replayed=replayed)
+        await fleet.runs.finish(run_id, epoch, handed_back)
+        await fleet.runs.finish(run_id, epoch, handed_back)  # its answer was lost on the way
+    run = await fleet.runs.get(run_id)
+    assert [s["replays"] for s in run["steps"]] == [2]
+    assert run["cost_usd"] == "0.0006"
+
+
+async def test_calls_that_lost_their_answer_are_counted_beside_the_cost(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    for seq in (0, 1):
+        await fleet.runs.record_step(run_id, epoch, step(seq, reserved_tokens=900))
+    answered = step(2, answer=b"{}", usage=USAGE, ended_at_ms=2000, reserved_tokens=900)
+    await fleet.runs.record_step(run_id, epoch, answered)
+    await fleet.runs.record_step(run_id, epoch, step(3, answer=b"", reserved_tokens=900))
+    await fleet.runs.record_step(
+        run_id, epoch, step(4, kind=StepKind.EFFECT, intent=b"body", effect_key="k")
+    )
+    await fleet.runs.finish(run_id, epoch, COMPLETED)
+    run = await fleet.runs.get(run_id)
+    assert (run["tokens_used"], run["cost_usd"]) == (120, "0.0006")
+    assert (run["costs"]["unknown_calls"], run["costs"]["unknown_tokens"]) == (2, 1800)
+    (total,) = await fleet.runs.totals()
+    assert (total["unknown_calls"], total["unknown_tokens"]) == (2, 1800)
+    view = Run.of(run)
+    assert view.unknown_calls == 2
+    states = ["unknown", "unknown", "recorded", "refused", "unanswered"]
+    assert [s.state for s in view.steps] == states
 
 
 async def test_a_key_of_a_run_belongs_to_one_step(fleet: Fleet):

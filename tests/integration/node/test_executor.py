@@ -93,6 +93,7 @@ async def test_a_run_is_thought_posted_and_completed(world, zygote):
     assert outcome.result["invoice_id"] == "NB-2026-0117"
     assert outcome.result["route"] in ROUTES
     assert set(outcome.timings) == {"sandbox_start", "model", "http_out", "total"}
+    assert outcome.replayed == []
     assert 0 < outcome.worked_s < 30
     (received,) = await world.received()
     assert received["body"]["total"] == "1234.50"
@@ -129,6 +130,7 @@ async def test_a_new_execution_after_a_crash_pays_for_nothing_twice(world, zygot
     again = Run(world, zygote, journal=list(steps.values()), execution=2)
     outcome = await again.execute()
     assert outcome.kind is OutcomeKind.COMPLETED
+    assert outcome.replayed == [0]
     assert len(await world.received()) == 1
     assert len(await world.model_requests()) == 1
 
@@ -144,6 +146,7 @@ async def test_a_run_whose_effect_is_recorded_is_only_completed(world):
     )
     outcome = await Run(world, NoSpawner(), journal=[applied]).execute()
     assert (outcome.kind, outcome.result) == (OutcomeKind.COMPLETED, result)
+    assert outcome.replayed == [3]
     assert await world.model_requests() == []
 
 

@@ -30,6 +30,7 @@ def test_equal_requests_find_their_answers_in_the_order_they_were_recorded():
     journal = Journal([answered(1, "d", b"second"), answered(0, "d", b"first")])
     assert [journal.replay("d").answer for _ in range(2)] == [b"first", b"second"]
     assert journal.replay("d") is None
+    assert journal.replayed == [0, 1]
 
 
 def test_a_lost_answer_is_asked_for_again_as_a_new_step():
@@ -44,6 +45,7 @@ def test_what_this_execution_recorded_is_not_replayed_to_it():
     journal.record(answered(0, "d"))
     assert journal.replay("d") is None
     assert [s.answer for s in journal.steps] == [b"{}"]
+    assert journal.replayed == []
 
 
 def test_an_unknown_request_before_a_recorded_effect_ends_the_run():

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve install test check bench format protos lock clean
+.PHONY: help demo serve install test check chaos bench format protos lock clean
 
 help: ## List what can be done here
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,10 @@ check: $(STAMP) ## Format, lint, types, layers, unit tests: under a minute
 
 test: check ## Everything, with real servers and processes
 	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration tests/e2e
+	@$(BIN)/python -m pytest tests/chaos
+
+chaos: $(STAMP) ## Do every kind of harm to a fleet at work; SEED=7 CASE=kill-nodes repeat one
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
 bench: $(STAMP) ## Measure: runs per second, CPU per run, latency, with their spread
 	@$(BIN)/python -m tests.bench

@@ -131,6 +131,8 @@ class EmbeddedPostgres:
             await stack.enter_async_context(self._child)
             await self._child.wait_for_line(lambda line: _READY in line, timeout_s=_START_TIMEOUT_S)
             self._dsn = f"postgresql://{DATABASE}@/{DATABASE}?host={quote(str(sockets), safe='')}"
+            if port := self._settings.get("port"):  # the socket's name has it too
+                self._dsn += f"&port={port}"
             await _ensure_database(self._dsn)
             self._stack = stack.pop_all()
         return self

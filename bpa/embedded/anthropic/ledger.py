@@ -22,6 +22,8 @@ class Entry(msgspec.Struct, frozen=True):
     input_tokens: int
     output_tokens: int
     stream: bool
+    invoice_id: str = ""
+    """The document that it was about, as the stub read it; empty where it read none."""
 
 
 class Ledger:

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from bpa.embedded.anthropic import events, tokens
 from bpa.embedded.anthropic.answers import Answer, answer
+from bpa.embedded.anthropic.documents import read_document
 from bpa.embedded.anthropic.ledger import Entry, Ledger
 from bpa.embedded.anthropic.protocol import (
     ApiError,
@@ -58,6 +59,7 @@ class _Exchange:
     endpoint: str
     model: str = ""
     stream: bool = False
+    invoice_id: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
     headers: dict[str, str] | None = None
@@ -72,6 +74,7 @@ class _Exchange:
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
             stream=self.stream,
+            invoice_id=self.invoice_id,
         )
 
 
@@ -188,6 +191,7 @@ class AnthropicStub:
     ) -> web.StreamResponse:
         parsed = parse_request(body, version)
         exchange.model, exchange.stream = parsed.model, parsed.stream
+        exchange.invoice_id = read_document(parsed.user_text).invoice_id or ""
         rule = self._script.choose(lambda rule: rule.match.fits(parsed)) or StubRule()
         latency_ms = self._options.latency_ms + rule.latency_ms
         if latency_ms:

@@ -338,6 +338,15 @@ async def test_the_ledger_accounts_for_every_request(client, raw):
     assert (await raw.get("/_stub/ledger")).json()["totals"]["requests"] == 0
 
 
+async def test_the_ledger_names_the_document_that_each_request_was_about(raw):
+    for number in ("A-1", "B-2", "A-1"):
+        document = f'{{"invoice_id": "{number}", "vendor": "Bergblick AG", "total": "1.00"}}'
+        ask = {**ASK, "messages": [{"role": "user", "content": document}]}
+        assert (await raw.post("/v1/messages", json=ask, headers=OLD)).status_code == 200
+    entries = (await raw.get("/_stub/ledger")).json()["entries"]
+    assert [entry["invoice_id"] for entry in entries] == ["A-1", "B-2", "A-1"]
+
+
 async def test_the_ledgers_totals_outlive_its_bounded_entries():
     async with (
         AnthropicStub(StubOptions(ledger_entries=3)) as stub,

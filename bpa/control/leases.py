@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -43,6 +44,7 @@ from bpa.telemetry import Metrics, Tracing
 
 _QUERIES = load_queries(__file__)
 _REFUSED_DELAY_S = 0.2
+_REAPED_AT_ONCE = 500
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -95,6 +97,27 @@ class _Offered:
     stream: NodeStream
     traceparent: str
     since_ns: int
+
+
+class Cause(StrEnum):
+    """Why a lease ends before its run does; checked again as it is ended."""
+
+    EXPIRED = "expired"
+    """Its time is over by Postgres's clock."""
+    REPLACED = "replaced"
+    """Its node has booted anew."""
+    REFUSED = "refused"
+    """Its node took it back before it had acknowledged it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A lease that is to end, and what becomes of its run."""
+
+    run_id: RunId
+    epoch: int
+    cause: Cause
+    decision: Decision
 
 
 class Leases:
@@ -198,7 +221,7 @@ class Leases:
         decision = Decision(
             RunStatus.QUEUED, waiting_reason=f"refused by its node: {why}", delay_s=_REFUSED_DELAY_S
         )
-        if not await self._lapse([(run_id, epoch, decision)]):
+        if not await self._lapse([_Lost(run_id, epoch, Cause.REFUSED, decision)]):
             raise StaleLease(f"the offer {epoch} of run {run_id} is over")
 
     async def renew(
@@ -228,16 +251,15 @@ class Leases:
         lost = [pair for pair in held if pair not in kept]
         return Renewal(bool(rows), renewed, lost, bool(rows) and rows[0]["draining"])
 
-    async def reap(self, node_id: str = "", boot_id: str = "") -> int:
-        """End leases whose time is over, and those of a node's earlier boots; return how many."""
-        rows = await fetch_all(self._pool, _QUERIES.expired, node_id=node_id, boot_id=boot_id)
-        lost = []
-        for row in rows:
-            why = f"node {row['node_id']} " + (
-                "never acknowledged the lease" if row["never_acknowledged"] else "was lost"
-            )
-            lost.append((RunId(row["run_id"]), row["epoch"], _lapse_decision(row, why)))
-        return await self._lapse(lost) if lost else 0
+    async def reap(self) -> int:
+        """End leases whose time is over, and those of nodes' earlier boots; return how many."""
+        reaped = 0
+        while True:
+            rows = await fetch_all(self._pool, _QUERIES.over, most=_REAPED_AT_ONCE)
+            ended = await self._lapse([_over(row) for row in rows]) if rows else 0
+            reaped += ended
+            if not ended or len(rows) < _REAPED_AT_ONCE:
+                return reaped
 
     async def aclose(self) -> None:
         """Write down what was submitted."""
@@ -299,6 +321,7 @@ class Leases:
     async def _acknowledge(self, items: list[tuple[RunId, int]]) -> list[Exception | None]:
         rows = await self._writes.fetch_all(
             _QUERIES.acknowledge,
+            lock=[run_id for run_id, _ in items],
             run_ids=[run_id for run_id, _ in items],
             epochs=[epoch for _, epoch in items],
             ttl_s=self.ttl_s,
@@ -309,23 +332,26 @@ class Leases:
             for item in items
         ]
 
-    async def _lapse(self, lost: Sequence[tuple[RunId, int, Decision]]) -> int:
+    async def _lapse(self, lost: Sequence[_Lost]) -> int:
         rows = [
             {
-                "run_id": run_id,
-                "epoch": epoch,
-                "status": decision.status,
-                "reason": decision.reason,
-                "detail": decision.detail,
-                "waiting_reason": decision.waiting_reason,
-                "infra_failures": decision.infra_failures,
-                "delay_s": decision.delay_s,
+                "run_id": one.run_id,
+                "epoch": one.epoch,
+                "cause": one.cause,
+                "status": one.decision.status,
+                "reason": one.decision.reason,
+                "detail": one.decision.detail,
+                "waiting_reason": one.decision.waiting_reason,
+                "infra_failures": one.decision.infra_failures,
+                "delay_s": one.decision.delay_s,
             }
-            for run_id, epoch, decision in lost
+            for one in lost
         ]
-        moved = await fetch_all(self._pool, _QUERIES.lapse, rows=jsonb(rows))
-        for run_id, epoch, _ in lost:
-            self._answered(run_id, epoch)
+        moved = await self._writes.fetch_all(
+            _QUERIES.lapse, lock=[one.run_id for one in lost], rows=jsonb(rows)
+        )
+        for one in lost:
+            self._answered(one.run_id, one.epoch)
         for row in moved:
             _log.warning(
                 "lease_ended",
@@ -339,9 +365,13 @@ class Leases:
         return len(moved)
 
 
-def _lapse_decision(row: Mapping[str, Any], why: str) -> Decision:
+def _over(row: Mapping[str, Any]) -> _Lost:
+    why = f"node {row['node_id']} " + (
+        "never acknowledged the lease" if row["never_acknowledged"] else "was lost"
+    )
     counters = Counters(row["agent_failures"], row["crashes"], row["infra_failures"])
-    return lapse(why, counters, random.random())  # noqa: S311 - jitter, not a secret
+    decision = lapse(why, counters, random.random())  # noqa: S311 - jitter, not a secret
+    return _Lost(RunId(row["run_id"]), row["epoch"], Cause(row["cause"]), decision)
 
 
 def _offer(row: Mapping[str, Any], journal: list[Step], ttl_s: float) -> LeaseOffer:

@@ -69,11 +69,22 @@ select run_id::text as run_id, epoch from held;
 
 -- name: lapse
 -- End leases by (run, epoch) through no fault of the run; the epoch rises, so late reports fail.
-with lost as (
+-- What was found to be over is looked at again: a renewal may have come first.
+with report as (
     select * from jsonb_to_recordset(%(rows)s::jsonb) as t (
-        run_id uuid, epoch bigint, status text, reason text, detail text, waiting_reason text,
-        infra_failures int, delay_s double precision
+        run_id uuid, epoch bigint, cause text, status text, reason text, detail text,
+        waiting_reason text, infra_failures int, delay_s double precision
     )
+),
+lost as (
+    select report.* from report
+    join leases using (run_id, epoch)
+    left join nodes on nodes.node_id = leases.node_id
+    where case report.cause
+        when 'expired' then leases.expires_at <= now()
+        when 'replaced' then leases.boot_id is distinct from nodes.boot_id
+        when 'refused' then leases.acknowledged_at is null
+    end
 ),
 moved as (
     update runs as r
@@ -110,29 +121,23 @@ select
     ) as owner
 from moved;
 
--- name: expired
+-- name: over
 -- Find leases whose time is over by Postgres's own clock, or that an earlier boot of a node left.
 select
     leases.run_id::text as run_id,
     leases.epoch,
     leases.node_id,
     leases.acknowledged_at is null as never_acknowledged,
+    case when leases.expires_at <= now() then 'expired' else 'replaced' end as cause,
     runs.agent_failures,
     runs.crashes,
     runs.infra_failures
-from leases join runs using (run_id)
-where leases.expires_at <= now()
-    or (leases.node_id = %(node_id)s and leases.boot_id <> %(boot_id)s)
-limit 500;
-
--- name: counters_of
--- Read what went wrong before with a run that a node refuses.
-select
-    run_id::text as run_id,
-    agent_failures,
-    crashes,
-    infra_failures
-from runs where run_id = %(run_id)s::uuid;
+from leases
+join runs using (run_id)
+left join nodes on nodes.node_id = leases.node_id
+where leases.expires_at <= now() or leases.boot_id is distinct from nodes.boot_id
+order by leases.expires_at
+limit %(most)s;
 
 -- name: renew
 -- Renew in one statement what a node says it holds; what does not come back is lost (I6).
@@ -146,10 +151,16 @@ beat as (
     where node_id = %(node_id)s and boot_id = %(boot_id)s
     returning coalesce((status ->> 'draining')::boolean, false) as draining
 ),
+locked as materialized ( -- in the order of all writers; see lock_runs
+    select run_id from leases
+    where run_id = any(%(run_ids)s::uuid[])
+    order by run_id
+    for no key update
+),
 renewed as (
     update leases
     set expires_at = now() + make_interval(secs => %(ttl_s)s)
-    from held
+    from held join locked using (run_id)
     where leases.run_id = held.run_id
         and leases.epoch = held.epoch
         and leases.boot_id = %(boot_id)s

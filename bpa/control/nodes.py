@@ -52,7 +52,7 @@ class Nodes:
                 }
             ),
         )
-        await self._leases.reap(spec.node_id, spec.boot_id)
+        await self._leases.reap()
         _log.info("node_registered", node_id=spec.node_id, slots=spec.slots, labels=spec.labels)
 
     async def page(self) -> list[dict[str, Any]]:

@@ -162,13 +162,13 @@ class Runs:
             NotFound: There is no such run.
             Conflict: It has ended already.
         """
-        row = await fetch_one(
-            self._pool, _QUERIES.cancel, run_id=run_id, actor=actor, detail=detail
+        rows = await self._writes.fetch_all(
+            _QUERIES.cancel, lock=[run_id], run_id=run_id, actor=actor, detail=detail
         )
-        if row is None:
+        if not rows:
             run = await self.get(run_id)
             raise Conflict(f"run {run_id} is {run['status']}; only a living run can be cancelled")
-        self._tell(row)
+        self._tell(rows[0])
 
     async def settled(self, delivery_id: int, disposition: str) -> None:
         """Note how a delivery was settled."""
@@ -258,6 +258,7 @@ class Runs:
             steps = [items[index][2] for index in part]
             rows = await self._writes.fetch_all(
                 _QUERIES.record_steps,
+                lock=[items[index][0] for index in part],
                 rows=jsonb([step_row(*items[index]) for index in part]),
                 intents=[step.intent or None for step in steps],
                 answers=[step.answer for step in steps],
@@ -278,7 +279,9 @@ class Runs:
             )
             for run_id, epoch, outcome in items
         ]
-        ended = await self._writes.fetch_all(_QUERIES.finish, rows=jsonb(rows))
+        ended = await self._writes.fetch_all(
+            _QUERIES.finish, lock=[run_id for run_id, _, _ in items], rows=jsonb(rows)
+        )
         for row in ended:
             self._tell(row)
         done = {(row["run_id"], row["epoch"]) for row in ended}

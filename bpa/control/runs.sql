@@ -26,6 +26,7 @@ inserted as (
         case when status = 'dead_lettered' then now() end,
         case when status = 'queued' then 'not planned yet' end
     from arrival
+    order by run_id -- as every writer: another replica may insert the same runs now
     on conflict (run_id) do nothing
     returning run_id
 ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
@@ -9,10 +11,18 @@ import psycopg
 from bpa.batching import Batcher
 from bpa.errors import Unavailable
 from bpa.postgres.connections import Pool, translated
-from bpa.postgres.statements import fetch_all
+from bpa.postgres.queries import load_queries
+
+_QUERIES = load_queries(__file__)
 
 Rows = list[dict[str, Any]]
-_Statement = tuple[LiteralString, dict[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    query: LiteralString
+    values: dict[str, object]
+    runs: frozenset[str]
 
 
 class Pipeline:
@@ -22,6 +32,9 @@ class Pipeline:
     a small write costs. Each of them must hold by itself, whatever else is in the round trip. When
     one fails, none has happened; then each is executed alone, so that only its caller hears of it.
 
+    The runs that any of them writes are locked before the first of them, in one order, so that two
+    round trips never wait for each other; and each statement sees what was committed until then.
+
     Args:
         pool: Connections to Postgres.
     """
@@ -30,13 +43,20 @@ class Pipeline:
         self._pool = pool
         self._batcher: Batcher[_Statement, Rows] = Batcher(self._execute, max_batch=32)
 
-    async def fetch_all(self, query: LiteralString, **values: object) -> Rows:
+    async def fetch_all(
+        self, query: LiteralString, *, lock: Iterable[str] = (), **values: object
+    ) -> Rows:
         """Execute ``query`` and return its rows once they are committed.
+
+        Args:
+            query: One statement.
+            lock: The ids of the runs that it writes, or whose leases or steps it writes.
+            values: Its parameters.
 
         Raises:
             Unavailable: Postgres is away.
         """
-        return await self._batcher.submit((query, values))
+        return await self._batcher.submit(_Statement(query, values, frozenset(lock)))
 
     async def aclose(self) -> None:
         """Execute what was submitted and take nothing more."""
@@ -55,14 +75,21 @@ class Pipeline:
         return [await self._alone(statement) for statement in statements]
 
     async def _together(self, statements: list[_Statement]) -> list[Rows]:
+        runs = frozenset[str]().union(*(statement.runs for statement in statements))
         async with self._pool.connection() as connection:
             async with connection.pipeline():
-                cursors = [await connection.execute(*statement) for statement in statements]
+                if runs:
+                    await connection.execute(_QUERIES.lock_runs, {"run_ids": sorted(runs)})
+                cursors = [
+                    await connection.execute(statement.query, statement.values)
+                    for statement in statements
+                ]
             return [await c.fetchall() if c.description else [] for c in cursors]
 
     async def _alone(self, statement: _Statement) -> Rows | Exception:
-        query, values = statement
         try:
-            return await fetch_all(self._pool, query, **values)
+            with translated():
+                [rows] = await self._together([statement])
         except (psycopg.Error, Unavailable) as error:
             return error
+        return rows

@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from bpa.control.leases import _QUERIES, _over
 from bpa.domain import Step, StepKind, Usage
 from bpa.errors import Conflict, StaleLease
+from bpa.postgres import fetch_all
 from bpa.scheduler.snapshot import SnapshotReader
 from tests.integration.control.fleet import Fleet
 
@@ -115,6 +117,17 @@ async def test_a_second_live_process_under_one_id_is_refused(fleet: Fleet):
     poll.cancel()
     await asyncio.wait({poll})
     await fleet.register(boot_id="boot-2")
+
+
+async def test_a_renewal_that_comes_before_the_reaper_wins(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    await fleet.expire(run_id)
+    [found] = await fetch_all(fleet.pool, _QUERIES.over, most=9)
+    await fetch_all(fleet.pool, "update leases set expires_at = now() + interval '1 s'")
+    assert await fleet.leases._lapse([_over(found)]) == 0
+    assert await fleet.status(run_id) == "running"
+    assert (await fleet.leases.renew("node-1", "boot-1", [(run_id, epoch)])).renewed
 
 
 async def test_a_refused_offer_goes_back_at_no_cost(fleet: Fleet):

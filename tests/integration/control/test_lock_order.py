@@ -1,0 +1,118 @@
+"""Whatever writes runs and leases at once, on any replica, never waits in a circle."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import psycopg.errors
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+from bpa.control.leases import Leases
+from bpa.control.runs import Runs
+from bpa.domain import Outcome, OutcomeKind, Step, StepKind
+from bpa.errors import Conflict, StaleLease
+from bpa.postgres import Pipeline, fetch_all, fetch_one, open_pool
+from bpa.telemetry import Metrics, Tracing
+from tests.eventually import eventually
+from tests.integration.control.fleet import Fleet
+
+RUNS = 24
+ROUNDS = 3
+EXPECTED = {StaleLease, Conflict}
+DEADLOCKS = "select deadlocks from pg_stat_database where datname = current_database()"
+WAITING = """
+select count(distinct application_name) as n from pg_stat_activity
+where datname = current_database() and wait_event_type = 'Lock'
+"""
+
+
+@asynccontextmanager
+async def replica(database: str, name: str) -> AsyncIterator[tuple[Runs, Leases]]:
+    pool = await open_pool(database, min_size=1, max_size=4, application_name=name)
+    writes = Pipeline(pool)
+    runs = Runs(pool, writes, name)
+    leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), Metrics())
+    try:
+        yield runs, leases
+    finally:
+        await runs.aclose()
+        await leases.aclose()
+        await writes.aclose()
+        await pool.close()
+
+
+async def deadlocks(database: str) -> int:
+    """Read the counter on a connection of its own; backends that ended have added theirs."""
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+        row = await (await connection.execute(DEADLOCKS)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def everything_at_once(
+    fleet: Fleet, one: tuple[Runs, Leases], two: tuple[Runs, Leases], numbers: range
+) -> None:
+    """Grant runs, then have two replicas write all of them in ways of their own, in any order."""
+    run_ids = [await fleet.queued(number) for number in numbers]
+    held = [(run_id, await fleet.granted(run_id)) for run_id in run_ids]
+    for run_id in run_ids[::3]:
+        await fleet.expire(run_id)
+    order = random.Random(numbers.start)
+
+    def shuffled():
+        return order.sample(held, len(held))
+
+    step = Step(seq=0, kind=StepKind.MODEL, digest="d")
+    work = []
+    for runs, leases in (one, two):
+        work += [leases.acknowledge(*lease) for lease in shuffled()]
+        work += [runs.record_step(*lease, step) for lease in shuffled()]
+        work += [leases.renew("node-1", "boot-1", shuffled()) for _ in range(3)]
+        work += [runs.cancel(run_id, "test", "no more") for run_id, _ in shuffled()[:4]]
+        work += [
+            runs.finish(*lease, Outcome(kind=OutcomeKind.COMPLETED)) for lease in shuffled()[:12]
+        ]
+        work += [leases.reap()]
+    async with fleet.pool.connection() as blocker, blocker.transaction():
+        middle = sorted(run_ids)[RUNS // 2]
+        await blocker.execute("select 1 from runs where run_id = %s for update", (middle,))
+        racing = asyncio.gather(*work, return_exceptions=True)
+
+        async def both_replicas_wait():
+            row = await fetch_one(fleet.pool, WAITING)
+            return row == {"n": 2}
+
+        await eventually(both_replicas_wait)
+    odd = [r for r in await racing if isinstance(r, Exception) and type(r) not in EXPECTED]
+    assert odd == []
+
+
+async def test_writers_of_two_replicas_never_deadlock(fleet: Fleet, database: str):
+    await fleet.register()
+    async with replica(database, "one") as one, replica(database, "two") as two:
+        for nth in range(ROUNDS):
+            await everything_at_once(fleet, one, two, range(1 + nth * RUNS, 1 + (nth + 1) * RUNS))
+    assert await deadlocks(database) == 0
+    ended = await fetch_all(fleet.pool, "select status, count(*) from runs group by status")
+    assert len(ended) > 1, "the race came to nothing"
+    left = "select count(*) as n from leases join runs using (run_id) where status = 'completed'"
+    assert await fetch_one(fleet.pool, left) == {"n": 0}
+
+
+async def test_the_counter_counts_a_deadlock(fleet: Fleet, database: str):
+    """The control of the test above: what writes in opposite orders is caught by the counter."""
+    lower, upper = sorted([await fleet.queued(1), await fleet.queued(2)])
+    touch = "update runs set waiting_reason = 'x' where run_id = %s"
+    connect = psycopg.AsyncConnection.connect
+    async with await connect(database) as one, await connect(database) as two:
+        await one.execute(touch, (lower,))
+        await two.execute(touch, (upper,))
+        both = (one.execute(touch, (upper,)), two.execute(touch, (lower,)))
+        with pytest.raises(psycopg.errors.DeadlockDetected):
+            await asyncio.gather(*both)
+        await one.rollback()
+        await two.rollback()
+    await eventually(lambda: deadlocks(database))

@@ -20,6 +20,8 @@ from bpa.documents.values import Document, malformed
 from bpa.errors import Reason, RunEnded
 
 MAX_BYTES = 1_048_576
+MAX_TEXT_BYTES = 2 * MAX_BYTES
+"""What a document's text may grow to as UTF-8: leases and the sandbox's frames carry it."""
 
 _JSON_WITH_EXACT_NUMBERS = msgspec.json.Encoder(decimal_format="number")
 
@@ -32,8 +34,8 @@ def decode(body: bytes, content_type: str | None, *, max_bytes: int = MAX_BYTES)
     ``application/cloudevents+json``, whose data is read by its own content type.
 
     Raises:
-        RunEnded: ``DeserializationError``, or ``PayloadTooLarge`` above ``max_bytes``; the detail
-            says where it went wrong without quoting the payload.
+        RunEnded: ``DeserializationError``, or ``PayloadTooLarge`` above ``max_bytes`` or, as text,
+            above `MAX_TEXT_BYTES`; the detail says where it went wrong without quoting the payload.
     """
     if len(body) > max_bytes:
         raise RunEnded(
@@ -41,9 +43,17 @@ def decode(body: bytes, content_type: str | None, *, max_bytes: int = MAX_BYTES)
         )
     body, read_as = unwrap(body, content_type)
     if read_as.form == "xml":
-        return _read_xml(xml_tree.parse(body))
-    text = _characters(body, read_as)
-    return _read_json(text) if read_as.form == "json" else _read_prose(text)
+        document = _read_xml(xml_tree.parse(body))
+    else:
+        text = _characters(body, read_as)
+        document = _read_json(text) if read_as.form == "json" else _read_prose(text)
+    text_bytes = len(document.text.encode("utf-8", "replace"))
+    if text_bytes > MAX_TEXT_BYTES:
+        raise RunEnded(
+            Reason.PAYLOAD_TOO_LARGE,
+            f"the document's text has {text_bytes} bytes; {MAX_TEXT_BYTES} are allowed",
+        )
+    return document
 
 
 def parsed_json(body: bytes, content_type: str | None) -> object:

@@ -37,8 +37,9 @@ class SandboxProtocolError(BpaError):
 class FrameLimits:
     """What one side may send."""
 
-    frame_bytes_max: int = 1 << 20
-    """Bytes of one frame without its header."""
+    frame_bytes_max: int = 4 << 20
+    """Bytes of one frame without its header: twice the largest text of a document, so that the
+    budgets judge it."""
     frames_max: int = 1_000
     """Frames of one child, over its life."""
     depth_max: int = 32

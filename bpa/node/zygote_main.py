@@ -137,12 +137,15 @@ class _Zygote:
         packet, fds, _flags, _address = socket.recv_fds(self._control, PACKET_BYTES_MAX, 1)
         if not packet:
             return False
+        if not fds:  # the kernel drops what a process has no room for
+            self._refuse("the zygote has no descriptor for the child's socket")
+            return True
         (channel_fd,) = fds
         try:
             pid = os.fork()
         except OSError as error:
             os.close(channel_fd)
-            self._control.send(msgspec.msgpack.encode(NotForked(str(error))))
+            self._refuse(str(error))
             return True
         if pid == 0:
             os._exit(self._child(channel_fd))
@@ -151,6 +154,9 @@ class _Zygote:
         socket.send_fds(self._control, [msgspec.msgpack.encode(Forked(pid))], [pidfd])
         os.close(pidfd)
         return True
+
+    def _refuse(self, why: str) -> None:
+        self._control.send(msgspec.msgpack.encode(NotForked(why)))
 
     def _child(self, channel_fd: int) -> int:
         """Live the child's whole life and return its exit code."""

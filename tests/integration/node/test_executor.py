@@ -10,6 +10,8 @@ import pytest
 import pytest_asyncio
 import structlog
 
+from bpa.documents.decoding import MAX_TEXT_BYTES, decode
+from bpa.documents.wire import to_wire
 from bpa.domain import Budgets, Outcome, OutcomeKind, Step, StepKind
 from bpa.errors import Conflict, Reason, StaleLease, Unavailable
 from bpa.node.executor import Executor, ExecutorOptions
@@ -154,6 +156,14 @@ async def test_a_broken_rule_ends_the_run_with_its_reason(world, zygote):
     outcome = await Run(world, zygote, budgets=Budgets(max_tokens=10)).execute()
     assert (outcome.kind, outcome.reason) == (OutcomeKind.REJECTED, Reason.BUDGET_EXCEEDED)
     assert "tokens budget of 10" in outcome.detail
+
+
+async def test_the_largest_document_is_judged_by_the_budget(world, zygote):
+    document = decode(b"two words " * (MAX_TEXT_BYTES // 10), "text/plain", max_bytes=4 << 20)
+    outcome = await Run(world, zygote, document=to_wire(document)).execute()
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.REJECTED, Reason.BUDGET_EXCEEDED)
+    assert "tokens budget of 4000" in outcome.detail
+    assert [endpoint for endpoint, _ in await world.model_requests()] == ["messages/count_tokens"]
 
 
 async def test_wrong_arguments_end_the_run_at_once_by_the_judgement_of_the_broker(world, zygote):

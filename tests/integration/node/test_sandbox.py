@@ -242,14 +242,14 @@ async def test_a_spawn_that_is_cancelled_leaves_no_child() -> None:
 
 
 @contextlib.contextmanager
-def no_descriptors_left() -> Iterator[None]:
-    """Let this process open nothing more for a while; what is open stays open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+def no_descriptors_left(pid: int = 0) -> Iterator[None]:
+    """Let a process (this one) open nothing more for a while; what is open stays open."""
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_node_without_descriptors_has_no_sandbox_until_it_has_some() -> None:
@@ -257,6 +257,17 @@ async def test_a_node_without_descriptors_has_no_sandbox_until_it_has_some() -> 
         with no_descriptors_left(), pytest.raises(Unavailable, match="no socket for a child"):
             await zygote.spawn(task("report"))
         await assert_still_works(zygote)
+
+
+async def test_a_zygote_without_descriptors_refuses_a_fork_and_lives() -> None:
+    async with Zygote(limits=LIMITS, entry=PROBES, ahead=0) as zygote:
+        pid = zygote.pid
+        assert pid is not None
+        refusal = "the zygote cannot fork: the zygote has no descriptor"
+        with no_descriptors_left(pid), pytest.raises(Unavailable, match=refusal):
+            await zygote.spawn(task("report"))
+        await assert_still_works(zygote)
+        assert zygote.pid == pid
 
 
 async def test_a_child_that_waits_is_given_out_although_no_other_can_be_forked(

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bpa.documents.characters import excerpt
-from bpa.documents.decoding import decode
+from bpa.documents.decoding import MAX_BYTES, decode
 from bpa.documents.values import Document
 from bpa.errors import Reason, RunEnded
 from tests.unit.documents.samples import INVOICE, as_json, cii, ending_the_run_at_most, ubl
@@ -191,6 +191,14 @@ def test_a_body_above_the_limit_is_too_large_and_one_at_the_limit_is_read():
     assert decode(body, None, max_bytes=len(body)).dialect == "json"
     with pytest.raises(RunEnded) as caught:
         decode(body, None, max_bytes=len(body) - 1)
+    assert caught.value.reason is Reason.PAYLOAD_TOO_LARGE
+
+
+def test_a_text_that_grows_in_utf_8_beyond_what_a_lease_carries_is_too_large():
+    fits, grows = b"a" * MAX_BYTES, b"\x80" * MAX_BYTES  # the euro sign, three bytes in UTF-8
+    assert len(decode(fits, TEXT).text) == MAX_BYTES
+    with pytest.raises(RunEnded, match="text has 3145728 bytes; 2097152 are") as caught:
+        decode(grows, "text/plain; charset=windows-1252")
     assert caught.value.reason is Reason.PAYLOAD_TOO_LARGE
 
 

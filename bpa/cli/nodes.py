@@ -10,7 +10,7 @@ from rich.text import Text
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import ago, cut, facts, output, span, table
-from bpa.control.rest.schemas import Node
+from bpa.control.rest.node_schemas import Node
 
 _SILENT_AFTER_S = 15.0
 """Without a heartbeat for so long, a node is shown as silent; five of the default beats."""

@@ -21,6 +21,7 @@ from bpa.connectors import Source
 from bpa.connectors.service_bus import ServiceBusSource, namespace_of
 from bpa.control.agents import Agents
 from bpa.control.deployments import Deployments
+from bpa.control.drains import Drains
 from bpa.control.grpc import NodeLink
 from bpa.control.http import Services, create_app
 from bpa.control.ingest import Feeder, Ingest
@@ -198,6 +199,7 @@ class ControlProvider(Provider):
     agents = provide(Agents)
     deployments = provide(Deployments)
     nodes = provide(Nodes)
+    drains = provide(Drains)
 
     @provide
     def holds(self, valkey: Redis) -> Holds:
@@ -285,6 +287,7 @@ class ControlProvider(Provider):
         agents: Agents,
         deployments: Deployments,
         nodes: Nodes,
+        drains: Drains,
         leases: Leases,
         runs: Runs,
         metrics: Metrics,
@@ -306,6 +309,7 @@ class ControlProvider(Provider):
             agents=agents,
             deployments=deployments,
             nodes=nodes,
+            drains=drains,
             leases=leases,
             runs=runs,
             metrics=metrics,

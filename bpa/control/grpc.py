@@ -83,10 +83,13 @@ class NodeLink(NodeLinkBase):
     async def register(self, message: RegisterRequest) -> RegisterReply:
         """Announce a node."""
         with _translated():
-            await self._nodes.register(_decode(message.node, NodeSpec))
+            registration = await self._nodes.register(_decode(message.node, NodeSpec))
         self._woken()
         return RegisterReply(
-            heartbeat_every_s=self._heartbeat_every_s, lease_ttl_s=self._leases.ttl_s
+            heartbeat_every_s=self._heartbeat_every_s,
+            lease_ttl_s=self._leases.ttl_s,
+            cordoned=registration.cordoned,
+            draining=registration.draining,
         )
 
     async def heartbeat(self, message: HeartbeatRequest) -> HeartbeatReply:
@@ -101,7 +104,9 @@ class NodeLink(NodeLinkBase):
         return HeartbeatReply(
             renewed=[Held(run_id=run_id, epoch=epoch) for run_id, epoch in renewal.renewed],
             lost=[Held(run_id=run_id, epoch=epoch) for run_id, epoch in renewal.lost],
+            cordoned=renewal.cordoned,
             draining=renewal.draining,
+            hand_back=renewal.hand_back,
         )
 
     async def _pull(self, stream: Stream[PullRequest, Lease]) -> None:

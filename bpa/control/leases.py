@@ -45,6 +45,7 @@ from bpa.telemetry import Metrics, Tracing
 _QUERIES = load_queries(__file__)
 _REFUSED_DELAY_S = 0.2
 _REAPED_AT_ONCE = 500
+_ASKED = ("cordoned", "draining", "hand_back")
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -56,7 +57,10 @@ class Renewal:
     """False when the node must register again."""
     renewed: list[tuple[RunId, int]]
     lost: list[tuple[RunId, int]]
+    cordoned: bool
     draining: bool
+    hand_back: bool
+    """The drain's deadline has passed: what the node still holds is to be handed back."""
 
 
 class NodeStream:
@@ -249,7 +253,8 @@ class Leases:
         renewed = [(RunId(row["run_id"]), row["epoch"]) for row in rows if row["run_id"]]
         kept = set(renewed)
         lost = [pair for pair in held if pair not in kept]
-        return Renewal(bool(rows), renewed, lost, bool(rows) and rows[0]["draining"])
+        asked = {name: bool(rows) and rows[0][name] for name in _ASKED}
+        return Renewal(bool(rows), renewed, lost, **asked)
 
     async def reap(self) -> int:
         """End leases whose time is over, and those of nodes' earlier boots; return how many."""
@@ -260,6 +265,16 @@ class Leases:
             reaped += ended
             if not ended or len(rows) < _REAPED_AT_ONCE:
                 return reaped
+
+    def taken_back(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Forget offers that were withdrawn from their node, and tell who listens.
+
+        Args:
+            rows: Their runs, as they wait again, each with the epoch of its offer.
+        """
+        for row in rows:
+            self._answered(RunId(row["run_id"]), row["epoch"])
+            self._tell(row)
 
     async def aclose(self) -> None:
         """Write down what was submitted."""
@@ -360,15 +375,21 @@ class Leases:
                 node_id=row["node_id"],
                 status=row["status"],
             )
-            for listener in self._listeners:
-                listener(ended_of(row))
+            self._tell(row)
         return len(moved)
+
+    def _tell(self, row: Mapping[str, Any]) -> None:
+        for listener in self._listeners:
+            listener(ended_of(row))
 
 
 def _over(row: Mapping[str, Any]) -> _Lost:
     why = f"node {row['node_id']} " + (
         "never acknowledged the lease" if row["never_acknowledged"] else "was lost"
     )
+    if row["was_to_hand_back"]:  # as a hand-back, it costs the run nothing (I10)
+        decision = Decision(RunStatus.QUEUED, waiting_reason=f"{why} while it drained")
+        return _Lost(RunId(row["run_id"]), row["epoch"], Cause(row["cause"]), decision)
     counters = Counters(row["agent_failures"], row["crashes"], row["infra_failures"])
     decision = lapse(why, counters, random.random())  # noqa: S311 - jitter, not a secret
     return _Lost(RunId(row["run_id"]), row["epoch"], Cause(row["cause"]), decision)

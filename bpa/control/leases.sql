@@ -129,6 +129,7 @@ select
     leases.node_id,
     leases.acknowledged_at is null as never_acknowledged,
     case when leases.expires_at <= now() then 'expired' else 'replaced' end as cause,
+    coalesce(nodes.drain_deadline_at <= now(), false) as was_to_hand_back,
     runs.agent_failures,
     runs.crashes,
     runs.infra_failures
@@ -140,7 +141,8 @@ order by leases.expires_at
 limit %(most)s;
 
 -- name: renew
--- Renew in one statement what a node says it holds; what does not come back is lost (I6).
+-- Renew in one statement what a node says it holds; what does not come back is lost (I6). A node
+-- that keeps leases for a time to live after it was told to hand them back keeps them no longer.
 with held as (
     select * from unnest(%(run_ids)s::uuid[], %(epochs)s::bigint[]) as t (run_id, epoch)
 ),
@@ -149,7 +151,11 @@ beat as (
     set heartbeat_at = now(),
         status = status || jsonb_build_object('closing', %(closing)s::boolean)
     where node_id = %(node_id)s and boot_id = %(boot_id)s
-    returning coalesce((status ->> 'draining')::boolean, false) as draining
+    returning
+        cordoned_at is not null as cordoned,
+        drain_deadline_at is not null as draining,
+        coalesce(drain_deadline_at <= now(), false) as hand_back,
+        coalesce(drain_deadline_at + make_interval(secs => %(ttl_s)s) <= now(), false) as overdue
 ),
 locked as materialized ( -- in the order of all writers; see lock_runs
     select run_id from leases
@@ -160,15 +166,18 @@ locked as materialized ( -- in the order of all writers; see lock_runs
 renewed as (
     update leases
     set expires_at = now() + make_interval(secs => %(ttl_s)s)
-    from held join locked using (run_id)
+    from held join locked using (run_id) cross join beat
     where leases.run_id = held.run_id
         and leases.epoch = held.epoch
         and leases.boot_id = %(boot_id)s
         and leases.expires_at > now()
+        and not beat.overdue
     returning leases.run_id, leases.epoch
 )
 select
+    beat.cordoned,
     beat.draining,
+    beat.hand_back,
     renewed.run_id::text as run_id,
     renewed.epoch
 from beat left join renewed on true;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -18,6 +19,14 @@ _SLOTS_MAX = 10_000
 _log = structlog.stdlib.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a node that registers is told of itself."""
+
+    cordoned: bool
+    draining: bool
+
+
 class Nodes:
     """What nodes there are."""
 
@@ -25,8 +34,10 @@ class Nodes:
         self._pool = pool
         self._leases = leases
 
-    async def register(self, spec: NodeSpec) -> None:
+    async def register(self, spec: NodeSpec) -> Registration:
         """Announce a node; the leases that an earlier boot of it held are over.
+
+        What an operator decided about the node holds for its new boot too.
 
         Raises:
             InvalidRequest: The node names no id, boot or slot, or a capacity that none has.
@@ -38,7 +49,7 @@ class Nodes:
             raise Conflict(
                 f"another process is connected as node {spec.node_id!r}; give each its own node.id"
             )
-        await fetch_one(
+        row = await fetch_one(
             self._pool,
             _QUERIES.register,
             node_id=spec.node_id,
@@ -53,7 +64,11 @@ class Nodes:
             ),
         )
         await self._leases.reap()
-        _log.info("node_registered", node_id=spec.node_id, slots=spec.slots, labels=spec.labels)
+        assert row is not None, "an upsert returns its row"
+        _log.info(
+            "node_registered", node_id=spec.node_id, slots=spec.slots, labels=spec.labels, **row
+        )
+        return Registration(**row)
 
     async def page(self) -> list[dict[str, Any]]:
         """List nodes."""

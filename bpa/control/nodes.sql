@@ -9,7 +9,9 @@ set boot_id = excluded.boot_id,
     status = nodes.status - 'closing',
     registered_at = now(),
     heartbeat_at = now()
-returning node_id;
+returning
+    cordoned_at is not null as cordoned,
+    drain_deadline_at is not null as draining;
 
 -- name: page
 -- List nodes with the leases they hold.
@@ -19,6 +21,10 @@ select
     nodes.metadata,
     nodes.capacity,
     nodes.status,
+    nodes.cordoned_at,
+    nodes.drain_started_at,
+    nodes.drain_deadline_at,
+    extract(epoch from nodes.drain_deadline_at - now())::float8 as drain_left_s,
     nodes.registered_at,
     nodes.heartbeat_at,
     extract(epoch from now() - nodes.heartbeat_at)::float as heartbeat_age_s,

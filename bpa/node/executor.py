@@ -290,7 +290,7 @@ def _from_outside(stopped: Stop | None, execution: _Execution) -> Outcome | None
         case Stop.CANCELLED:
             return _rejected(Reason.CANCELLED, "the run was cancelled")
         case Stop.HAND_BACK:
-            return Outcome(kind=OutcomeKind.HANDED_BACK, detail="the node shuts down")
+            return Outcome(kind=OutcomeKind.HANDED_BACK, detail="the node drains")
     run = execution.lease.offer.run
     return _rejected(
         Reason.DEADLINE_EXCEEDED,

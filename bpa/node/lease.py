@@ -32,7 +32,7 @@ class Stop(StrEnum):
     CANCELLED = "cancelled"
     """Somebody cancelled the run."""
     HAND_BACK = "hand_back"
-    """The node shuts down."""
+    """The node drains, and the time for what it runs is over."""
 
 
 def trace_id_of(offer: LeaseOffer) -> str:

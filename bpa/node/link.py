@@ -81,6 +81,10 @@ class Terms:
 
     heartbeat_every_s: float
     lease_ttl_s: float
+    cordoned: bool = False
+    """An operator keeps new leases from the node, whatever its boot."""
+    draining: bool = False
+    """An operator wants the node empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,10 @@ class Beat:
     renewed: frozenset[tuple[str, int]]
     lost: frozenset[tuple[str, int]]
     cancel: frozenset[str]
+    cordoned: bool
     draining: bool
+    hand_back: bool
+    """The drain's deadline has passed: what is held is to be handed back."""
 
 
 @dataclass(slots=True)
@@ -158,7 +165,7 @@ class ControlLink:
         """
         request = RegisterRequest(node=_JSON.encode(self._node))
         reply = await self._unary("Register", request, RegisterReply, timeout_s)
-        return Terms(reply.heartbeat_every_s, reply.lease_ttl_s)
+        return Terms(reply.heartbeat_every_s, reply.lease_ttl_s, reply.cordoned, reply.draining)
 
     async def heartbeat(
         self, held: Sequence[tuple[str, int]], *, draining: bool, timeout_s: float
@@ -181,7 +188,9 @@ class ControlLink:
             renewed=frozenset((held.run_id, held.epoch) for held in reply.renewed),
             lost=frozenset((held.run_id, held.epoch) for held in reply.lost),
             cancel=frozenset(reply.cancel),
+            cordoned=reply.cordoned,
             draining=reply.draining,
+            hand_back=reply.hand_back,
         )
 
     async def pull(self) -> AsyncIterator[LeaseOffer]:

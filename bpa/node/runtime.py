@@ -73,7 +73,10 @@ class NodeState:
     """What health checks and metrics want to know."""
 
     registered: bool
+    cordoned: bool
+    """An operator keeps new leases from it."""
     draining: bool
+    """It is to become empty, by an operator's will or its own."""
     slots: int
     slots_used: int
     held: tuple[tuple[str, int], ...]
@@ -119,6 +122,7 @@ class NodeRuntime:
         self._registered = False
         self._first_registered = asyncio.Event()
         self._known = asyncio.Event()
+        self._cordoned = False
         self._drained_by_operator = False
         self._closing = asyncio.Event()
         self._drain_deadline_s = 0.0
@@ -131,6 +135,7 @@ class NodeRuntime:
         """The node at this moment."""
         return NodeState(
             registered=self._registered,
+            cordoned=self._cordoned,
             draining=self._drained_by_operator or self._closing.is_set(),
             slots=self._slots,
             slots_used=self._slots_used,
@@ -186,8 +191,7 @@ class NodeRuntime:
         failures = 0
         while True:
             try:
-                self._terms = await self._link.register()
-                self._registered = True
+                await self._register()
                 self._known.set()
                 self._first_registered.set()
                 self._log.info("node_registered", slots=self._slots)
@@ -211,8 +215,8 @@ class NodeRuntime:
             why = "an older execution of this run is still ending on the node"
         elif self._slots_used >= self._slots:
             why = f"all {self._slots} slots are taken"
-        elif self.state.draining:
-            why = "the node is draining"
+        elif self._closing.is_set():  # of an operator's drain control knows more, and knows first
+            why = "the node is closing"
         else:
             lease = HeldLease(offer, reports=self._link, clock=self._clock, draw=self._draw)
             self._held[lease.run_id] = lease
@@ -289,10 +293,14 @@ class NodeRuntime:
         """Announce the node to a control that does not know it any more."""
         self._registered = False
         try:
-            self._terms = await self._link.register()
-            self._registered = True
+            await self._register()
         except BpaError as error:  # the next heartbeat is the next try
             self._log.warning("node_not_registered", code=error.code, error=str(error))
+
+    async def _register(self) -> None:
+        self._terms = await self._link.register()
+        self._registered = True
+        self._heed_operator(cordoned=self._terms.cordoned, draining=self._terms.draining)
 
     def _heed(self, beat: Beat, held: list[HeldLease], sent_at_s: float) -> None:
         for lease in held:
@@ -302,9 +310,18 @@ class NodeRuntime:
                 lease.stop(Stop.CANCELLED)
             if lease.key in beat.lost:
                 lease.stop(Stop.LOST)
-        if beat.draining != self._drained_by_operator:
-            self._drained_by_operator = beat.draining
-            self._log.info("node_drain_asked" if beat.draining else "node_drain_revoked")
+        self._heed_operator(cordoned=beat.cordoned, draining=beat.draining)
+        if beat.hand_back:
+            self._hand_back(held)
+
+    def _heed_operator(self, *, cordoned: bool, draining: bool) -> None:
+        """Note, and log when it changes, what holds for this node whatever its boot."""
+        if cordoned != self._cordoned:
+            self._cordoned = cordoned
+            self._log.warning("node_cordoned" if cordoned else "node_uncordoned")
+        if draining != self._drained_by_operator:
+            self._drained_by_operator = draining
+            self._log.warning("node_drain_asked" if draining else "node_drain_called_off")
 
     async def _watch(self) -> None:
         """Stop what was not renewed in time, within half a second also after a suspend."""
@@ -319,6 +336,12 @@ class NodeRuntime:
             async with asyncio.timeout(self._drain_deadline_s):
                 await self._idle.wait()
         except TimeoutError:
-            self._log.warning("drain_deadline_passed", handed_back=len(self._held))
-            for lease in self._held.values():
-                lease.stop(Stop.HAND_BACK)
+            self._hand_back(list(self._held.values()))
+
+    def _hand_back(self, held: list[HeldLease]) -> None:
+        """Stop what still runs; its executor reports it as handed back."""
+        left = [lease for lease in held if not lease.stopped.done() and not lease.has_outcome]
+        if left:
+            self._log.warning("drain_deadline_passed", handed_back=len(left))
+        for lease in left:
+            lease.stop(Stop.HAND_BACK)

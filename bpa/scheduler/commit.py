@@ -2,7 +2,7 @@
 
 First the slot holds, one script for the batch; then the grants, one round trip to Postgres: a
 statement that locks the nodes and deployments concerned, and one that re-checks each proposal
-against what is so now (run, boot id, draining, revision, hold generation) and counts leases. So
+against what is so now (run, boot id, cordon, revision, hold generation) and counts leases. So
 Postgres alone keeps nodes and deployments from being oversubscribed, whatever Valkey believes; the
 holds keep replicas that plan at once from colliding there.
 
@@ -54,7 +54,7 @@ class Obstacle(StrEnum):
     RUN = "run"
     """The run no longer waits, or another replica has it in hand."""
     NODE = "node"
-    """The node restarted, drains or is gone."""
+    """The node restarted, is cordoned, leaves or is gone."""
     DEPLOYMENT = "deployment"
     """The deployment was changed or paused."""
     FULL = "full"

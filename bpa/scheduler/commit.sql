@@ -74,7 +74,8 @@ judged as (
             ) then 'generation'
             when free_run.run_id is null then 'run'
             when node.boot_id is distinct from proposal.boot_id
-                or 'true' in (node.status ->> 'draining', node.status ->> 'closing') then 'node'
+                or node.cordoned_at is not null
+                or node.status ->> 'closing' = 'true' then 'node'
             when deployment.revision is distinct from proposal.revision
                 or not (deployment.status ->> 'active')::boolean then 'deployment'
         end as refused

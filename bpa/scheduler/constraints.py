@@ -21,6 +21,7 @@ class Why(StrEnum):
 
     SILENT = "silent"
     DRAINING = "draining"
+    CORDONED = "cordoned"
     LABELS = "labels"
     SLOTS = "slots"
     RESOURCES = "resources"
@@ -84,6 +85,11 @@ def draining(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> str | No
     return "draining" if candidate.node.draining else None
 
 
+def cordoned(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> str | None:
+    """Refuse a node that an operator has cordoned."""
+    return "cordoned" if candidate.node.cordoned else None
+
+
 def labels(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> str | None:
     """Refuse a node where a label is missing or has none of the admissible values."""
     for label, admissible in needs.affinity:
@@ -117,6 +123,7 @@ CONSTRAINTS: tuple[tuple[Why, Constraint], ...] = (
     (Why.LABELS, labels),
     (Why.SILENT, silent),
     (Why.DRAINING, draining),
+    (Why.CORDONED, cordoned),
     (Why.SLOTS, slots),
     (Why.RESOURCES, resources),
 )

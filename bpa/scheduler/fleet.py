@@ -18,6 +18,7 @@ class Node:
     slots: int
     heartbeat_at: datetime
     labels: Mapping[str, str]
+    cordoned: bool = False
     draining: bool = False
     cpu_millis: int = 0
     """Thousandths of a core; 0 declares no limit."""

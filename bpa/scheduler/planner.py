@@ -199,12 +199,14 @@ def _refused_by_all(needs: Needs, ranked: Sequence[Candidate], snapshot: Snapsho
 _HEADLINES = {
     Why.SILENT: "no node is heard of",
     Why.DRAINING: "every node is draining",
+    Why.CORDONED: "every node is cordoned",
     Why.SLOTS: "no node has a free slot",
     Why.RESOURCES: "no node has the resources",
 }
 _COUNTED = {
     Why.SILENT: "{} silent",
     Why.DRAINING: "{} draining",
+    Why.CORDONED: "{} cordoned",
     Why.LABELS: "{} with other labels",
     Why.SLOTS: "{} without a free slot",
     Why.RESOURCES: "{} without the resources",

@@ -60,7 +60,9 @@ select
                 coalesce((capacity ->> 'slots')::int, 0) as slots,
                 coalesce((capacity ->> 'cpu_millis')::int, 0) as cpu_millis,
                 coalesce((capacity ->> 'memory_bytes')::bigint, 0) as memory_bytes,
-                coalesce('true' in (status ->> 'draining', status ->> 'closing'), false) as draining,
+                cordoned_at is not null as cordoned,
+                drain_deadline_at is not null
+                or coalesce(status ->> 'closing' = 'true', false) as draining,
                 heartbeat_at,
                 coalesce(used.slots, 0) as used_slots,
                 coalesce(used.cpu_millis, 0) as used_cpu_millis,

@@ -1,4 +1,4 @@
-"""Nodes: registered, alive by heartbeats."""
+"""Nodes: registered, alive by heartbeats; cordoned and drained by operators."""
 
 from __future__ import annotations
 
@@ -6,21 +6,34 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from bpa.control.rest.schemas import Heartbeat, HeldLease, Node, Registered, Renewed
+from bpa.control.rest.node_schemas import (
+    DrainAsked,
+    Node,
+    NodeCordoned,
+    NodeDetail,
+    NodeDrained,
+    NodeUncordoned,
+)
+from bpa.control.rest.schemas import Heartbeat, HeldLease, Registered, Renewed
 from bpa.control.rest.services import Services
 from bpa.domain import NodeId, NodeSpec, RunId
 from bpa.errors import NotFound
+
+_ACTOR = "api"  # nobody signs in yet
 
 
 @post("/v1/nodes/:register", status_code=200, tags=["nodes"])
 async def register_node(
     data: JSONBody[NodeSpec], services: NamedDependency[Services]
 ) -> Registered:
-    """Announce a node; a new boot id ends the leases of the old one."""
-    await services.nodes.register(data)
+    """Announce a node; a new boot id ends the leases of the old one, but no cordon and no drain."""
+    registration = await services.nodes.register(data)
     services.woken()
     return Registered(
-        heartbeat_every_s=services.heartbeat_every_s, lease_ttl_s=services.leases.ttl_s
+        heartbeat_every_s=services.heartbeat_every_s,
+        lease_ttl_s=services.leases.ttl_s,
+        cordoned=registration.cordoned,
+        draining=registration.draining,
     )
 
 
@@ -30,7 +43,8 @@ async def heartbeat(
 ) -> Renewed:
     """Renew, in one batch, what a node holds; what is lost must be stopped.
 
-    A node that is not known by this boot id gets 404 and registers again.
+    With ``handBack``, what is held is to be ended as well, and reported as ``handed_back``. A node
+    that is not known by this boot id gets 404 and registers again.
     """
     held = [(RunId(str(one.run_id)), one.epoch) for one in data.held]
     renewal = await services.leases.renew(
@@ -41,7 +55,9 @@ async def heartbeat(
     return Renewed(
         renewed=[HeldLease.of_pair(*pair) for pair in renewal.renewed],
         lost=[HeldLease.of_pair(*pair) for pair in renewal.lost],
+        cordoned=renewal.cordoned,
         draining=renewal.draining,
+        hand_back=renewal.hand_back,
     )
 
 
@@ -52,9 +68,55 @@ async def list_nodes(services: NamedDependency[Services]) -> list[Node]:
 
 
 @get("/v1/nodes/{node_id:str}", tags=["nodes"])
-async def get_node(node_id: FromPath[str], services: NamedDependency[Services]) -> Node:
-    """Return one node."""
-    return Node.of(await services.nodes.get(node_id))
+async def get_node(node_id: FromPath[str], services: NamedDependency[Services]) -> NodeDetail:
+    """Return one node with the leases it holds, and how far each run has come."""
+    return await _detail(node_id, services)
 
 
-HANDLERS = [register_node, heartbeat, list_nodes, get_node]
+@post("/v1/nodes/{node_id:str}/:drain", status_code=200, tags=["nodes"])
+async def drain(
+    node_id: FromPath[str],
+    services: NamedDependency[Services],
+    data: JSONBody[DrainAsked | None] = None,
+) -> NodeDrained:
+    """Cordon a node and have it empty by a deadline; a node that drains gets the new deadline.
+
+    Once this is answered, the node gets no new lease. What runs may end until the deadline; what is
+    left then is handed back, which costs a run no attempt, and goes on elsewhere by its journal.
+    The node stays cordoned until ``:uncordon``, restarts included. The body may be empty.
+    """
+    deadline_s = (data or DrainAsked()).deadline_s
+    drained = await services.drains.drain(node_id, _ACTOR, deadline_s)
+    services.woken()
+    node = await _detail(node_id, services)
+    return NodeDrained(
+        node=node,
+        taken_back=drained.taken_back,
+        deadline_before=drained.deadline_before,
+        empty_within_s=services.drains.empty_within_s(node.drain.left_s if node.drain else 0.0),
+    )
+
+
+@post("/v1/nodes/{node_id:str}/:cordon", status_code=200, tags=["nodes"])
+async def cordon(node_id: FromPath[str], services: NamedDependency[Services]) -> NodeCordoned:
+    """Give a node no new leases; it keeps what it runs, and a drain goes on."""
+    taken_back = await services.drains.cordon(node_id, _ACTOR)
+    services.woken()
+    return NodeCordoned(node=await _detail(node_id, services), taken_back=taken_back)
+
+
+@post("/v1/nodes/{node_id:str}/:uncordon", status_code=200, tags=["nodes"])
+async def uncordon(node_id: FromPath[str], services: NamedDependency[Services]) -> NodeUncordoned:
+    """Give a node leases again; a drain that is under way is called off."""
+    called_off = await services.drains.uncordon(node_id, _ACTOR)
+    services.woken()
+    return NodeUncordoned(node=await _detail(node_id, services), called_off=called_off)
+
+
+async def _detail(node_id: str, services: Services) -> NodeDetail:
+    row = await services.nodes.get(node_id)
+    leases = await services.drains.remaining(node_id)
+    return NodeDetail.of({**row, "slots_used": len(leases), "leases": leases})
+
+
+HANDLERS = [register_node, heartbeat, list_nodes, get_node, drain, cordon, uncordon]

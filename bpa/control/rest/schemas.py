@@ -40,6 +40,10 @@ class Registered(Document, frozen=True):
 
     heartbeat_every_s: float
     lease_ttl_s: float
+    cordoned: bool
+    """An operator keeps new leases from the node, whatever its boot."""
+    draining: bool
+    """An operator wants the node empty."""
 
 
 class HeldLease(Document, frozen=True):
@@ -68,7 +72,12 @@ class Renewed(Document, frozen=True):
 
     renewed: list[HeldLease]
     lost: list[HeldLease]
+    cordoned: bool
     draining: bool
+    """An operator wants the node empty; what it runs may end by itself until the deadline."""
+    hand_back: bool
+    """The deadline has passed: end what is held, and report it with ``:fail`` as
+    ``handed_back``. A node that does not is not renewed for long."""
 
 
 class Pull(Document, frozen=True):
@@ -152,33 +161,6 @@ class Deployment(Document, frozen=True):
         """Build it from its row."""
         names = {"deployment_id": row["dep_id"], "environment": row["env"], "spec": row["target"]}
         return super().of({**row, **names})
-
-
-class Node(Document, frozen=True):
-    """A node as the fleet sees it."""
-
-    node_id: str
-    boot_id: str
-    labels: dict[str, str]
-    version: str
-    slots: int
-    slots_used: int
-    draining: bool
-    registered_at: datetime
-    heartbeat_at: datetime
-    heartbeat_age_s: float
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Node:
-        """Build it from its row."""
-        metadata, capacity = row["metadata"], row["capacity"]
-        more = {
-            "labels": metadata["labels"],
-            "version": metadata["version"],
-            "slots": capacity["slots"],
-            "draining": bool(row["status"].get("draining") or row["status"].get("closing")),
-        }
-        return super().of({**row, **more})
 
 
 class RunSummary(Document, frozen=True):

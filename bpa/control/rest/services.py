@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bpa.control.agents import Agents
 from bpa.control.deployments import Deployments
+from bpa.control.drains import Drains
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.runs import Runs
@@ -23,6 +24,7 @@ class Services:
     agents: Agents
     deployments: Deployments
     nodes: Nodes
+    drains: Drains
     leases: Leases
     runs: Runs
     metrics: Metrics

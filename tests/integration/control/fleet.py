@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from bpa.control.agents import Agents
 from bpa.control.deployments import Deployments
+from bpa.control.drains import Drains
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.runs import Arrival, Runs
@@ -49,6 +50,10 @@ class Fleet:
     nodes: Nodes
     agents: Agents
     deployments: Deployments
+
+    @property
+    def drains(self) -> Drains:
+        return Drains(self.pool, self.leases)
 
     async def register(self, node_id: str = "node-1", boot_id: str = "boot-1") -> None:
         await self.nodes.register(NodeSpec(node_id=node_id, boot_id=boot_id, slots=8))

@@ -73,6 +73,7 @@ async def rest_over(fleet: Fleet, ready: Any = None) -> AsyncIterator[Rest]:
         agents=fleet.agents,
         deployments=fleet.deployments,
         nodes=fleet.nodes,
+        drains=fleet.drains,
         leases=fleet.leases,
         runs=fleet.runs,
         metrics=Metrics(),

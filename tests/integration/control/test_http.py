@@ -141,7 +141,7 @@ async def test_nodes_are_listed_with_what_they_can_take(rest: Rest, fleet: Fleet
     [node] = (await rest.get("/v1/nodes")).json
     assert (node["nodeId"], node["slots"], node["slotsUsed"]) == ("n.1", 2, 0)
     assert (node["labels"], node["version"]) == ({"region": "aus-east"}, "1.2")
-    assert node["draining"] is False
+    assert (node["state"], node["draining"], node["drain"]) == ("ready", False, None)
     assert (await rest.get("/v1/nodes/n.1")).json["bootId"] == "b"
     assert (await rest.get("/v1/nodes/n.2")).status == 404
     for wrong in ({"slots": 0}, {"slots": 2**40}, {"nodeId": ""}, {"memoryBytes": -1}):

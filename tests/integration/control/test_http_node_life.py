@@ -83,7 +83,13 @@ async def test_a_node_lives_its_whole_life_over_rest_alone(
     rest: Rest, fleet: Fleet, scheduler: Scheduler
 ):
     registered = await rest.post("/v1/nodes:register", NODE)
-    assert (registered.status, registered.json) == (200, {"heartbeatEveryS": 3.0, "leaseTtlS": 15})
+    assert registered.status == 200
+    assert registered.json == {
+        "heartbeatEveryS": 3.0,
+        "leaseTtlS": 15,
+        "cordoned": False,
+        "draining": False,
+    }
     assert rest.told == ["woken"]
 
     poll = asyncio.ensure_future(pulled(rest))
@@ -116,7 +122,9 @@ async def test_a_node_lives_its_whole_life_over_rest_alone(
     assert beat.json == {
         "renewed": [{"runId": run_id, "epoch": epoch}],
         "lost": [],
+        "cordoned": False,
         "draining": False,
+        "handBack": False,
     }
 
     outcome = {"kind": "completed", "result": {"status": 201, "route": "it"}, "worked_s": 0.2}

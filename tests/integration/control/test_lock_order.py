@@ -10,6 +10,7 @@ import psycopg.errors
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
+from bpa.control.drains import Drains
 from bpa.control.leases import Leases
 from bpa.control.runs import Runs
 from bpa.domain import Outcome, OutcomeKind, Step, StepKind
@@ -53,7 +54,12 @@ async def deadlocks(database: str) -> int:
 
 
 async def everything_at_once(
-    fleet: Fleet, one: tuple[Runs, Leases], two: tuple[Runs, Leases], numbers: range
+    fleet: Fleet,
+    one: tuple[Runs, Leases],
+    two: tuple[Runs, Leases],
+    numbers: range,
+    *,
+    drained: bool = False,
 ) -> None:
     """Grant runs, then have two replicas write all of them in ways of their own, in any order."""
     run_ids = [await fleet.queued(number) for number in numbers]
@@ -76,6 +82,8 @@ async def everything_at_once(
             runs.finish(*lease, Outcome(kind=OutcomeKind.COMPLETED)) for lease in shuffled()[:12]
         ]
         work += [leases.reap()]
+        if drained:
+            work += [Drains(leases._pool, leases).drain("node-1", "test")]
     async with fleet.pool.connection() as blocker, blocker.transaction():
         middle = sorted(run_ids)[RUNS // 2]
         await blocker.execute("select 1 from runs where run_id = %s for update", (middle,))
@@ -94,7 +102,8 @@ async def test_writers_of_two_replicas_never_deadlock(fleet: Fleet, database: st
     await fleet.register()
     async with replica(database, "one") as one, replica(database, "two") as two:
         for nth in range(ROUNDS):
-            await everything_at_once(fleet, one, two, range(1 + nth * RUNS, 1 + (nth + 1) * RUNS))
+            numbers = range(1 + nth * RUNS, 1 + (nth + 1) * RUNS)
+            await everything_at_once(fleet, one, two, numbers, drained=nth == ROUNDS - 1)
     assert await deadlocks(database) == 0
     ended = await fetch_all(fleet.pool, "select status, count(*) from runs group by status")
     assert len(ended) > 1, "the race came to nothing"

@@ -45,7 +45,7 @@ class ControlServer(NodeLinkBase):
         self.report_ids = []
         self.offers: asyncio.Queue[Lease] = asyncio.Queue()
         self.lost, self.cancel = set(), set()
-        self.draining = False
+        self.cordoned = self.draining = self.hand_back = False
         self.renews = True
         self.forgotten = False
         self.terms = RegisterReply(heartbeat_every_s=0.05, lease_ttl_s=5.0)
@@ -75,7 +75,9 @@ class ControlServer(NodeLinkBase):
             renewed=[Held(run_id=r, epoch=e) for r, e in held if self.renews],
             lost=[Held(run_id=r, epoch=e) for r, e in held if r in self.lost],
             cancel=[r for r, _ in held if r in self.cancel],
+            cordoned=self.cordoned,
             draining=self.draining,
+            hand_back=self.hand_back,
         )
 
     async def report(self, messages):

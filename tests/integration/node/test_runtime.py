@@ -281,16 +281,52 @@ async def test_a_refused_registration_is_tried_again(node, address):
         await eventually(lambda: node.runtime.state.registered)
 
 
-async def test_an_operator_can_drain_a_node_and_take_it_back(node, address):
+async def test_a_node_that_an_operator_drains_says_so_until_it_is_called_off(node, address):
     async with control_at(address) as control:
-        control.draining = True
-        await eventually(lambda: node.runtime.state.draining)
-        control.offer(an_offer())
-        await eventually(lambda: control.refused == [("r1", 1, "the node is draining")])
+        control.cordoned = control.draining = True
+        await eventually(lambda: node.runtime.state.draining and node.runtime.state.cordoned)
         control.draining = False
         await eventually(lambda: not node.runtime.state.draining)
-        control.offer(an_offer("r2"))
+        assert node.runtime.state.cordoned
+        control.cordoned = False
+        await eventually(lambda: not node.runtime.state.cordoned)
+        assert control.outcomes == [], "a drain before its deadline stops nothing"
+
+
+async def test_an_offer_to_a_drained_node_is_for_control_to_judge(node, address):
+    async with control_at(address) as control:
+        control.cordoned = control.draining = True
+        await eventually(lambda: node.runtime.state.draining)
+        control.offer(an_offer())  # uncordoned meanwhile: the next heartbeat will tell
         await eventually(lambda: node.executor.running)
+        assert control.refused == []
+
+
+async def test_what_is_left_at_the_deadline_of_an_operator_is_handed_back(node, address):
+    async with control_at(address) as control:
+        control.offer(an_offer("r1"))
+        control.offer(an_offer("r2"))
+        await eventually(lambda: len(node.executor.running) == 2)
+        control.cordoned = control.draining = control.hand_back = True
+        await eventually(lambda: len(control.outcomes) == 2)
+        assert {(run, o.kind) for run, _, o in control.outcomes} == {
+            ("r1", OutcomeKind.HANDED_BACK),
+            ("r2", OutcomeKind.HANDED_BACK),
+        }
+        assert set(node.executor.stops) == {("r1", Stop.HAND_BACK), ("r2", Stop.HAND_BACK)}
+        control.cordoned = control.draining = control.hand_back = False
+        control.offer(an_offer("r3"))
+        await eventually(lambda: set(node.executor.running) == {"r3"})
+
+
+async def test_a_node_that_starts_drained_knows_it_from_its_registration(node, address):
+    control = ControlServer()
+    control.terms = RegisterReply(
+        heartbeat_every_s=60.0, lease_ttl_s=15.0, cordoned=True, draining=True
+    )
+    async with control_at(address, control):
+        await eventually(lambda: node.runtime.state.registered)
+        assert (node.runtime.state.cordoned, node.runtime.state.draining) == (True, True)
 
 
 async def test_drain_waits_for_what_runs(node, address):

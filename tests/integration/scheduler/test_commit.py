@@ -59,7 +59,7 @@ async def test_the_start_of_a_run_is_its_first_grant(fleet, replica):
 @pytest.mark.parametrize(
     ("change", "obstacle"),
     [
-        ("update nodes set status = '{\"draining\": true}'", Obstacle.NODE),
+        ("update nodes set cordoned_at = now()", Obstacle.NODE),
         ("update nodes set status = '{\"closing\": true}'", Obstacle.NODE),
         ("update nodes set boot_id = 'boot-2'", Obstacle.NODE),
         ("delete from nodes", Obstacle.NODE),
@@ -89,12 +89,12 @@ async def test_what_fits_is_granted_and_only_the_rest_refused(fleet, replica):
     await fleet.node("leaves", 4)
     await fleet.runs(8)
     made = await planned(replica)
-    await fleet.rows("update nodes set status = '{\"draining\": true}' where node_id = 'leaves'")
+    await fleet.rows("update nodes set cordoned_at = now() where node_id = 'leaves'")
     result = await replica.committer.commit(made)
     assert {grant.node_id for grant in result.grants} == {"stays"}
     assert (len(result.grants), obstacles(result)) == (4, [Obstacle.NODE] * 4)
     await fleet.node("leaves", 4)
-    await fleet.rows("update nodes set status = '{}'")
+    await fleet.rows("update nodes set cordoned_at = null")
     again = await replica.committer.commit(await planned(replica))
     assert len(again.grants) == 4, "the holds of what was refused were given back"
 

@@ -62,12 +62,20 @@ async def test_a_changed_deployment_is_read_again(fleet, replica):
     assert (changed.run_limit, changed.revision) == (9, 2)
 
 
-async def test_draining_and_long_silent_nodes_are_told_apart(fleet, replica):
-    for name in ("here", "leaving", "gone"):
+async def test_draining_cordoned_and_long_silent_nodes_are_told_apart(fleet, replica):
+    for name in ("here", "kept", "emptied", "leaving", "gone"):
         await fleet.node(name)
-    await fleet.rows("update nodes set status = '{\"draining\": true}' where node_id = 'leaving'")
-    await fleet.rows(
-        "update nodes set heartbeat_at = now() - interval '2 hours' where node_id = 'gone'"
-    )
+    for change, name in (
+        ("cordoned_at = now()", "kept"),
+        ("cordoned_at = now(), drain_started_at = now(), drain_deadline_at = now()", "emptied"),
+        ("status = '{\"closing\": true}'", "leaving"),
+        ("heartbeat_at = now() - interval '2 hours'", "gone"),
+    ):
+        await fleet.rows(f"update nodes set {change} where node_id = %(name)s", name=name)
     seen = await replica.reader.read()
-    assert {node.node_id: node.draining for node in seen.nodes} == {"here": False, "leaving": True}
+    assert {node.node_id: (node.cordoned, node.draining) for node in seen.nodes} == {
+        "here": (False, False),
+        "kept": (True, False),
+        "emptied": (True, True),
+        "leaving": (False, True),
+    }

@@ -66,12 +66,18 @@ def test_a_run_goes_only_where_its_labels_allow():
     )
 
 
-def test_a_draining_node_and_a_silent_node_get_nothing():
-    nodes = [node("leaving", draining=True), node("gone", age_s=10.5), node("late", age_s=9.5)]
+def test_a_draining_a_cordoned_and_a_silent_node_get_nothing():
+    nodes = [
+        node("leaving", cordoned=True, draining=True),
+        node("kept", cordoned=True),
+        node("gone", age_s=10.5),
+        node("late", age_s=9.5),
+    ]
     made = plan(snapshot(nodes, [deployment(budget=20)], runs(9)))
     assert placed_on(made) == {"late": 8}
     assert made.unplaced[0].explanation.nodes == {
         "leaving": "draining",
+        "kept": "cordoned",
         "gone": "no heartbeat since 2026-03-01T11:59:49Z",
         "late": "all 8 slots used",
     }
@@ -163,6 +169,7 @@ def snapshots(draw):
             draw(st.integers(0, 4)),
             age_s=draw(st.sampled_from([0, 60])),
             labels=draw(LABELS),
+            cordoned=draw(st.booleans()),
             draining=draw(st.booleans()),
             used_slots=draw(st.integers(0, 3)),
             cpu_millis=draw(st.sampled_from([0, 1000, 2000])),
@@ -210,6 +217,7 @@ def test_no_plan_exceeds_a_node_or_a_deployment(given_):
         if not mine:
             continue
         assert not one.draining
+        assert not one.cordoned
         assert given_.now - one.heartbeat_at <= timedelta(seconds=10)
         assert one.used_slots + len(mine) <= one.slots
         cpu = one.used_cpu_millis + sum(p.deployment.needs.cpu_millis for p in mine)
@@ -239,5 +247,5 @@ def test_no_run_waits_for_nodes_while_one_of_them_would_take_it(given_):
             one = next(n for n in given_.nodes if n.node_id == NodeId(node_id))
             if text.startswith("all "):
                 assert one.used_slots + used[node_id] >= one.slots
-            if text == "draining":
-                assert one.draining
+            if text in ("draining", "cordoned"):
+                assert getattr(one, text)

@@ -63,7 +63,17 @@ class HeartbeatReply(betterproto2.Message):
 
     draining: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
     """
-    an operator asked the node to drain
+    an operator wants the node empty by a deadline
+    """
+
+    cordoned: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    an operator keeps new leases from it
+    """
+
+    hand_back: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
+    """
+    the deadline has passed: end what is held, hand it back
     """
 
 
@@ -158,6 +168,16 @@ class RegisterReply(betterproto2.Message):
     heartbeat_every_s: "float" = betterproto2.field(1, betterproto2.TYPE_DOUBLE)
 
     lease_ttl_s: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
+
+    cordoned: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    an operator keeps new leases from the node, whatever its boot
+    """
+
+    draining: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
+    """
+    an operator wants it empty
+    """
 
 
 default_message_pool.register_message("bpa.v1", "RegisterReply", RegisterReply)

@@ -1,0 +1,130 @@
+"""What REST says of nodes: their state, their drain, and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+import msgspec
+
+from bpa.control.drains import NodeState, Stage, state_of
+from bpa.control.rest.schemas import Document
+
+
+class DrainAsked(Document, frozen=True, forbid_unknown_fields=True):
+    """How long a node may take to become empty."""
+
+    deadline_s: Annotated[float, msgspec.Meta(ge=0, le=604_800)] | None = None
+    """Seconds from now in which runs may end by themselves; 0 hands them back at once. Left out, a
+    drain that is under way keeps its deadline, and a new one gets 600."""
+
+
+class Drain(Document, frozen=True):
+    """A drain, under way or done."""
+
+    started_at: datetime
+    deadline_at: datetime
+    left_s: float
+    """Seconds to the deadline; 0 once it has passed."""
+
+
+class Node(Document, frozen=True):
+    """A node as the fleet sees it."""
+
+    node_id: str
+    boot_id: str
+    labels: dict[str, str]
+    version: str
+    slots: int
+    slots_used: int
+    state: NodeState
+    draining: bool
+    """It is to become empty, by an operator's will or its own."""
+    cordoned_at: datetime | None
+    drain: Drain | None
+    registered_at: datetime
+    heartbeat_at: datetime
+    heartbeat_age_s: float
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Build it from its row."""
+        metadata, capacity = row["metadata"], row["capacity"]
+        more = {
+            "labels": metadata["labels"],
+            "version": metadata["version"],
+            "slots": capacity["slots"],
+            "state": state_of(row),
+            "draining": row["drain_deadline_at"] is not None or bool(row["status"].get("closing")),
+            "drain": _drain(row),
+        }
+        return super().of({**row, **more})
+
+
+def _drain(row: Mapping[str, Any]) -> Drain | None:
+    if row["drain_deadline_at"] is None:
+        return None
+    return Drain(
+        started_at=row["drain_started_at"],
+        deadline_at=row["drain_deadline_at"],
+        left_s=max(0.0, row["drain_left_s"]),
+    )
+
+
+class NodeLease(Document, frozen=True):
+    """A lease that a node holds, and how far its run has come."""
+
+    run_id: str
+    deployment_id: str
+    epoch: int
+    stage: Stage
+    granted_at: datetime
+    acknowledged_at: datetime | None
+    left_s: float | None
+    """Seconds of the run's own working time that are left; null before it is acknowledged."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Build it from its row."""
+        return super().of({**row, "deployment_id": row["dep_id"]})
+
+
+class NodeDetail(Node, frozen=True):
+    """A node with what it holds."""
+
+    leases: list[NodeLease]
+    """Oldest first."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Build it from its row and those of its leases."""
+        return super().of({**row, "leases": [NodeLease.of(lease) for lease in row["leases"]]})
+
+
+class NodeDrained(Document, frozen=True):
+    """What was asked of a node, and what it holds from now on at most."""
+
+    node: NodeDetail
+    taken_back: int
+    """Offers that it had not acknowledged; their runs wait for another node."""
+    deadline_before: datetime | None
+    """Of the drain that was under way."""
+    empty_within_s: float
+    """Seconds after which nothing can be left there, whatever the node does."""
+
+
+class NodeCordoned(Document, frozen=True):
+    """What was asked of a node."""
+
+    node: NodeDetail
+    taken_back: int
+    """Offers that it had not acknowledged; their runs wait for another node."""
+
+
+class NodeUncordoned(Document, frozen=True):
+    """What was asked of a node."""
+
+    node: NodeDetail
+    called_off: datetime | None
+    """The deadline of the drain that was called off."""

@@ -31,6 +31,8 @@ _URL = re.compile(r"https?://[^\s/]")
 _ADDRESS = re.compile(r"/.+|.+:[0-9]{1,5}")
 """``host:port``, or the path of a Unix socket."""
 _COUNTS = frozenset({"node.slots", "postgres.pool_size"})
+_SKEW_MOST_S = 5.0
+"""The shortest lock of Service Bus."""
 _MAY_BE_0 = frozenset({"node.drain_deadline_s", "embedded.model_latency_ms"})
 
 
@@ -103,6 +105,9 @@ class Control(Section, frozen=True):
     lease_ttl_s: float = 15.0
     heartbeat_every_s: float = 3.0
     reap_every_s: float = 1.0
+    clock_skew_max_s: float = 3.0
+    """A process whose clock is further than this from Postgres's, the broker's or (a node)
+    control's is not ready and takes no work; 5 at most, as long as the shortest lock."""
 
 
 class Node(Section, frozen=True):
@@ -287,6 +292,11 @@ def _check(settings: Settings) -> None:
     ]
     if settings.control.lease_ttl_s < 3 * settings.control.heartbeat_every_s:
         problems.append("control.lease_ttl_s: must be three heartbeats or more, or leases flap")
+    if settings.control.clock_skew_max_s > _SKEW_MOST_S:
+        problems.append(
+            f"control.clock_skew_max_s: at most {_SKEW_MOST_S:g}, or a lock may seem to be over "
+            "that has just begun"
+        )
     if problems:
         raise SettingsError(problems)
 

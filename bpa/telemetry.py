@@ -218,6 +218,8 @@ def configure_logging(log: Log, role: str) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     # It writes tracebacks of every dropped connection; the connector says it in one line.
     logging.getLogger("azure.servicebus").setLevel(logging.CRITICAL)
+    # It warns of every try to connect; the readiness says it when it changes.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 def _role(role: str) -> Any:

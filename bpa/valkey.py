@@ -37,11 +37,18 @@ _HEADER = re.compile(r"\A(?:\s*--[^\n]*\n)+")
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise :class:`~bpa.errors.Unavailable` where Valkey is away, loading, full or read-only."""
+    """Raise :class:`~bpa.errors.Unavailable` where Valkey is away, loading, full or read-only.
+
+    A refused password too: it is being changed, or somebody has to mend it and reads this line.
+    """
     try:
         yield
-    except redis.exceptions.AuthenticationError:
-        raise  # a ConnectionError by class, but the password will not get better
+    except (
+        redis.exceptions.AuthenticationError,
+        redis.exceptions.AuthorizationError,
+        redis.exceptions.NoPermissionError,
+    ) as error:
+        raise Unavailable(f"Valkey refuses us; mend redis.url or the server: {error}") from error
     except _PASSING as error:
         raise Unavailable(f"Valkey does not answer: {error}") from error
     except redis.exceptions.ResponseError as error:
@@ -50,18 +57,17 @@ def translated() -> Iterator[None]:
         raise
 
 
-async def open_valkey(url: str, *, client_name: str, max_connections: int = 50) -> Redis:
-    """Open a client on ``redis://``, ``rediss://`` or ``unix://`` and make sure of an answer.
+def valkey_of(url: str, *, client_name: str, max_connections: int = 50) -> Redis:
+    """Return a client of ``redis://``, ``rediss://`` or ``unix://``, without asking for an answer.
 
     Replies are ``str``; connecting is bounded to 2 s and a reply to 5 s; nothing is retried. Close
     it with ``aclose()``.
 
     Raises:
         StartupError: The URL cannot be read; none of it is repeated, since it may hold a password.
-        Unavailable: There is no answer.
     """
     try:
-        client = Redis.from_url(
+        return Redis.from_url(
             url,
             client_name=client_name,
             decode_responses=True,
@@ -76,13 +82,31 @@ async def open_valkey(url: str, *, client_name: str, max_connections: int = 50) 
             "redis.url cannot be read: write redis://:password@host:6379/0, rediss:// or unix://, "
             "special characters percent-encoded"
         ) from None
+
+
+async def open_valkey(url: str, **options: Any) -> Redis:
+    """Return a client that has had an answer; as :func:`valkey_of`.
+
+    Raises:
+        Unavailable: There is no answer.
+    """
+    client = valkey_of(url, **options)
     try:
-        with translated():
-            await client.ping()
+        await ping(client)
     except BaseException:
         await client.aclose()
         raise
     return client
+
+
+async def ping(client: Redis) -> None:
+    """Make sure of an answer.
+
+    Raises:
+        Unavailable: There is none.
+    """
+    with translated():
+        await client.ping()
 
 
 class Script:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import socket
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from grpclib.health.service import Health
 from grpclib.server import Server
 from redis.asyncio import Redis
 
+from bpa.clocks import Clocks, boottime_s
 from bpa.config import Settings
 from bpa.connectors import Source
 from bpa.connectors.service_bus import ServiceBusSource, namespace_of
 from bpa.control.agents import Agents
+from bpa.control.database import Database
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
 from bpa.control.grpc import NodeLink
@@ -29,24 +32,24 @@ from bpa.control.intake import Intake, Origin
 from bpa.control.leases import Leases
 from bpa.control.measure import Measured
 from bpa.control.nodes import Nodes
+from bpa.control.readiness import Dependency, Readiness
 from bpa.control.reaper import Reaper
 from bpa.control.rooms import Rooms
 from bpa.control.runs import Ended, Runs
 from bpa.control.settlement import Settlement
 from bpa.domain import RunId
-from bpa.errors import Unavailable
-from bpa.postgres import Notifications, Pipeline, Pool, fetch_one, migrate, open_pool
+from bpa.postgres import Notifications, Pipeline, Pool, pool_of
 from bpa.scheduler.commit import Committer
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.holds import Hold, Holds
 from bpa.scheduler.loop import Scheduler
 from bpa.scheduler.snapshot import SnapshotReader
 from bpa.telemetry import Metrics, Tracing, open_tracing
-from bpa.valkey import open_valkey
-from bpa.valkey import translated as valkey_translated
+from bpa.valkey import ping, valkey_of
 from bpa.web_server import listen, serve_http
 
 ReplicaId = NewType("ReplicaId", str)
+Namespace = NewType("Namespace", str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class ControlPlane:
     link: NodeLink
     measured: Measured
     notifications: Notifications
+    readiness: Readiness
     reaper: Reaper
     runs: Runs
     scheduler: Scheduler
@@ -75,7 +79,7 @@ class ControlPlane:
             source.on_ended(self.measured.ended)
 
     def services(self) -> list[Coroutine[Any, Any, None]]:
-        """Return the background services, intake aside, each to be run as a task."""
+        """Return the background services, intake and readiness aside, each to be run as a task."""
         return [
             self.notifications.run(),
             self.settlement.run(),
@@ -146,14 +150,44 @@ class ControlProvider(Provider):
 
     @provide
     async def pool(self, replica_id: ReplicaId) -> AsyncIterator[Pool]:
-        """Migrate, then open the pool."""
-        dsn = self._settings.postgres.dsn
-        await migrate(dsn)
-        size = self._settings.postgres.pool_size
-        least = min(2, size)
-        pool = await open_pool(dsn, min_size=least, max_size=size, application_name=replica_id)
+        """Open the pool, whether Postgres is there yet or not."""
+        dsn, size = self._settings.postgres.dsn, self._settings.postgres.pool_size
+        pool = pool_of(dsn, min_size=min(2, size), max_size=size, application_name=replica_id)
+        await pool.open(wait=False)
         yield pool
         await pool.close()
+
+    @provide
+    def clocks(self) -> Clocks:
+        """Return our clock beside those of others."""
+        return Clocks(self._settings.control.clock_skew_max_s, time.time, boottime_s)
+
+    @provide
+    def namespace(self) -> Namespace:
+        """Return the name that run ids are made of."""
+        bus = self._settings.service_bus
+        return Namespace((bus.namespace or namespace_of(bus.connection_string)).lower())
+
+    @provide
+    async def database(
+        self, replica_id: ReplicaId, namespace: Namespace, pool: Pool, clocks: Clocks
+    ) -> AsyncIterator[Database]:
+        """Return what prepares the database and looks at it."""
+        database = Database(self._settings.postgres.dsn, replica_id, namespace, pool, clocks)
+        yield database
+        await database.aclose()
+
+    @provide
+    def readiness(
+        self, database: Database, valkey: Redis, clocks: Clocks, ingest: Ingest
+    ) -> Readiness:
+        """Return what watches the stores and the clock."""
+
+        async def look_at_valkey() -> None:
+            await ping(valkey)
+
+        stores = [Dependency("Postgres", database.look), Dependency("Valkey", look_at_valkey)]
+        return Readiness(stores, database.prepared, clocks, ingest.troubles)
 
     @provide
     def notifications(self, replica_id: ReplicaId) -> Notifications:
@@ -167,7 +201,7 @@ class ControlProvider(Provider):
     @provide
     async def valkey(self, replica_id: ReplicaId) -> AsyncIterator[Redis]:
         """Open the client of Redis."""
-        client = await open_valkey(self._settings.redis.url, client_name=replica_id)
+        client = valkey_of(self._settings.redis.url, client_name=replica_id)
         yield client
         await client.aclose()
 
@@ -227,6 +261,7 @@ class ControlProvider(Provider):
         rooms: Rooms,
         measured: Measured,
         notifications: Notifications,
+        clocks: Clocks,
     ) -> Scheduler:
         """Return the scheduler of this replica."""
         control = self._settings.control
@@ -234,7 +269,9 @@ class ControlProvider(Provider):
             pool, self._settings.environment, silent_after_s=3 * control.heartbeat_every_s
         )
         committer = Committer(pool, holds, offer_ttl_s=control.lease_ttl_s)
-        return Scheduler(reader, committer, holds, leases, rooms, measured, notifications)
+        return Scheduler(
+            reader, committer, holds, leases, rooms, measured, notifications, unfit=clocks.trouble
+        )
 
     @provide
     def settlement(
@@ -268,18 +305,21 @@ class ControlProvider(Provider):
         rooms: Rooms,
         credit: Credit,
         replica_id: ReplicaId,
+        namespace: Namespace,
+        settlement: Settlement,
+        clocks: Clocks,
     ) -> Ingest:
         """Return what takes messages from the queues."""
         connection_string = self._settings.service_bus.connection_string
-        namespace = self._settings.service_bus.namespace or namespace_of(connection_string)
 
         def source(queue: str) -> Source:
             return ServiceBusSource(connection_string, queue)
 
         def feeder(origin: Origin) -> Feeder:
-            return Feeder(origin, intake, rooms, credit, replica_id)
+            return Feeder(origin, intake, rooms, credit, replica_id, clocks)
 
-        return Ingest(self._settings.environment, namespace, deployments, source, feeder)
+        environment = self._settings.environment
+        return Ingest(environment, namespace, deployments, source, feeder, settlement.needs)
 
     @provide
     def api(
@@ -291,20 +331,11 @@ class ControlProvider(Provider):
         leases: Leases,
         runs: Runs,
         metrics: Metrics,
-        pool: Pool,
-        valkey: Redis,
+        readiness: Readiness,
         ingest: Ingest,
         scheduler: Scheduler,
     ) -> Services:
         """Return what REST serves."""
-
-        async def ready() -> list[str]:
-            return [
-                reason
-                for reason in (await postgres_trouble(pool), await valkey_trouble(valkey))
-                if reason
-            ]
-
         return Services(
             agents=agents,
             deployments=deployments,
@@ -313,7 +344,7 @@ class ControlProvider(Provider):
             leases=leases,
             runs=runs,
             metrics=metrics,
-            ready=ready,
+            state=lambda: readiness.state,
             deployments_changed=ingest.deployments_changed,
             woken=scheduler.wake,
             heartbeat_every_s=self._settings.control.heartbeat_every_s,
@@ -332,33 +363,13 @@ class ControlProvider(Provider):
 
 @asynccontextmanager
 async def open_control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
-    """Build a control replica: migrate, open pools, connect to Redis.
+    """Build a control replica; no store has to be there yet.
 
     Raises:
-        StartupError: The connection string of the queue makes no sense.
-        Unavailable: A store does not answer.
+        StartupError: A connection string makes no sense.
     """
     container = make_async_container(ControlProvider(settings))
     try:
         yield await container.get(ControlPlane)
     finally:
         await container.close()
-
-
-async def postgres_trouble(pool: Pool) -> str | None:
-    """Return why Postgres cannot be used now, or None."""
-    try:
-        await fetch_one(pool, "select 1 as one")
-    except Unavailable as error:
-        return str(error)
-    return None
-
-
-async def valkey_trouble(client: Redis) -> str | None:
-    """Return why Redis cannot be used now, or None."""
-    try:
-        with valkey_translated():
-            await client.ping()
-    except Unavailable as error:
-        return str(error)
-    return None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from litestar import Litestar
+from litestar.connection import ASGIConnection
 from litestar.di import Provide
+from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp
 
 from bpa.control.rest import agents, deployments, health, leases, nodes, problems, runs
@@ -11,6 +15,7 @@ from bpa.control.rest.bodies import JsonRequest
 from bpa.control.rest.openapi import Structs, openapi_config
 from bpa.control.rest.services import Services
 from bpa.control.rest.verbs import Edge, verbs_of
+from bpa.errors import Unavailable
 
 __all__ = ["BODY_BYTES_MAX", "Services", "create_app"]
 
@@ -26,9 +31,18 @@ def create_app(services: Services) -> ASGIApp:
     def provide_services() -> Services:
         return services
 
+    def started(_: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        if handler.opt.get("always"):
+            return
+        state = services.state()
+        if not state.started:
+            why = "; ".join(state.reasons)
+            raise Unavailable(f"this replica is starting: {why or 'come back in a moment'}")
+
     structs = Structs()
     app = Litestar(
         [handler for resource in _RESOURCES for handler in resource.HANDLERS],
+        guards=[started],
         dependencies={"services": Provide(provide_services, sync_to_thread=False)},
         exception_handlers=problems.HANDLERS,
         openapi_config=openapi_config(structs),

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
+from bpa.clocks import Clocks, of_message
 from bpa.connectors import Message, SettlementLost, Source
 from bpa.control.deployments import Deployments, Feeding
 from bpa.control.intake import Intake, Origin
@@ -42,10 +44,17 @@ class Feeder:
         rooms: What the planner last said of the room in the fleet.
         credit: The reservations of all replicas.
         replica_id: Who reserves.
+        clocks: Ours has to be right to take a message, and each message says what the broker's is.
     """
 
     def __init__(
-        self, origin: Origin, intake: Intake, rooms: Rooms, credit: Credit, replica_id: str
+        self,
+        origin: Origin,
+        intake: Intake,
+        rooms: Rooms,
+        credit: Credit,
+        replica_id: str,
+        clocks: Clocks,
     ) -> None:
         self._origin = origin
         self._dep_id = origin.feeding.dep_id
@@ -53,7 +62,10 @@ class Feeder:
         self._rooms = rooms
         self._credit = credit
         self._replica_id = replica_id
+        self._clocks = clocks
         self._full: Room | None = None
+        self.trouble: str | None = None
+        """Why it takes nothing from its queue, while that lasts."""
 
     async def run(self) -> None:
         """Feed until cancelled; an outage of the queue or of a store is waited out.
@@ -69,9 +81,11 @@ class Feeder:
                     await self._origin.source.open()
                     is_open = True
                     log.info("feeding")
+                self.trouble = None
                 while True:
                     await self.one_pass()
             except BpaError as error:
+                self.trouble = f"queue {self._origin.feeding.queue!r}: {error}"
                 log.warning("feeding_interrupted", error=str(error))
             await asyncio.sleep(_RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
 
@@ -81,6 +95,9 @@ class Feeder:
         After one that could not be recorded it takes a newer room to go on, which only a scheduler
         that reaches the stores finds: an outage must not use up the messages' deliveries.
         """
+        if self._clocks.trouble():
+            await asyncio.sleep(_RETRY_S)
+            return 0
         room = await self._rooms.wait(self._dep_id, self._full)
         credit = await self._credit.reserve(self._dep_id, room, RECEIVED_AT_MOST, self._replica_id)
         self._full = None if credit else room
@@ -95,8 +112,10 @@ class Feeder:
                     except BpaError as error:
                         interrupted = error  # raised below: what was received is recorded first
                         break
+                    self.trouble = None
                     if message is None:
                         break
+                    self._compare_clocks(message)
                     accept = self._intake.accept(message, self._origin)
                     accepting.append((message, tasks.create_task(accept)))
         finally:
@@ -104,6 +123,12 @@ class Feeder:
         if interrupted:
             raise interrupted
         return len(accepting)
+
+    def _compare_clocks(self, message: Message) -> None:
+        offset = of_message(
+            self._clocks.now_s(), message.enqueued_ms / 1000, message.locked_until.timestamp()
+        )
+        self._clocks.heard("the broker's", offset)
 
     async def _close_pass(
         self,
@@ -122,6 +147,15 @@ class Feeder:
             await self._credit.release(self._dep_id, self._replica_id, recorded)
 
 
+@dataclass(frozen=True, slots=True)
+class _Fed:
+    """A deployment that is fed, at one revision of it."""
+
+    feeder: Feeder
+    source: Source
+    task: asyncio.Task[None]
+
+
 class Ingest:
     """Keeps one feeder for each active deployment of one environment.
 
@@ -131,6 +165,7 @@ class Ingest:
         deployments: What is active.
         sources: Builds the source of a queue.
         feeder: Builds the feeder of an origin.
+        is_needed: Says whether something that a source received has yet to be settled over it.
     """
 
     def __init__(
@@ -140,15 +175,21 @@ class Ingest:
         deployments: Deployments,
         sources: Callable[[str], Source],
         feeder: Callable[[Origin], Feeder],
+        is_needed: Callable[[Source], bool],
     ) -> None:
         self._environment = environment
         self._namespace = namespace
         self._deployments = deployments
         self._sources = sources
         self._feeder = feeder
+        self._is_needed = is_needed
         self._changed = asyncio.Event()
-        self._feeders: dict[tuple[DeploymentId, int], asyncio.Task[None]] = {}
-        self._opened: list[Source] = []
+        self._feeders: dict[tuple[DeploymentId, int], _Fed] = {}
+        self._replaced: list[_Fed] = []
+
+    def troubles(self) -> list[str]:
+        """Say of each queue that cannot be read now why that is."""
+        return [fed.feeder.trouble for fed in self._feeders.values() if fed.feeder.trouble]
 
     def deployments_changed(self) -> None:
         """Look at the deployments again at once."""
@@ -160,6 +201,7 @@ class Ingest:
             while True:
                 self._changed.clear()
                 await self._follow(tasks)
+                await self._close_replaced()
                 try:
                     async with asyncio.timeout(_REFRESH_EVERY_S):
                         await self._changed.wait()
@@ -168,8 +210,10 @@ class Ingest:
 
     async def aclose(self) -> None:
         """Disconnect from the queues, once what came from them is settled or given back."""
-        await asyncio.gather(*(source.aclose() for source in self._opened))
-        self._opened.clear()
+        opened = [*self._feeders.values(), *self._replaced]
+        await asyncio.gather(*(fed.source.aclose() for fed in opened))
+        self._feeders.clear()
+        self._replaced.clear()
 
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:
         try:
@@ -179,17 +223,26 @@ class Ingest:
             return
         wanted = {(one.dep_id, one.revision): one for one in feeding.values()}
         for key in self._feeders.keys() - wanted.keys():
-            self._feeders.pop(key).cancel()
+            fed = self._feeders.pop(key)
+            fed.task.cancel()
+            self._replaced.append(fed)
         for key in wanted.keys() - self._feeders.keys():
-            feeder = self._feeder(self._origin(wanted[key]))
-            self._feeders[key] = tasks.create_task(feeder.run())
+            origin = self._origin(wanted[key])
+            feeder = self._feeder(origin)
+            task = tasks.create_task(feeder.run())
+            self._feeders[key] = _Fed(feeder, origin.source, task)
+
+    async def _close_replaced(self) -> None:
+        """Disconnect those that are fed no more, once all that they received is settled."""
+        for fed in [*self._replaced]:
+            if fed.task.done() and not self._is_needed(fed.source):
+                self._replaced.remove(fed)
+                await fed.source.aclose()
 
     def _origin(self, feeding: Feeding) -> Origin:
         schema = feeding.spec.input_schema
         check = SchemaCheck(schema) if schema else None
-        source = self._sources(feeding.queue)
-        self._opened.append(source)
-        return Origin(self._namespace, feeding, source, check)
+        return Origin(self._namespace, feeding, self._sources(feeding.queue), check)
 
 
 def _of(task: asyncio.Task[Received | None]) -> Received | None:

@@ -37,9 +37,20 @@ input as (
     on conflict (run_id) do nothing
 ),
 delivered as (
-    insert into deliveries (run_id, owner, delivery_count)
-    select run_id, owner, delivery_count from arrival order by nth
+    insert into deliveries (run_id, owner, delivery_count, sequence_number)
+    select run_id, owner, delivery_count, (input_ref ->> 'sequence_number')::bigint
+    from arrival order by nth
     returning delivery_id, run_id
+),
+-- the broker delivers a message again only when the earlier lock is gone, its owner perhaps too
+superseded as (
+    update deliveries as earlier
+    set settled_at = now(), disposition = 'superseded'
+    from arrival
+    where earlier.run_id = arrival.run_id
+        and earlier.sequence_number = (arrival.input_ref ->> 'sequence_number')::bigint
+        and earlier.delivery_count <= arrival.delivery_count
+        and earlier.settled_at is null
 )
 select
     delivered.run_id::text as run_id,
@@ -251,11 +262,26 @@ select
 from moved;
 
 -- name: settled
--- Note how deliveries were settled.
+-- Note how deliveries were settled; with a message that is gone, every other delivery of it is over.
+with report as (
+    select * from unnest(%(ids)s::bigint[], %(dispositions)s::text[]) as t (
+        delivery_id, disposition
+    )
+),
+superseded as (
+    update deliveries as d
+    set settled_at = now(), disposition = 'superseded'
+    from report join deliveries as gone using (delivery_id)
+    where report.disposition in ('complete', 'dead_letter')
+        and d.run_id = gone.run_id
+        and d.sequence_number = gone.sequence_number
+        and d.settled_at is null
+        and d.delivery_id not in (select delivery_id from report)
+)
 update deliveries as d
-set settled_at = now(), disposition = t.disposition
-from unnest(%(ids)s::bigint[], %(dispositions)s::text[]) as t (delivery_id, disposition)
-where d.delivery_id = t.delivery_id;
+set settled_at = now(), disposition = report.disposition
+from report
+where d.delivery_id = report.delivery_id;
 
 -- name: get
 -- Read one run whole.

@@ -7,6 +7,7 @@ end in its own process or over the channel ``run_ended``; a sweep finds what was
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -83,6 +84,7 @@ class Settlement:
         self._tracing = tracing
         self._metrics = metrics
         self._held: dict[RunId, list[Held]] = {}
+        self._settling: Counter[Source] = Counter()
         self._verdicts: asyncio.Queue[Verdict] = asyncio.Queue()
         self._elsewhere: asyncio.Queue[RunId] = asyncio.Queue()
 
@@ -90,6 +92,11 @@ class Settlement:
     def holding(self) -> int:
         """Messages that wait for the end of their run."""
         return sum(len(deliveries) for deliveries in self._held.values())
+
+    def needs(self, source: Source) -> bool:
+        """Say whether something that ``source`` received has yet to be settled over it."""
+        held = (one for deliveries in self._held.values() for one in deliveries)
+        return self._settling[source] > 0 or any(one.source is source for one in held)
 
     def hold(self, held: Held) -> None:
         """Keep a message's lock until its run ends."""
@@ -133,6 +140,7 @@ class Settlement:
         """
         since_ns = self._tracing.now_ns()
         disposition = "complete" if verdict.completed else "dead_letter"
+        self._settling[held.source] += 1
         try:
             if verdict.completed:
                 await held.source.complete(held.message)
@@ -147,6 +155,8 @@ class Settlement:
         except SettlementLost as error:
             disposition, result = "lost", "lost"
             held.log.warning("settlement_lost", error=str(error))
+        finally:
+            self._settling -= Counter([held.source])  # which drops what is at zero
         attributes = {
             "bpa.run.id": held.run_id,
             "messaging.system": "servicebus",
@@ -162,15 +172,24 @@ class Settlement:
             held.log.warning("disposition_not_noted", error=str(error))
 
     async def abandon_all(self) -> None:
-        """Give back what is still held, for another replica to take at once; used at shutdown."""
+        """Give back what is still held, for another replica to take at once; within 5 s.
+
+        Used at shutdown: a queue or a database that does not answer must not hold it up.
+        """
         held = [one for deliveries in self._held.values() for one in deliveries]
         self._held.clear()
-        for one in held:
-            try:
-                await one.source.abandon(one.message)
-                await self._runs.settled(one.delivery_id, "abandon")
-            except (SettlementLost, Unavailable) as error:
-                one.log.warning("abandon_failed", error=str(error))
+        try:
+            async with asyncio.timeout(_FLUSH_AT_MOST_S):
+                await asyncio.gather(*map(self._abandon, held))
+        except TimeoutError:
+            _log.warning("messages_left_locked", effect="they come again when their locks run out")
+
+    async def _abandon(self, held: Held) -> None:
+        try:
+            await held.source.abandon(held.message)
+            await self._runs.settled(held.delivery_id, "abandon")
+        except (SettlementLost, Unavailable) as error:
+            held.log.warning("abandon_failed", error=str(error))
 
     async def _settle_all(self, verdict: Verdict) -> None:
         deliveries = self._held.pop(verdict.run_id, [])

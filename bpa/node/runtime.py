@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
+from bpa.clocks import boottime_s
 from bpa.domain import LeaseOffer, NodeSpec, RunId
 from bpa.errors import BpaError, Conflict, NotFound
 from bpa.node.lease import HeldLease, Stop, trace_id_of
@@ -81,11 +81,6 @@ class NodeState:
     slots_used: int
     held: tuple[tuple[str, int], ...]
     """(run id, epoch) of every lease in hand."""
-
-
-def boottime_s() -> float:
-    """Return seconds since boot, suspended time included (CLOCK_BOOTTIME)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class NodeRuntime:

@@ -5,8 +5,16 @@ pool from :func:`open_pool`, and wrap what they do in :func:`translated`. Export
 imports nothing of ours but ``errors``.
 """
 
-from bpa.postgres.connections import Connection, Pool, conninfo, open_pool, translated
-from bpa.postgres.migrations import MIGRATIONS, migrate
+from bpa.postgres.connections import (
+    BoundedConnection,
+    Connection,
+    Pool,
+    conninfo,
+    open_pool,
+    pool_of,
+    translated,
+)
+from bpa.postgres.migrations import MIGRATIONS, migrate, newest_migration
 from bpa.postgres.notifications import Notifications, Subscription, Wakeup
 from bpa.postgres.pipeline import Pipeline
 from bpa.postgres.queries import Queries, load_queries
@@ -14,6 +22,7 @@ from bpa.postgres.statements import fetch_all, fetch_one
 
 __all__ = [
     "MIGRATIONS",
+    "BoundedConnection",
     "Connection",
     "Notifications",
     "Pipeline",
@@ -26,6 +35,8 @@ __all__ = [
     "fetch_one",
     "load_queries",
     "migrate",
+    "newest_migration",
     "open_pool",
+    "pool_of",
     "translated",
 ]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -17,8 +21,47 @@ from bpa.errors import StartupError, Unavailable
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
 
-STATEMENT_TIMEOUT_S = 30
+STATEMENT_TIMEOUT_S = 8
+ANSWER_TIMEOUT_S = 10.0
+"""A server that is frozen or cut off keeps no timeout of its own: after this we hang up."""
 CONNECT_TIMEOUT_S = 5
+_GIVE_UP_S = 5.0
+"""How long the pool tries to replace a connection before it waits to be asked again. Its pauses
+double without an end, so without this a long outage would outlast itself by as much."""
+_REFUSAL = re.compile(
+    r"password|authentication|pg_hba|does not exist|permission denied|support SSL|certificate",
+    re.IGNORECASE,
+)
+
+
+class BoundedConnection(AsyncConnection[DictRow]):
+    """A connection on which no wait for the server lasts longer than 10 s.
+
+    The socket is shut then, which ends the wait with an error of the driver's own. To cancel the
+    wait instead would not end it: the driver first asks the server to cancel, and waits for that.
+    """
+
+    async def wait(self, *args: Any, **options: Any) -> Any:
+        """Wait for the server; as the driver's own."""
+        hung_up = False
+
+        def hang_up() -> None:
+            nonlocal hung_up
+            hung_up = True
+            with suppress(OSError, psycopg.Error):
+                with socket.socket(fileno=os.dup(self.fileno())) as shared:
+                    shared.shutdown(socket.SHUT_RDWR)
+
+        limit = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT_S, hang_up)
+        try:
+            return await super().wait(*args, **options)
+        except psycopg.OperationalError as error:
+            if hung_up:
+                message = f"no answer within {ANSWER_TIMEOUT_S:g} s"
+                raise psycopg.OperationalError(message) from error
+            raise
+        finally:
+            limit.cancel()
 
 
 @contextmanager
@@ -38,7 +81,15 @@ def translated() -> Iterator[None]:
         psycopg.InterfaceError,
         psycopg.errors.ReadOnlySqlTransaction,
     ) as error:
-        raise Unavailable(f"Postgres does not answer: {first_line(error)}") from error
+        raise Unavailable(_why(error)) from error
+
+
+def _why(error: psycopg.Error) -> str:
+    """Tell an outage from a refusal, which somebody has to mend."""
+    line = first_line(error)
+    if isinstance(error, psycopg.OperationalError) and _REFUSAL.search(line):
+        return f"Postgres refuses the connection; mend postgres.dsn or the server: {line}"
+    return f"Postgres does not answer: {line}"
 
 
 def first_line(error: BaseException) -> str:
@@ -46,7 +97,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-async def open_pool(
+def pool_of(
     dsn: str,
     *,
     min_size: int = 2,
@@ -54,27 +105,38 @@ async def open_pool(
     application_name: str,
     timeout_s: float = CONNECT_TIMEOUT_S,
 ) -> Pool:
-    """Open a pool and wait until its first ``min_size`` connections stand.
+    """Return a pool that is not open yet; to open it needs no Postgres (``open(wait=False)``).
 
     Connections are in autocommit (a transaction is asked for with ``conn.transaction()``), speak
-    UTC, prepare a statement from its second use on, bound every statement to 30 s, and return rows
-    as dicts; for typed rows ask the cursor: ``conn.cursor(row_factory=class_row(Run))``. A broken
-    connection costs the caller who meets it an ``Unavailable`` and is then replaced. Opening, and
-    later each wait for a free connection, is bounded to ``timeout_s``.
+    UTC, prepare a statement from its second use on, bound every statement to 8 s and each wait for
+    the server to 10 s, and return rows as dicts; for typed rows ask the cursor:
+    ``conn.cursor(row_factory=class_row(Run))``. A broken connection costs the caller who meets it
+    an ``Unavailable`` and is then replaced. Each wait for a free connection is bounded to
+    ``timeout_s``.
 
     Raises:
-        Unavailable: Postgres cannot be reached within ``timeout_s``.
+        StartupError: The connection string cannot be read.
     """
-    pool: Pool = AsyncConnectionPool(
+    return AsyncConnectionPool(
         conninfo(dsn, application_name, statement_timeout_s=STATEMENT_TIMEOUT_S),
-        connection_class=AsyncConnection[DictRow],
+        connection_class=BoundedConnection,
         kwargs={"autocommit": True, "row_factory": dict_row, "prepare_threshold": 1},
         min_size=min_size,
         max_size=max_size,
         name=application_name,
         timeout=timeout_s,
+        reconnect_timeout=_GIVE_UP_S,
         open=False,
     )
+
+
+async def open_pool(dsn: str, *, timeout_s: float = CONNECT_TIMEOUT_S, **options: Any) -> Pool:
+    """Open a pool and wait until its first connections stand; as :func:`pool_of`.
+
+    Raises:
+        Unavailable: Postgres cannot be reached within ``timeout_s``.
+    """
+    pool = pool_of(dsn, timeout_s=timeout_s, **options)
     with translated():
         try:
             await pool.open(wait=True, timeout=timeout_s)

@@ -66,6 +66,11 @@ async def migrate(dsn: str, directory: Path = MIGRATIONS) -> list[str]:
             return [migration.name for migration in pending]
 
 
+def newest_migration(directory: Path = MIGRATIONS) -> int:
+    """Return the version that ``migrate`` brings the schema to."""
+    return max((migration.version for migration in _read_migrations(directory)), default=0)
+
+
 def _read_migrations(directory: Path) -> list[_Migration]:
     migrations: dict[int, _Migration] = {}
     for path in sorted(directory.glob("*.sql")):

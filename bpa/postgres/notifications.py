@@ -11,7 +11,12 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection, sql
 
-from bpa.postgres.connections import STATEMENT_TIMEOUT_S, conninfo, first_line
+from bpa.postgres.connections import (
+    STATEMENT_TIMEOUT_S,
+    BoundedConnection,
+    conninfo,
+    first_line,
+)
 
 _PING_EVERY_S = 30.0
 _BACKOFF_FIRST_S = 0.1
@@ -100,7 +105,7 @@ class Notifications:
         failures = 0
         while True:
             try:
-                async with await AsyncConnection.connect(
+                async with await BoundedConnection.connect(
                     self._conninfo, autocommit=True, prepare_threshold=None
                 ) as connection:
                     failures = 0

@@ -7,9 +7,8 @@ over gRPC like any other. Where nothing is deployed, the shipped agent and deplo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import structlog
 from msgspec.structs import replace
@@ -19,7 +18,7 @@ from bpa.container import LocalStack, local_stack
 from bpa.container.control import ControlPlane
 from bpa.manifests import read_all, shipped_config
 from bpa.roles.addresses import Addresses, kept
-from bpa.roles.control import control
+from bpa.roles.control import Listening, control, either, listening
 from bpa.roles.node import node
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -34,36 +33,40 @@ async def serve(
     async with local_stack(settings) as local, asyncio.TaskGroup() as children:
         watch = children.create_task(local.watch())
         settings = _with_local(settings, local)
-        async with control(settings) as plane:
-            here = replace(settings.node, control=plane.grpc)
-            async with node(replace(settings, node=here)) as worker:
-                await _deploy(plane.plane, settings)
-                await _either(worker.registered(), stop.wait())
-                addresses = Addresses(
-                    http=plane.http,
-                    grpc=plane.grpc,
-                    node_health=worker.health,
-                    service_bus=local.service_bus,
-                    anthropic=local.anthropic_url,
-                    target=local.target_url,
-                    data_dir=settings.data_dir,
-                )
-                if not stop.is_set():
-                    with kept(Path(settings.data_dir), addresses):
-                        announce(addresses)
-                        await stop.wait()
-                await plane.close_intake()
+        async with listening(settings) as here:
+            await either(here.started(), stop.wait())
+            if not stop.is_set():
+                await _serve_both(settings, local, here, stop, announce)
         watch.cancel()
 
 
-async def _either(*work: Coroutine[Any, Any, object]) -> None:
-    """Return when one of them is done; the others are cancelled."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
+async def _serve_both(
+    settings: Settings,
+    local: LocalStack,
+    here: Listening,
+    stop: asyncio.Event,
+    announce: Callable[[Addresses], None],
+) -> None:
+    """Serve control and a node of it, which stop in the order in which work flows."""
+    async with control(here.plane) as plane:
+        own = replace(settings.node, control=plane.grpc)
+        async with node(replace(settings, node=own)) as worker:
+            await _deploy(plane.plane, settings)
+            await either(worker.registered(), stop.wait())
+            addresses = Addresses(
+                http=here.http,
+                grpc=plane.grpc,
+                node_health=worker.health,
+                service_bus=local.service_bus,
+                anthropic=local.anthropic_url,
+                target=local.target_url,
+                data_dir=settings.data_dir,
+            )
+            if not stop.is_set():
+                with kept(Path(settings.data_dir), addresses):
+                    announce(addresses)
+                    await stop.wait()
+            await plane.close_intake()
 
 
 def _with_local(settings: Settings, local: LocalStack) -> Settings:

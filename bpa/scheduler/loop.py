@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -98,6 +98,7 @@ class Scheduler:
         observer: Who measures.
         notifications: Wake-ups from other processes.
         config: How often, how hard.
+        unfit: Says why this replica may place no run now, if so.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Scheduler:
         observer: PlacementObserver,
         notifications: Notifications,
         config: SchedulerConfig | None = None,
+        unfit: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._reader = reader
         self._committer = committer
@@ -119,6 +121,7 @@ class Scheduler:
         self._observer = observer
         self._notifications = notifications
         self._config = config or SchedulerConfig()
+        self._unfit = unfit
         self._woken = asyncio.Event()
         self._held_up: frozenset[DeploymentId] = frozenset()
         self._failing: dict[str, str] = {}
@@ -174,6 +177,8 @@ class Scheduler:
 
     async def _commit(self, made: Plan) -> CommitResult:
         try:
+            if why := self._unfit():
+                raise Unavailable(why)
             result = await self._committer.commit(made)
         except Unavailable as error:
             away = Explanation(Why.HOLDS, f"placing waits: {error}", {})

@@ -11,7 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import psutil
 import pytest
 
@@ -148,16 +150,38 @@ async def test_a_role_that_embeds_nothing_names_all_that_it_needs(
     assert all(key in err for key in missing)
 
 
-async def test_a_postgres_out_of_reach_is_said_in_one_line(data_dir: Path) -> None:
+async def test_a_postgres_out_of_reach_is_waited_for_in_words_until_a_signal_comes(
+    data_dir: Path,
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     dsn = f"postgresql://bpa:topsecret@127.0.0.1:{port}/bpa"
+    server = Bpa(data_dir, **{"postgres.dsn": dsn})
+    await server.spawn()
+    try:
 
-    err = await refused(data_dir, code=6, **{"postgres.dsn": dsn})
+        def says() -> dict[str, Any]:
+            events = {line["event"]: line for line in server.log_lines()}
+            assert {"listening", "dependency_away"} <= set(events), events
+            assert str(port) in events["dependency_away"]["waiting_for"], events
+            return events
 
-    line = one_line(err)
-    assert "Postgres" in line
-    assert "topsecret" not in line
+        events = await eventually(says, within_s=30)
+        server.addresses = {"http": events["listening"]["http"]}
+        assert (await server.get("/livez"))["status"] == "alive"
+        async with (
+            aiohttp.ClientSession(server.addresses["http"]) as session,
+            session.get("/readyz") as answer,
+        ):
+            assert answer.status == 503
+            assert "Postgres" in (await answer.json())["reasons"][0]
+    finally:
+        family = server.family()
+        assert await server.stop() == 0
+        await nobody_lives(family)
+    assert server.process.stdout is not None
+    assert await server.process.stdout.read() == b"", "it never was ready"
+    assert "topsecret" not in server.log_text()
 
 
 async def test_no_server_of_a_killed_one_survives_and_the_next_start_takes_over(

@@ -33,7 +33,7 @@ async def test_a_pooled_connection_speaks_utc_autocommits_and_returns_dicts(data
         assert row is not None
         assert row["at"].utcoffset() == dt.timedelta(0)
         assert row["name"] == "test-pool"
-        assert row["timeout"] == "30s"
+        assert row["timeout"] == "8s"
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 

@@ -6,29 +6,35 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from bpa.control.readiness import State
 from bpa.control.rest.schemas import Health
 from bpa.control.rest.services import Services
 
+_ALWAYS = {"always": True}
+"""Served before the schema is in place, too."""
 
-@get("/livez", tags=["health"], sync_to_thread=False)
+
+@get("/livez", tags=["health"], opt=_ALWAYS, sync_to_thread=False)
 def livez() -> Health:
     """Say that the process is alive, whatever it depends on."""
     return Health(status="alive")
 
 
-@get("/readyz", tags=["health"])
-async def readyz(services: NamedDependency[Services]) -> Response[Health]:
-    """Say whether the stores answer, and which do not: 200 or 503."""
-    return _answer(await services.ready())
+@get("/readyz", tags=["health"], opt=_ALWAYS, sync_to_thread=False)
+def readyz(services: NamedDependency[Services]) -> Response[Health]:
+    """Say whether the stores and the clock are as they should, and which are not: 200 or 503."""
+    state = services.state()
+    return _answer(state, is_good=state.is_ready, otherwise="not ready")
 
 
-@get("/startupz", tags=["health"])
-async def startupz(services: NamedDependency[Services]) -> Response[Health]:
-    """Say whether the start is over: 200 or 503."""
-    return _answer(await services.ready())
+@get("/startupz", tags=["health"], opt=_ALWAYS, sync_to_thread=False)
+def startupz(services: NamedDependency[Services]) -> Response[Health]:
+    """Say whether the start is over, the schema in place: 200 or 503, and what it waits for."""
+    state = services.state()
+    return _answer(state, is_good=state.started, otherwise="starting")
 
 
-@get("/metrics", tags=["health"], sync_to_thread=False)
+@get("/metrics", tags=["health"], opt=_ALWAYS, sync_to_thread=False)
 def metrics(services: NamedDependency[Services]) -> Response[bytes]:
     """Return the process's metrics in Prometheus's text format."""
     text = generate_latest(services.metrics.registry)
@@ -36,9 +42,11 @@ def metrics(services: NamedDependency[Services]) -> Response[bytes]:
     return Response(text, media_type=kind)
 
 
-def _answer(reasons: list[str]) -> Response[Health]:
-    body = Health(status="not ready" if reasons else "ready", reasons=reasons)
-    return Response(body, status_code=503 if reasons else 200)
+def _answer(state: State, *, is_good: bool, otherwise: str) -> Response[Health]:
+    body = Health(
+        status="ready" if is_good else otherwise, reasons=state.reasons, degraded=state.degraded
+    )
+    return Response(body, status_code=200 if is_good else 503)
 
 
 HANDLERS = [livez, readyz, startupz, metrics]

@@ -297,6 +297,8 @@ class Health(Document, frozen=True):
     status: str
     reasons: list[str] = []
     """Why it is not ready, a line for each store that is away."""
+    degraded: list[str] = []
+    """What is away though the process is ready: a line for each queue."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):

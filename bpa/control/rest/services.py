@@ -11,6 +11,7 @@ from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
+from bpa.control.readiness import State
 from bpa.control.runs import Runs
 from bpa.domain import RunId
 from bpa.errors import NotFound, StaleLease
@@ -28,8 +29,8 @@ class Services:
     leases: Leases
     runs: Runs
     metrics: Metrics
-    ready: Callable[[], Awaitable[list[str]]]
-    """Returns why the replica is not ready; nothing when it is."""
+    state: Callable[[], State]
+    """Returns whether the replica is ready, and why not."""
     deployments_changed: Callable[[], None]
     woken: Callable[[], None]
     """There may be a place now."""

@@ -1,14 +1,15 @@
 """Control's REST API over a real socket, and a client of it."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
 from bpa.control.http import Services, create_app
+from bpa.control.readiness import State
 from bpa.telemetry import Metrics
 from bpa.web_server import serve_http
 from tests.integration.control.fleet import Fleet
@@ -55,18 +56,8 @@ class Rest:
         return self.services.metrics.leases_fenced._value.get()
 
 
-@dataclass(slots=True)
-class Trouble:
-    """Why the replica is not ready, as a test wants it."""
-
-    reasons: list[str] = field(default_factory=list)
-
-    async def __call__(self) -> list[str]:
-        return self.reasons
-
-
 @asynccontextmanager
-async def rest_over(fleet: Fleet, ready: Any = None) -> AsyncIterator[Rest]:
+async def rest_over(fleet: Fleet, state: Callable[[], State] = State) -> AsyncIterator[Rest]:
     """Serve REST over the services of a fleet, on any free port."""
     told: list[str] = []
     services = Services(
@@ -77,7 +68,7 @@ async def rest_over(fleet: Fleet, ready: Any = None) -> AsyncIterator[Rest]:
         leases=fleet.leases,
         runs=fleet.runs,
         metrics=Metrics(),
-        ready=ready or Trouble(),
+        state=state,
         deployments_changed=lambda: told.append("deployments_changed"),
         woken=lambda: told.append("woken"),
         heartbeat_every_s=3.0,

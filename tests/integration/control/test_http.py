@@ -10,18 +10,18 @@ from opentelemetry.sdk.trace import TracerProvider
 from psycopg import sql
 from structlog.testing import capture_logs
 
-from bpa.container.control import postgres_trouble
 from bpa.control.agents import Agents
 from bpa.control.deployments import Deployments
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
+from bpa.control.readiness import State
 from bpa.control.runs import Runs
 from bpa.postgres import Pipeline, open_pool
 from bpa.telemetry import Metrics, Tracing
 from tests.eventually import eventually
 from tests.integration.conftest import PostgresServer
 from tests.integration.control.fleet import DEP_ID, Fleet, arrival
-from tests.integration.control.rest import PROBLEM, Rest, Trouble, rest_over
+from tests.integration.control.rest import PROBLEM, Rest, rest_over
 
 AGENT = {
     "agentId": "sorter",
@@ -207,15 +207,35 @@ async def test_totals_count_runs_by_status_and_reason(rest: Rest, fleet: Fleet):
 
 
 async def test_health_names_the_store_that_is_away_and_the_process_stays_alive(fleet: Fleet):
-    trouble = Trouble()
-    async with rest_over(fleet, trouble) as rest:
-        for path in ("/readyz", "/startupz"):
-            assert (await rest.get(path)).json == {"status": "ready", "reasons": []}
-        trouble.reasons = ["Redis does not answer"]
+    state = State()
+    async with rest_over(fleet, lambda: state) as rest:
         for path in ("/readyz", "/startupz"):
             answer = await rest.get(path)
-            assert (answer.status, answer.json["reasons"]) == (503, trouble.reasons)
+            assert answer.json == {"status": "ready", "reasons": [], "degraded": []}
+        state = State(reasons=["Valkey does not answer"], degraded=["queue 'a' does not answer"])
+        answer = await rest.get("/readyz")
+        assert (answer.status, answer.json["status"]) == (503, "not ready")
+        assert (answer.json["reasons"], answer.json["degraded"]) == (state.reasons, state.degraded)
+        assert (await rest.get("/startupz")).status == 200, "it had its start"
         assert (await rest.get("/livez")).status == 200
+
+
+async def test_until_the_schema_is_in_place_nothing_but_health_is_served(fleet: Fleet):
+    state = State(started=False, reasons=["Postgres does not answer: no route"])
+    async with rest_over(fleet, lambda: state) as rest:
+        for path in ("/v1/runs", "/v1/nodes", "/schema"):
+            answer = await rest.get(path)
+            assert (answer.status, answer.json["code"]) == (503, "unavailable")
+            assert "no route" in answer.json["detail"]
+            assert answer.headers["Retry-After"] == "2"
+            assert answer.headers["Content-Type"] == PROBLEM
+        for path in ("/readyz", "/startupz"):
+            answer = await rest.get(path)
+            assert (answer.status, answer.json["reasons"]) == (503, state.reasons)
+        for path in ("/livez", "/metrics"):
+            assert (await rest.get(path)).status == 200
+        state = State()
+        assert (await rest.get("/v1/runs")).status == 200
 
 
 @asynccontextmanager
@@ -249,32 +269,23 @@ async def allow_connections(server: PostgresServer, database: str, *, is_allowed
 async def test_without_postgres_requests_are_told_to_come_back(
     database: str, postgres_server: PostgresServer
 ):
-    async with own_pool(database) as cut:
+    async with own_pool(database) as cut, rest_over(cut) as rest:
+        await allow_connections(postgres_server, database, is_allowed=False)
+        assert (await rest.get("/livez")).status == 200
+        for path in ("/v1/runs", f"/v1/runs/{NOBODY}", "/v1/deployments"):
+            answer = await rest.get(path)
+            assert (answer.status, answer.json["code"]) == (503, "unavailable")
+            assert answer.headers["Retry-After"] == "2"
+            assert answer.headers["Content-Type"] == PROBLEM
+        complete = {"epoch": 1, "outcome": {"kind": "completed"}}
+        assert (await rest.post(f"/v1/runs/{NOBODY}:complete", complete)).status == 503
+        await allow_connections(postgres_server, database, is_allowed=True)
 
-        async def ready() -> list[str]:
-            return [reason for reason in [await postgres_trouble(cut.pool)] if reason]
+        async def is_back() -> bool:
+            return (await rest.get("/v1/runs")).status == 200
 
-        async with rest_over(cut, ready) as rest:
-            assert (await rest.get("/readyz")).status == 200
-            await allow_connections(postgres_server, database, is_allowed=False)
-            answer = await rest.get("/readyz")
-            assert answer.status == 503
-            assert "Postgres" in answer.json["reasons"][0]
-            assert (await rest.get("/livez")).status == 200
-            for path in ("/v1/runs", f"/v1/runs/{NOBODY}", "/v1/deployments"):
-                answer = await rest.get(path)
-                assert (answer.status, answer.json["code"]) == (503, "unavailable")
-                assert answer.headers["Retry-After"] == "2"
-                assert answer.headers["Content-Type"] == PROBLEM
-            complete = {"epoch": 1, "outcome": {"kind": "completed"}}
-            assert (await rest.post(f"/v1/runs/{NOBODY}:complete", complete)).status == 503
-            await allow_connections(postgres_server, database, is_allowed=True)
-
-            async def is_back() -> bool:
-                return (await rest.get("/readyz")).status == 200
-
-            await eventually(is_back)
-            assert (await rest.post(f"/v1/runs/{NOBODY}:complete", complete)).status == 409
+        await eventually(is_back)
+        assert (await rest.post(f"/v1/runs/{NOBODY}:complete", complete)).status == 409
 
 
 async def test_a_fault_of_ours_is_told_without_its_insides_and_logged_once(

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import pytest
 import pytest_asyncio
 from opentelemetry.sdk.trace import TracerProvider
 
+from bpa.clocks import Clocks, boottime_s
 from bpa.connectors import OutgoingMessage
 from bpa.control.ingest import Feeder
 from bpa.control.intake import Intake, Origin
@@ -34,6 +36,16 @@ ONLY_USD = {"properties": {"currency": {"const": "USD"}}}
 
 
 @dataclass
+class Clock:
+    """A wall clock that a test sets wrong."""
+
+    off_s: float = 0.0
+
+    def wall(self) -> float:
+        return time.time() + self.off_s
+
+
+@dataclass
 class Intaking:
     """A feeder on a queue, with room as the test says."""
 
@@ -43,6 +55,7 @@ class Intaking:
     feeder: Feeder
     rooms: Rooms
     metrics: Metrics
+    clock: Clock
 
     async def room(self, runs: int) -> None:
         rows = await fetch_all(self.fleet.pool, "select clock_timestamp() as now")
@@ -104,13 +117,14 @@ async def _intaking(
         settlement = Settlement(fleet.runs, notifications, "replica-1", tracing, metrics)
         fleet.runs.on_ended(settlement.ended)
         fleet.leases.on_ended(settlement.ended)
-        rooms = Rooms()
+        rooms, clock = Rooms(), Clock()
+        clocks = Clocks(3.0, clock.wall, boottime_s)
         feeding = (await fleet.deployments.feeding("dev"))[DEP_ID]
         origin = Origin("ns", feeding, queue.source, SchemaCheck(schema) if schema else None)
         intake = Intake(fleet.runs, settlement, tracing, lambda _: None)
-        feeder = Feeder(origin, intake, rooms, Credit(valkey), "replica-1")
+        feeder = Feeder(origin, intake, rooms, Credit(valkey), "replica-1", clocks)
         running = [tasks.create_task(s.run()) for s in (notifications, settlement)]
-        yield Intaking(queue, fleet, settlement, feeder, rooms, metrics)
+        yield Intaking(queue, fleet, settlement, feeder, rooms, metrics, clock)
         for task in running:
             task.cancel()
     await valkey.aclose()

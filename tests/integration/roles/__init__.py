@@ -1,0 +1,1 @@
+"""Roles over stores that come late, freeze, restart and go."""

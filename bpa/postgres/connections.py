@@ -48,9 +48,11 @@ class BoundedConnection(AsyncConnection[DictRow]):
         def hang_up() -> None:
             nonlocal hung_up
             hung_up = True
-            with suppress(OSError, psycopg.Error):
-                with socket.socket(fileno=os.dup(self.fileno())) as shared:
-                    shared.shutdown(socket.SHUT_RDWR)
+            with (
+                suppress(OSError, psycopg.Error),
+                socket.socket(fileno=os.dup(self.fileno())) as shared,
+            ):
+                shared.shutdown(socket.SHUT_RDWR)
 
         limit = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT_S, hang_up)
         try:

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import pytest_asyncio
@@ -28,7 +28,7 @@ from bpa.telemetry import Metrics, Tracing
 from bpa.valkey import open_valkey
 from tests.eventually import eventually
 from tests.integration.connectors.queues import Queue, open_queue
-from tests.integration.control.fleet import DEP_ID, Fleet
+from tests.integration.control.fleet import DEP_ID, Fleet, arrival
 
 GOOD = b'{"invoice_id": "A-1", "currency": "EUR", "total": "10.00", "issued_on": "2026-01-02"}'
 COMPLETED = Outcome(kind=OutcomeKind.COMPLETED)
@@ -213,6 +213,42 @@ async def test_a_second_delivery_joins_its_run_and_both_are_settled(intaking: In
     assert await intaking.dispositions() == ["lost", "complete"]
 
 
+async def test_the_deliveries_of_a_replica_that_died_are_closed_by_a_later_one(
+    intaking: Intaking,
+):
+    await intaking.send(GOOD)
+    await intaking.take(1)
+    (run,) = await intaking.runs()
+    (held,) = intaking.settlement._held.pop(run["run_id"])  # as if its replica had died
+    await held.source.abandon(held.message)
+    await intaking.take(1)
+    assert await intaking.dispositions() == ["superseded", None]
+    await intaking.finish(run["run_id"])
+    await eventually(lambda: intaking.broker() == (0, 0, 0))
+    await intaking.settlement.flush()
+    assert await intaking.dispositions() == ["superseded", "complete"]
+
+
+async def test_deliveries_of_two_messages_of_one_run_leave_each_other_alone(fleet: Fleet):
+    first = await fleet.runs.receive(arrival(1))
+    other = replace(arrival(1), input_ref={"queue": "invoices", "sequence_number": 2})
+    second = await fleet.runs.receive(other)
+    assert first.run_id == second.run_id
+    await fleet.runs.settled(second.delivery_id, "complete")
+    rows = await fetch_all(fleet.pool, "select disposition from deliveries order by delivery_id")
+    assert [row["disposition"] for row in rows] == [None, "complete"]
+
+
+async def test_an_older_delivery_recorded_late_is_closed_with_the_message(fleet: Fleet):
+    newer = await fleet.runs.receive(arrival(1, delivery_count=1))
+    await fleet.runs.receive(arrival(1, delivery_count=0))
+    rows = await fetch_all(fleet.pool, "select disposition from deliveries order by delivery_id")
+    assert [row["disposition"] for row in rows] == [None, None], "the newer one lives"
+    await fleet.runs.settled(newer.delivery_id, "complete")
+    rows = await fetch_all(fleet.pool, "select disposition from deliveries order by delivery_id")
+    assert [row["disposition"] for row in rows] == ["complete", "superseded"]
+
+
 async def test_a_delivery_after_the_end_is_settled_at_once(intaking: Intaking):
     await intaking.send(GOOD)
     await intaking.take(1)
@@ -259,6 +295,34 @@ async def test_an_end_written_by_another_replica_is_heard_of(intaking: Intaking)
         select pg_notify('run_ended', run_id::text) from ended"""
     await fetch_all(intaking.fleet.pool, end, id=run["run_id"])
     await eventually(lambda: intaking.broker() == (0, 0, 0), within_s=4)
+
+
+async def test_a_replica_whose_clock_is_wrong_takes_no_message_until_it_is_right(
+    intaking: Intaking,
+):
+    await intaking.send(GOOD)
+    await intaking.take(1)  # which tells what the broker's clock is
+    await intaking.send(GOOD)
+    await intaking.room(1)
+    for off_s in (60.0, -60.0):
+        intaking.clock.off_s = off_s
+        assert await intaking.feeder.one_pass() == 0
+        assert intaking.broker() == (1, 1, 0)
+    intaking.clock.off_s = 0.0
+    await intaking.take(1)
+    assert intaking.broker() == (0, 2, 0)
+
+
+async def test_a_message_tells_that_our_clock_is_wrong(
+    fleet: Fleet, database: str, valkey_url: str
+):
+    for off_s, says in ((60.0, "ahead of the broker's"), (-60.0, "behind the broker's")):
+        async with _intaking(fleet, database, valkey_url, lock_s=30.0) as intaking:
+            intaking.clock.off_s = off_s
+            await intaking.send(GOOD)
+            await intaking.room(1)
+            assert await intaking.feeder.one_pass() == 1, "nothing said so before"
+            assert says in str(intaking.feeder._clocks.trouble())
 
 
 async def test_what_is_held_at_shutdown_goes_back_to_the_queue(intaking: Intaking):

@@ -207,6 +207,23 @@ async def test_while_valkey_is_away_runs_wait_and_say_so_and_go_on_afterwards(
     assert await fleet.leases_by("node_id") == {"n": 4}
 
 
+async def test_a_replica_that_is_unfit_places_nothing_and_the_runs_say_why(
+    fleet, database, control, replica
+):
+    await fleet.deployment(budget=20)
+    await fleet.node("n", 4)
+    scheduler, _ = scheduler_of(replica, control, database)
+    scheduler._unfit = lambda: "our clock is 60 s ahead of Postgres's"
+    await fleet.runs(1)
+    with pytest.raises(Unavailable, match="our clock is 60 s ahead"):
+        await scheduler.one_pass()
+    (row,) = await fleet.rows("select waiting_reason from runs")
+    assert row["waiting_reason"] == "placing waits: our clock is 60 s ahead of Postgres's"
+    assert not control.offered
+    scheduler._unfit = lambda: None
+    assert (await scheduler.one_pass()).granted == 1
+
+
 def test_a_scheduler_that_never_looks_is_refused():
     with pytest.raises(ValueError, match="interval_s"):
         SchedulerConfig(interval_s=0)

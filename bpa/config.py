@@ -103,8 +103,13 @@ class Control(Section, frozen=True):
     replica_id: str = ""
     """Empty: host name and process id."""
     lease_ttl_s: float = 15.0
-    heartbeat_every_s: float = 3.0
-    reap_every_s: float = 1.0
+    """A node that is not heard of for so long loses its runs to others."""
+    heartbeat_every_s: float = 5.0
+    """What nodes keep to; one that missed two gets nothing new and may be replaced."""
+    reap_every_s: float = 0.5
+    """How often lapsed leases are looked for: what a lost run waits on top of the TTL."""
+    cancel_grace_s: float = 20.0
+    """What a node has to end a cancelled run: two heartbeats and ten seconds by default."""
     clock_skew_max_s: float = 3.0
     """A process whose clock is further than this from Postgres's, the broker's or (a node)
     control's is not ready and takes no work; 5 at most, as long as the shortest lock."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import ago, cut, facts, output, span, status, table, usd
-from bpa.control.rest.schemas import Run, RunPage, RunSummary, StepView
+from bpa.control.rest.schemas import Cancel, Cancelled, Run, RunPage, RunSummary, StepView
 from bpa.control.steps import StepState
 from bpa.domain import RunStatus
 
@@ -82,17 +85,26 @@ def show_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
 
 @command.command("cancel", short_help="End a living run.")
 @click.argument("run_id", metavar="RUN")
+@click.option(
+    "--detail", default="no reason given", metavar="TEXT", help="Why, for the dead letter."
+)
 @json_option
 @click.pass_context
-def cancel_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
+def cancel_run(context: click.Context, *, run_id: str, detail: str, as_json: bool) -> None:
     """End a living run; its message goes to the dead-letter queue as Cancelled.
 
-    What it has already sent to the target stays sent. Exits with 3 when there is no such run and
-    with 5 when it has ended.
+    A run that waits ends at once. One that works is asked to stop: its node hears it with its next
+    heartbeat, and what it has not ended after control.cancel_grace_s is ended without it. What a
+    run has already sent to the target stays sent; if that was its effect, it is completed instead.
+    Cancelling it again changes nothing.
+
+    Exits with 3 when there is no such run and with 5 when it has ended.
     """
-    asyncio.run(_cancel(context, run_id))
+    cancelled = asyncio.run(_cancel(context, run_id, detail))
     if as_json:
-        print_json({"run_id": run_id, "status": RunStatus.DEAD_LETTERED, "reason": "Cancelled"})
+        print_json(cancelled)
+    elif cancelled.cancelling:
+        click.echo(f"{run_id} is cancelling: its node has been asked to end it")
     else:
         click.echo(f"{run_id} is cancelled")
 
@@ -123,10 +135,11 @@ async def _get(context: click.Context, run_id: str) -> Run:
         return await api.get(f"/v1/runs/{segment(run_id)}", Run)
 
 
-async def _cancel(context: click.Context, run_id: str) -> None:
+async def _cancel(context: click.Context, run_id: str, detail: str) -> Cancelled:
+    actor = f"cli:{getpass.getuser()}"
     async with open_api(context) as api:
-        body = {"detail": "cancelled from the command line"}
-        await api.post(f"/v1/runs/{segment(run_id)}:cancel", body, type(None))
+        body = Cancel(actor=actor, detail=f"cancelled by {actor}: {detail}")
+        return await api.post(f"/v1/runs/{segment(run_id)}:cancel", body, Cancelled)
 
 
 def _print_runs(console: Console, runs: list[RunSummary]) -> None:
@@ -140,7 +153,7 @@ def _print_runs(console: Console, runs: list[RunSummary]) -> None:
             "USD": usd(run.cost_usd),
         }
         shown = [values[name] for name in figures]
-        rows.add_row(run.run_id, status(run.status), *shown, cut(_why(run)))
+        rows.add_row(run.run_id, _status(run), *shown, cut(_why(run)))
     console.print(rows)
 
 
@@ -150,8 +163,26 @@ def _took(run: RunSummary) -> str:
 
 def _why(run: RunSummary) -> str:
     if run.waiting_reason:
-        return f"waits: {run.waiting_reason}"
+        return f"waits: {_waits_for(run)}"
     return ": ".join(part for part in (run.reason, run.detail) if part)
+
+
+def _status(run: RunSummary) -> Text:
+    return Text("cancelling", style="yellow") if run.cancelling else status(run.status)
+
+
+def _waits_for(run: RunSummary) -> str:
+    if run.waiting_reason is None or run.waiting_until is None:
+        return run.waiting_reason or ""
+    left_s = (run.waiting_until - datetime.now(UTC)).total_seconds()
+    soon = f", in {span(left_s)}" if left_s > 0 else ""
+    return f"{run.waiting_reason}; next try at {run.waiting_until:%H:%M:%S} UTC{soon}"
+
+
+def _cancelling(run: Run) -> str:
+    if run.cancel_asked_at is None:
+        return ""
+    return f"asked by {run.cancel_asked_by} at {run.cancel_asked_at:%H:%M:%S} UTC"
 
 
 def _print_run(console: Console, run: Run) -> None:
@@ -163,10 +194,11 @@ def _print_run(console: Console, run: Run) -> None:
         facts(
             [
                 ("run", run.run_id),
-                ("status", status(run.status)),
+                ("status", _status(run)),
                 ("reason", run.reason),
                 ("detail", run.detail),
-                ("waits for", run.waiting_reason),
+                ("waits for", _waits_for(run)),
+                ("cancel", _cancelling(run)),
                 ("message", _message(source)),
                 ("excerpt", source.get("excerpt")),
                 ("deployment", f"{run.deployment_id} ({run.agent_id} {run.version})"),

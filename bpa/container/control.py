@@ -286,9 +286,16 @@ class ControlProvider(Provider):
         return Settlement(runs, notifications, replica_id, tracing, metrics)
 
     @provide
-    def reaper(self, leases: Leases, metrics: Metrics) -> Reaper:
-        """Return what ends lapsed leases."""
-        return Reaper(leases, metrics, self._settings.control.reap_every_s)
+    def reaper(self, leases: Leases, runs: Runs, metrics: Metrics) -> Reaper:
+        """Return what ends lapsed leases and cancelled runs."""
+        control = self._settings.control
+        return Reaper(
+            leases,
+            runs,
+            metrics,
+            every_s=control.reap_every_s,
+            cancel_grace_s=control.cancel_grace_s,
+        )
 
     @provide
     def intake(

@@ -86,11 +86,12 @@ def lapse(why: str, before: Counters, jitter: float) -> Decision:
     if failures >= INFRA_FAILURES_MAX:
         detail = f"its lease was lost {failures} times, last: {why}"
         return replace(_dead_letter(Reason.CRASH_LOOP, detail), infra_failures=1)
+    delay_s = backoff_s(failures, jitter) if failures > 1 else 0.0
     return Decision(
         RunStatus.QUEUED,
-        waiting_reason=f"{why}; backing off",
+        waiting_reason=f"{why}; {'backing off' if delay_s else 'to be placed again'}",
         infra_failures=1,
-        delay_s=backoff_s(failures, jitter) if failures > 1 else 0.0,
+        delay_s=delay_s,
     )
 
 

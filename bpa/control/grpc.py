@@ -104,6 +104,7 @@ class NodeLink(NodeLinkBase):
         return HeartbeatReply(
             renewed=[Held(run_id=run_id, epoch=epoch) for run_id, epoch in renewal.renewed],
             lost=[Held(run_id=run_id, epoch=epoch) for run_id, epoch in renewal.lost],
+            cancel=list(renewal.cancel),
             cordoned=renewal.cordoned,
             draining=renewal.draining,
             hand_back=renewal.hand_back,

@@ -57,6 +57,8 @@ class Renewal:
     """False when the node must register again."""
     renewed: list[tuple[RunId, int]]
     lost: list[tuple[RunId, int]]
+    cancel: list[RunId]
+    """Of the renewed ones, those to end politely."""
     cordoned: bool
     draining: bool
     hand_back: bool
@@ -253,8 +255,9 @@ class Leases:
         renewed = [(RunId(row["run_id"]), row["epoch"]) for row in rows if row["run_id"]]
         kept = set(renewed)
         lost = [pair for pair in held if pair not in kept]
+        cancel = [RunId(row["run_id"]) for row in rows if row["cancelling"]]
         asked = {name: bool(rows) and rows[0][name] for name in _ASKED}
-        return Renewal(bool(rows), renewed, lost, **asked)
+        return Renewal(bool(rows), renewed, lost, cancel, **asked)
 
     async def reap(self) -> int:
         """End leases whose time is over, and those of nodes' earlier boots; return how many."""

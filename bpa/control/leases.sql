@@ -157,9 +157,10 @@ beat as (
         coalesce(drain_deadline_at <= now(), false) as hand_back,
         coalesce(drain_deadline_at + make_interval(secs => %(ttl_s)s) <= now(), false) as overdue
 ),
-locked as materialized ( -- in the order of all writers; see lock_runs
+locked as materialized ( -- in the order of all writers: the node, then leases; see lock_runs
     select run_id from leases
-    where run_id = any(%(run_ids)s::uuid[])
+    where exists (select from beat)
+        and run_id = any(%(run_ids)s::uuid[])
     order by run_id
     for no key update
 ),
@@ -179,8 +180,11 @@ select
     beat.draining,
     beat.hand_back,
     renewed.run_id::text as run_id,
-    renewed.epoch
-from beat left join renewed on true;
+    renewed.epoch,
+    runs.cancel_asked_at is not null as cancelling
+from beat
+left join renewed on true
+left join runs on runs.run_id = renewed.run_id;
 
 -- name: announce
 -- Tell the replica that holds a node's stream of a grant to it.

@@ -1,4 +1,7 @@
-"""The reaper: ends leases that lapsed, in every control replica, by Postgres's own clock."""
+"""The reaper: ends what is over, in every control replica, by Postgres's own clock.
+
+That is leases whose time has passed, and cancelled runs that their nodes did not end in time.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import random
 import structlog
 
 from bpa.control.leases import Leases
+from bpa.control.runs import Runs
 from bpa.errors import Unavailable
 from bpa.telemetry import Metrics
 
@@ -19,14 +23,26 @@ class Reaper:
 
     Args:
         leases: Where lapsed leases are found and ended.
+        runs: Where cancelled runs are.
         metrics: Counts what lapsed.
         every_s: Seconds between two passes.
+        cancel_grace_s: Seconds that a node has to end a cancelled run.
     """
 
-    def __init__(self, leases: Leases, metrics: Metrics, every_s: float) -> None:
+    def __init__(
+        self,
+        leases: Leases,
+        runs: Runs,
+        metrics: Metrics,
+        *,
+        every_s: float,
+        cancel_grace_s: float,
+    ) -> None:
         self._leases = leases
+        self._runs = runs
         self._metrics = metrics
         self._every_s = every_s
+        self._cancel_grace_s = cancel_grace_s
 
     async def run(self) -> None:
         """Reap until cancelled; an outage of Postgres is waited out."""
@@ -38,9 +54,12 @@ class Reaper:
             await asyncio.sleep(self._every_s * (0.5 + random.random()))  # noqa: S311 - jitter
 
     async def one_pass(self) -> int:
-        """End what has lapsed and return how many leases that were."""
+        """End what is over and return how many leases lapsed."""
         lapsed = await self._leases.reap()
         if lapsed:
             self._metrics.leases_expired.inc(lapsed)
             _log.warning("leases_expired", count=lapsed)
+        cancelled = await self._runs.end_cancelled(self._cancel_grace_s)
+        if cancelled:
+            _log.info("runs_cancelled", count=cancelled)
         return lapsed

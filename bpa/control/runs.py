@@ -17,7 +17,7 @@ from bpa.control.batches import isolated, jsonb
 from bpa.control.cursors import cursor_of, read_cursor
 from bpa.control.decision import Counters, Decision, decide
 from bpa.control.steps import StepReport, distinct, stale, step_row, unrecorded
-from bpa.domain import Outcome, OutcomeKind, RunId, RunStatus, Step
+from bpa.domain import TERMINAL, Outcome, OutcomeKind, RunId, RunStatus, Step
 from bpa.errors import Conflict, InvalidRequest, NotFound, Reason
 from bpa.postgres import Pipeline, Pool, fetch_all, fetch_one, load_queries
 
@@ -155,20 +155,33 @@ class Runs:
             raise InvalidRequest(f"{outcome.reason!r} is no dead-letter reason")
         await self._finishes.submit((run_id, epoch, outcome))
 
-    async def cancel(self, run_id: RunId, actor: str, detail: str) -> None:
-        """End a run that is not terminal yet; its message is dead-lettered as ``Cancelled``.
+    async def cancel(self, run_id: RunId, actor: str, detail: str) -> RunStatus:
+        """Have a living run end as ``Cancelled``; asking again changes nothing.
+
+        A run that waits ends here. One that a node has is marked: the node hears it with its next
+        heartbeat, and what it does not end in time :meth:`end_cancelled` ends.
+
+        Returns:
+            The run's status: ``dead_lettered``, or what it is until its node has ended it.
 
         Raises:
             NotFound: There is no such run.
             Conflict: It has ended already.
         """
-        rows = await self._writes.fetch_all(
-            _QUERIES.cancel, lock=[run_id], run_id=run_id, actor=actor, detail=detail
+        asked = await self._writes.fetch_all(
+            _QUERIES.ask_cancel, lock=[run_id], run_id=run_id, actor=actor, detail=detail
         )
-        if not rows:
-            run = await self.get(run_id)
-            raise Conflict(f"run {run_id} is {run['status']}; only a living run can be cancelled")
-        self._tell(rows[0])
+        if asked and asked[0]["status"] == RunStatus.QUEUED:
+            await self._cancel([run_id], None)
+        status = RunStatus((await self.get(run_id))["status"])
+        if not asked and status in TERMINAL:
+            raise Conflict(f"run {run_id} is {status}; only a living run can be cancelled")
+        return status
+
+    async def end_cancelled(self, grace_s: float) -> int:
+        """End the runs to cancel that nobody works on or that got ``grace_s``; return how many."""
+        due = await fetch_all(self._pool, _QUERIES.cancellations_due, grace_s=grace_s)
+        return await self._cancel([row["run_id"] for row in due], grace_s) if due else 0
 
     async def settled(self, delivery_id: int, disposition: str) -> None:
         """Note how a delivery was settled."""
@@ -309,6 +322,14 @@ class Runs:
             dispositions=[d for _, d in items],
         )
         return [None] * len(items)
+
+    async def _cancel(self, run_ids: list[RunId], grace_s: float | None) -> int:
+        rows = await self._writes.fetch_all(
+            _QUERIES.cancel, lock=run_ids, run_ids=run_ids, grace_s=grace_s
+        )
+        for row in rows:
+            self._tell(row)
+        return len(rows)
 
     def _tell(self, row: Row) -> None:
         ended = ended_of(row)

@@ -225,30 +225,75 @@ join unnest(%(run_ids)s::uuid[], %(epochs)s::bigint[]) as t (run_id, epoch)
     on t.run_id = r.run_id and t.epoch = r.lease_epoch
 where r.status not in ('offered', 'running');
 
+-- name: ask_cancel
+-- Note that somebody wants a living run ended, once; whoever works on it hears of it.
+with asked as (
+    update runs
+    set cancel_asked_at = now(), cancel_asked_by = %(actor)s, cancel_detail = %(detail)s
+    where run_id = %(run_id)s::uuid
+        and status in ('queued', 'offered', 'running')
+        and cancel_asked_at is null
+    returning run_id, status
+),
+noted as (
+    insert into audit (actor, action, subject, detail)
+    select %(actor)s, 'run.cancel', run_id::text,
+        jsonb_build_object('detail', %(detail)s::text, 'status', status)
+    from asked
+)
+select status from asked;
+
+-- name: cancellations_due
+-- Find the runs to cancel that nobody works on, or that their node did not end in time.
+select run_id::text as run_id
+from runs
+where cancel_asked_at is not null
+    and (
+        status = 'queued'
+        or status in ('offered', 'running')
+        and cancel_asked_at <= now() - make_interval(secs => %(grace_s)s)
+    )
+order by cancel_asked_at
+limit 500;
+
 -- name: cancel
--- End a run that is not terminal by an operator's will; the epoch rises, so its node is fenced.
+-- End runs by the will of whoever asked for it; the epoch rises, so a node that has one is fenced.
 with moved as (
     update runs
     set status = 'dead_lettered',
         reason = 'Cancelled',
-        detail = %(detail)s,
+        detail = concat_ws(
+            '; ',
+            cancel_detail,
+            case when status <> 'queued' then 'node ' || node_id || ' did not end it in time' end,
+            (
+                select 'an effect may have been applied under the key ' || steps.effect_key
+                from steps
+                where steps.run_id = runs.run_id and kind = 'effect' and answer is null
+                limit 1
+            )
+        ),
         lease_epoch = lease_epoch + 1,
         waiting_reason = null,
+        waiting_nodes = null,
         ended_at = now(),
         tokens_used = spent.tokens,
         cost_usd = spent.usd,
         costs = spent.costs
-    from run_spent(%(run_id)s::uuid) as spent
-    where run_id = %(run_id)s::uuid and status in ('queued', 'offered', 'running')
-    returning run_id, node_id, dep_id, agent_id, version, status, reason, detail, trace_id,
+    from unnest(%(run_ids)s::uuid[]) as due (run_id)
+    cross join lateral run_spent(due.run_id) as spent
+    where runs.run_id = due.run_id
+        and cancel_asked_at is not null
+        and (
+            status = 'queued'
+            or status in ('offered', 'running')
+            and cancel_asked_at <= now() - make_interval(secs => %(grace_s)s::float8)
+        )
+    returning runs.run_id, node_id, dep_id, agent_id, version, status, reason, detail, trace_id,
         enqueued_at, ended_at
 ),
 freed as (
     delete from leases using moved where leases.run_id = moved.run_id
-),
-noted as (
-    insert into audit (actor, action, subject)
-    select %(actor)s, 'run.cancel', run_id::text from moved
 )
 select
     *,
@@ -289,6 +334,9 @@ select
     runs.*,
     runs.run_id::text as run_id,
     runs.cost_usd::text as cost_usd,
+    case
+        when runs.status = 'queued' and runs.not_before > now() then runs.not_before
+    end as waiting_until,
     leases.acknowledged_at,
     leases.expires_at as lease_expires_at
 from runs left join leases using (run_id)
@@ -337,6 +385,8 @@ select
     reason,
     detail,
     waiting_reason,
+    case when status = 'queued' and not_before > now() then not_before end as waiting_until,
+    cancel_asked_at,
     executions,
     cost_usd::text as cost_usd,
     tokens_used,

@@ -83,6 +83,17 @@ class Broker:
             effect=self._posting.answered,
         )
 
+    @property
+    def effect_under_way(self) -> bool:
+        """Whether the target has the effect in hand, and its answer may still come."""
+        return self._posting.is_sending
+
+    @property
+    def effect_in_doubt(self) -> bool:
+        """Whether the effect may have been applied although no answer says so."""
+        effect = self._journal.effect
+        return effect is not None and effect.answer is None
+
     async def serve(self, call: Call) -> Answer:
         """Answer one call of the child.
 

@@ -33,6 +33,8 @@ from bpa.telemetry import Tracing
 _REPORT_GRACE_S = 5.0
 _EVENTS_LOGGED_MAX = 50
 _DETAIL_CHARS_MAX = 2_000
+_CANCELLED = "the run was cancelled"
+_CANCELLED_IN_DOUBT = f"{_CANCELLED} after its effect was sent; whether it was applied is not known"
 
 
 class Spawner(Protocol):
@@ -142,6 +144,9 @@ class Executor:
                 if execution.sandbox is not None:
                     execution.sandbox.cancel()
                 await _first(work, timeout_s=self._options.grace_s)
+                if stopped is Stop.CANCELLED and execution.effect_under_way:
+                    timeout_s = lease.offer.run.http_out.timeout_s
+                    await _first(work, timeout_s=timeout_s)  # its answer tells what is true
             work.cancel()  # kills the sandbox; does nothing to what has ended
         if work.cancelled():
             return _from_outside(stopped, execution)
@@ -219,6 +224,12 @@ class _Execution:
     parent: Context
     log: FilteringBoundLogger
     broker: Broker | None = None
+
+    @property
+    def effect_under_way(self) -> bool:
+        """Whether the target has the run's effect in hand."""
+        return self.broker is not None and self.broker.effect_under_way
+
     sandbox: Sandbox | None = None
 
     @property
@@ -288,7 +299,8 @@ def _from_outside(stopped: Stop | None, execution: _Execution) -> Outcome | None
         case Stop.LOST | Stop.EXPIRED:
             return None
         case Stop.CANCELLED:
-            return _rejected(Reason.CANCELLED, "the run was cancelled")
+            doubt = execution.broker is not None and execution.broker.effect_in_doubt
+            return _rejected(Reason.CANCELLED, _CANCELLED_IN_DOUBT if doubt else _CANCELLED)
         case Stop.HAND_BACK:
             return Outcome(kind=OutcomeKind.HANDED_BACK, detail="the node drains")
     run = execution.lease.offer.run

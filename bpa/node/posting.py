@@ -63,6 +63,8 @@ class Posting:
         """What the effect came to, once it was applied."""
         if self.result is not None:
             recorder.journal.reached_effect()
+        self.is_sending = False
+        """Whether the target has the effect in hand: only its answer says what came of it."""
         self.answered: Step | None = None
         """The effect's step with its answer, if it was applied now: to be recorded."""
 
@@ -172,6 +174,7 @@ class Posting:
                 tracestate=carrier.get("tracestate"),
                 before_try=self._recorder.must_hold,
             )
+            self.is_sending = True
             try:
                 sent = await self._outlets.sink.send(request)
             except InvalidRequest as error:
@@ -179,6 +182,7 @@ class Posting:
                     Reason.AGENT_ERROR, f"the deployment's target cannot be posted to: {error}"
                 ) from error
             finally:
+                self.is_sending = False
                 self._timings.add("http_out", started_s)
             out.set_attribute("http.response.status_code", sent.status)
             out.set_attribute("http.request.resend_count", sent.tries - 1)

@@ -37,6 +37,7 @@ free_run as (
     select runs.run_id from proposal
     join runs using (run_id)
     where status = 'queued'
+        and cancel_asked_at is null
         and (not_before is null or not_before <= now())
     order by runs.run_id
     for no key update of runs skip locked

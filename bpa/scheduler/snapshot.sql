@@ -38,6 +38,7 @@ waiting as (
         from runs
         where runs.dep_id = served.dep_id
             and status = 'queued'
+            and cancel_asked_at is null
             and (not_before is null or not_before <= now())
         order by created_at, run_id
         limit %(most)s

@@ -43,6 +43,9 @@ async def heartbeat(
 ) -> Renewed:
     """Renew, in one batch, what a node holds; what is lost must be stopped.
 
+    A run in ``cancel`` is to be ended: report it with ``:fail`` as rejected with the reason
+    ``Cancelled``, or with ``:complete`` if its effect was applied.
+
     With ``handBack``, what is held is to be ended as well, and reported as ``handed_back``. A node
     that is not known by this boot id gets 404 and registers again.
     """
@@ -55,6 +58,7 @@ async def heartbeat(
     return Renewed(
         renewed=[HeldLease.of_pair(*pair) for pair in renewal.renewed],
         lost=[HeldLease.of_pair(*pair) for pair in renewal.lost],
+        cancel=[*renewal.cancel],
         cordoned=renewal.cordoned,
         draining=renewal.draining,
         hand_back=renewal.hand_back,

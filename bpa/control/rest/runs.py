@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from bpa.control.rest.schemas import (
+    Cancel,
     Cancelled,
     Ended,
     Progressed,
@@ -23,7 +24,7 @@ from bpa.control.rest.schemas import (
     steps_of,
 )
 from bpa.control.rest.services import Services, run_id_in_path
-from bpa.domain import OutcomeKind, RunStatus
+from bpa.domain import TERMINAL, OutcomeKind, RunStatus
 from bpa.errors import InvalidRequest
 
 
@@ -66,15 +67,22 @@ async def fail(
     await services.fenced(services.runs.finish(run_id_in_path(run_id), data.epoch, data.outcome))
 
 
-@post("/v1/runs/{run_id:str}/:cancel", status_code=204, tags=["runs"])
+@post("/v1/runs/{run_id:str}/:cancel", status_code=200, tags=["runs"])
 async def cancel(
     run_id: FromPath[str],
     services: NamedDependency[Services],
-    data: JSONBody[Cancelled | None] = None,
-) -> None:
-    """End a living run; its message is dead-lettered as ``Cancelled``. The body may be empty."""
-    detail = (data or Cancelled()).detail
-    await services.runs.cancel(run_id_in_path(run_id), "api", detail)
+    data: JSONBody[Cancel | None] = None,
+) -> Cancelled:
+    """Have a living run end, its message dead-lettered as ``Cancelled``. The body may be empty.
+
+    A run that waits ends at once. One that a node works on is ended by it, or by force if that
+    takes too long; its effect may have been applied before, and then it is completed. Asking again
+    changes nothing.
+    """
+    asked = data or Cancel()
+    canonical = run_id_in_path(run_id)
+    status = await services.runs.cancel(canonical, asked.actor, asked.detail)
+    return Cancelled(run_id=canonical, status=status, cancelling=status not in TERMINAL)
 
 
 @get("/v1/runs", tags=["runs"])

@@ -11,7 +11,7 @@ import msgspec
 from litestar.params import HeaderParameter
 
 from bpa.control.steps import StepState, states_of
-from bpa.domain import LeaseOffer, Outcome, Step
+from bpa.domain import TERMINAL, LeaseOffer, Outcome, RunStatus, Step
 
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Epoch = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -72,6 +72,8 @@ class Renewed(Document, frozen=True):
 
     renewed: list[HeldLease]
     lost: list[HeldLease]
+    cancel: list[str]
+    """Ids of runs, among the renewed, that somebody wants ended."""
     cordoned: bool
     draining: bool
     """An operator wants the node empty; what it runs may end by itself until the deadline."""
@@ -126,10 +128,21 @@ class Ended(Fenced, frozen=True):
     outcome: Outcome
 
 
-class Cancelled(Document, frozen=True):
-    """Why a run is cancelled."""
+class Cancel(Document, frozen=True):
+    """Why a run is cancelled, and by whom."""
 
     detail: Text = "cancelled over the API"
+    actor: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] = "api"
+    """Who wants it: for the audit and for the run itself."""
+
+
+class Cancelled(Document, frozen=True):
+    """How far a cancellation has come."""
+
+    run_id: str
+    status: RunStatus
+    """``dead_lettered``: it is done; otherwise the run's node has been asked to end it."""
+    cancelling: bool
 
 
 class AgentVersion(Document, frozen=True):
@@ -175,6 +188,10 @@ class RunSummary(Document, frozen=True):
     reason: str | None
     detail: str | None
     waiting_reason: str | None
+    waiting_until: datetime | None
+    """Set while it may not be placed before that time."""
+    cancelling: bool
+    """Somebody wants it ended, and its node has not ended it yet."""
     executions: int
     cost_usd: str
     tokens_used: int
@@ -186,7 +203,8 @@ class RunSummary(Document, frozen=True):
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         """Build it from its row."""
-        return super().of({**row, "deployment_id": row["dep_id"]})
+        cancelling = row["cancel_asked_at"] is not None and row["status"] not in TERMINAL
+        return super().of({**row, "deployment_id": row["dep_id"], "cancelling": cancelling})
 
 
 class StepView(Document, frozen=True):
@@ -235,6 +253,9 @@ class Run(RunSummary, frozen=True):
     enqueued_at: datetime
     lease_epoch: int
     lease_expires_at: datetime | None
+    cancel_asked_at: datetime | None
+    cancel_asked_by: str | None
+    cancel_detail: str | None
     waiting_nodes: dict[str, Any] | None
     agent_failures: int
     crashes: int

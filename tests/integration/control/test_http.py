@@ -182,9 +182,11 @@ async def test_a_run_shows_its_deliveries_and_why_it_waits(rest: Rest, fleet: Fl
 
 async def test_a_living_run_is_cancelled_once(rest: Rest, fleet: Fleet):
     first, second = await fleet.queued(1), await fleet.queued(2)
-    assert (await rest.post(f"/v1/runs/{first}:cancel")).status == 204
-    reasoned = await rest.post(f"/v1/runs/{second}:cancel", {"detail": "sent by mistake"})
-    assert reasoned.status == 204
+    plain = await rest.post(f"/v1/runs/{first}:cancel")
+    assert plain.json == {"runId": first, "status": "dead_lettered", "cancelling": False}
+    why = {"detail": "sent by mistake", "actor": "alice"}
+    reasoned = await rest.post(f"/v1/runs/{second}:cancel", why)
+    assert reasoned.status == 200
     run = (await rest.get(f"/v1/runs/{second}")).json
     assert (run["status"], run["reason"]) == ("dead_lettered", "Cancelled")
     assert run["detail"] == "sent by mistake"

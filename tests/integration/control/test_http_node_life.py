@@ -122,6 +122,7 @@ async def test_a_node_lives_its_whole_life_over_rest_alone(
     assert beat.json == {
         "renewed": [{"runId": run_id, "epoch": epoch}],
         "lost": [],
+        "cancel": [],
         "cordoned": False,
         "draining": False,
         "handBack": False,

@@ -239,19 +239,6 @@ async def test_a_retry_backs_off_and_says_why(fleet: Fleet):
     assert run["not_before"] > run["created_at"]
 
 
-async def test_a_cancelled_run_is_fenced_and_dead_lettered(fleet: Fleet):
-    await fleet.register()
-    run_id, epoch = await fleet.running()
-    ended = []
-    fleet.runs.on_ended(ended.append)
-    await fleet.runs.cancel(run_id, "ops", "not wanted")
-    assert ended[0].verdict.reason == "Cancelled"
-    with pytest.raises(StaleLease):
-        await fleet.runs.finish(run_id, epoch, COMPLETED)
-    with pytest.raises(Conflict):
-        await fleet.runs.cancel(run_id, "ops", "again")
-
-
 async def test_an_unknown_run_is_not_found(fleet: Fleet):
     with pytest.raises(NotFound):
         await fleet.runs.get(arrival(99).run_id)
@@ -331,20 +318,6 @@ async def test_a_stale_report_in_the_batch_of_a_good_one_changes_nothing(fleet: 
         assert isinstance(stale, StaleLease)
         assert good is None
     assert [s["seq"] for s in (await fleet.runs.get(run_id))["steps"]] == [epoch, 9]
-
-
-async def test_a_cancelled_run_shows_what_it_spent_and_who_holds_its_message(fleet: Fleet):
-    await fleet.register()
-    ended = []
-    fleet.runs.on_ended(ended.append)
-    run_id, epoch = await fleet.running()
-    answered = step(0, answer=b"{}", usage=USAGE, ended_at_ms=2000)
-    await fleet.runs.record_step(run_id, epoch, answered)
-    await fleet.runs.cancel(run_id, "ops", "not wanted")
-    run = await fleet.runs.get(run_id)
-    assert (run["cost_usd"], run["tokens_used"], run["costs"]["tokens_in"]) == ("0.0006", 120, 100)
-    assert ended[0].owner == "replica-1"
-    assert ended[0].row["latency_ms"] > 0
 
 
 async def test_an_outcome_before_the_acknowledgement_is_refused(fleet: Fleet):

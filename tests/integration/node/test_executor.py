@@ -12,7 +12,7 @@ import structlog
 
 from bpa.documents.decoding import MAX_TEXT_BYTES, decode
 from bpa.documents.wire import to_wire
-from bpa.domain import Budgets, Outcome, OutcomeKind, Step, StepKind
+from bpa.domain import Budgets, HttpOutSpec, Outcome, OutcomeKind, Step, StepKind
 from bpa.errors import Conflict, Reason, StaleLease, Unavailable
 from bpa.node.executor import Executor, ExecutorOptions
 from bpa.node.lease import HeldLease, Stop
@@ -247,6 +247,24 @@ async def test_an_effect_that_is_done_stands_although_the_run_was_cancelled(worl
     run = Run(world, zygote, grace_s=20.0)
     outcome = await run.execute_and(Stop.CANCELLED, when=lambda: len(run.ledger.steps) == 3)
     assert outcome.kind is OutcomeKind.COMPLETED
+
+
+async def test_a_cancelled_run_hears_the_target_out_before_it_says_how_it_ended(world, zygote):
+    await world.script_target({"latency_ms": 1500})
+    run = Run(world, zygote, grace_s=0.01)
+    outcome = await run.execute_and(Stop.CANCELLED, when=world.tries)
+    assert outcome.kind is OutcomeKind.COMPLETED
+    assert len(await world.received()) == 1
+
+
+async def test_a_cancelled_run_whose_target_is_silent_says_that_its_effect_is_in_doubt(
+    world, zygote
+):
+    await world.script_target({"latency_ms": 60_000})
+    run = Run(world, zygote, grace_s=0.01, http_out=HttpOutSpec(timeout_s=0.2))
+    outcome = await run.execute_and(Stop.CANCELLED, when=lambda: len(run.ledger.steps) == 3)
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.REJECTED, Reason.CANCELLED)
+    assert "whether it was applied is not known" in outcome.detail
 
 
 async def test_the_outcome_is_reported_although_the_execution_is_cancelled(world, zygote):

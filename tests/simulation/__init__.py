@@ -1,0 +1,1 @@
+"""The lease protocol as values: control's rules, time that jumps, a network that loses."""

@@ -82,6 +82,11 @@ def effect_key_of(run_id: RunId, sequence_number: int) -> str:
     return f"{run_id}:{sequence_number}"
 
 
+def further_key_of(effect_key: str, nth: int) -> str:
+    """Return the key of a run's n-th effect, counted from 1: the first has the run's own (I4)."""
+    return effect_key if nth == 1 else f"{effect_key}:{nth}"
+
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _CPU = re.compile(r"(\d+(?:\.\d+)?)(m?)")
@@ -192,6 +197,13 @@ class HttpOutSpec(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
     base_url: str = ""
     """Full URL of the POST; empty takes ``connectors.http_out.base_url`` of the settings."""
     timeout_s: float = 10.0
+    idempotent: bool = True
+    """Whether the target applies a repeated ``Idempotency-Key`` once. Where it does not, an effect
+    that may have been applied is never sent again: the run ends as ``OutcomeUnknown``."""
+
+
+EFFECTS_MAX = 5
+"""Effects that a deployment may allow a run; each costs a turn of the agent's conversation."""
 
 
 class DeploymentSpec(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -207,6 +219,9 @@ class DeploymentSpec(msgspec.Struct, frozen=True, rename="camel", forbid_unknown
     """What ``post_invoice`` may answer as route."""
     budgets: Budgets = Budgets()
     http_out: HttpOutSpec = HttpOutSpec()
+    max_effects: int = 1
+    """Different effects of one run, 1 to 5. With one, the run ends as soon as it is applied; with
+    more, when all are, or when the agent finishes."""
     input_schema: dict[str, Any] | None = None
     """A JSON Schema that every document has to satisfy, if the deployment demands one."""
 
@@ -276,6 +291,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
     started_at_ms: int = 0
     ended_at_ms: int = 0
+    """When the answer came. An effect that has ended without one is known not to be applied."""
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -289,6 +305,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     budgets: Budgets
     http_out: HttpOutSpec
     effect_key: str
+    max_effects: int = 1
     input_schema: dict[str, Any] | None = None
     """What the deployment demands of the fields; prose has some only after the model's answer."""
     document: bytes

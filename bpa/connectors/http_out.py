@@ -4,6 +4,11 @@ One try and three retries by default, on 5xx, 429, 409 (the target still works o
 transport errors, with full jitter and the target's Retry-After. Every try sends the same bytes and
 the same key, so a target that honours keys applies the effect once. Everything else that is not a
 2xx ends the run at once; redirects are not followed, since they would carry the body elsewhere.
+
+A request that is not idempotent is sent again only where it is known that the last one was not
+applied: its body was never begun (no connection), or the answer was 429 or 503, by which a server
+says that it does not take the request (RFC 6585 section 4, RFC 9110 section 15.6.4). Any other 5xx
+and a lost answer end the run as ``OutcomeUnknown``.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from bpa.connectors.sdk import OutboundRequest, OutboundResult, OutboundTry
@@ -29,6 +35,8 @@ from bpa.retry import (
 
 EXCERPT_BYTES = 1024
 """How much of an answer is kept for people."""
+_NOT_TAKEN = frozenset({429, 503})
+"""Statuses by which a server says that it did not take the request."""
 DISCARD_BYTES = 64 * 1024
 """How much of an answer is read to keep the connection; beyond it the connection is closed."""
 
@@ -39,6 +47,19 @@ class _TryFailed(Exception):
     def __init__(self, cause: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(cause)
         self.retry_after_s = retry_after_s
+
+
+class _Body(aiohttp.BytesPayload):
+    """A body that knows whether a connection has begun to take it."""
+
+    is_begun = False
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        """Write the bytes; the headers, which wait until now, go with them."""
+        self.is_begun = True
+        await super().write_with_length(writer, content_length)
 
 
 def _ignore(_: OutboundTry) -> None:
@@ -81,7 +102,8 @@ class HttpOut:
         Raises:
             RunEnded: ``RETRIES_EXHAUSTED`` after the last try, ``NON_RETRYABLE_HTTP_STATUS`` at
                 once for any other answer, ``DEADLINE_EXCEEDED`` when the next try would start
-                after the request's deadline.
+                after the request's deadline, ``OUTCOME_UNKNOWN`` when a request that is not
+                idempotent may have been applied.
             InvalidRequest: The address or a header cannot be sent at all.
         """
         headers = _headers(request)
@@ -125,8 +147,9 @@ class HttpOut:
             raise RunEnded(
                 Reason.DEADLINE_EXCEEDED, f"the deadline passed before try {number} could start"
             )
+        body = _Body(request.body)
         try:
-            status, retry_after, excerpt = await self._post(request, headers, timeout_s)
+            status, retry_after, excerpt = await self._post(request, headers, body, timeout_s)
         except aiohttp.InvalidURL as error:
             raise InvalidRequest(f"not an address to post to: {request.url!r}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -134,22 +157,26 @@ class HttpOut:
             self._on_try(
                 OutboundTry(number=number, status=None, elapsed_ms=_ms_since(started_s), error=kind)
             )
+            if body.is_begun and not request.idempotent:
+                raise _outcome_unknown(f"no answer ({kind})", number) from error
             raise _TryFailed(f"no answer ({kind})") from error
         self._on_try(OutboundTry(number=number, status=status, elapsed_ms=_ms_since(started_s)))
         if 200 <= status < 300:
             return status, excerpt
-        if is_retryable_status(status):
+        if is_retryable_status(status) and (request.idempotent or status in _NOT_TAKEN):
             raise _TryFailed(f"HTTP {status}", retry_after_s=retry_after)
+        if status >= 500:
+            raise _outcome_unknown(f"HTTP {status}", number)
         raise RunEnded(
             Reason.NON_RETRYABLE_HTTP_STATUS, f"the target answered HTTP {status} on try {number}"
         )
 
     async def _post(
-        self, request: OutboundRequest, headers: dict[str, str], timeout_s: float
+        self, request: OutboundRequest, headers: dict[str, str], body: _Body, timeout_s: float
     ) -> tuple[int, float | None, str]:
         async with self._session.post(
             request.url,
-            data=request.body,
+            data=body,
             headers=headers,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout_s),
@@ -183,6 +210,14 @@ def quoted_key(key: str) -> str:
     if not key or not key.isascii() or not key.isprintable():
         raise InvalidRequest("an idempotency key is one or more printable ASCII characters")
     return '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _outcome_unknown(what: str, number: int) -> RunEnded:
+    return RunEnded(
+        Reason.OUTCOME_UNKNOWN,
+        f"{what} on try {number}, and the target is declared not idempotent: look there whether "
+        "the effect was applied; it is not sent again",
+    )
 
 
 def _headers(request: OutboundRequest) -> dict[str, str]:

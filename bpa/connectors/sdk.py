@@ -129,6 +129,9 @@ class OutboundRequest:
     """On the monotonic clock: no try runs and no pause lasts beyond it; None for no limit."""
     timeout_s: float | None = None
     """The limit of one try, from connecting to the end of the answer; None is the sink's own."""
+    idempotent: bool = True
+    """Whether the target applies one key once; if not, what may have been applied is not sent
+    again."""
     traceparent: str | None = None
     tracestate: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -170,5 +173,6 @@ class Sink(Protocol):
 
         Raises:
             RunEnded: With ``RETRIES_EXHAUSTED``, ``NON_RETRYABLE_HTTP_STATUS`` or
-                ``DEADLINE_EXCEEDED``.
+                ``DEADLINE_EXCEEDED``; with ``OUTCOME_UNKNOWN`` at once where an effect that is not
+                idempotent may have been applied. None of the others leaves such an effect applied.
         """

@@ -11,7 +11,7 @@ import psycopg.errors
 
 from bpa.control.names import check_names
 from bpa.documents.schema_checks import SchemaCheck
-from bpa.domain import DeploymentId, DeploymentSpec, cpu_millis, memory_bytes
+from bpa.domain import EFFECTS_MAX, DeploymentId, DeploymentSpec, cpu_millis, memory_bytes
 from bpa.errors import Conflict, InvalidRequest, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 
@@ -142,6 +142,7 @@ def _out_of_range(spec: DeploymentSpec) -> Iterator[str]:
         ("budgets.maxTokens", spec.budgets.max_tokens, 1, _INT32_MAX),
         ("budgets.maxCalls", spec.budgets.max_calls, 1, _INT32_MAX),
         ("budgets.maxUsd", spec.budgets.max_usd or 0, 0, _INT32_MAX),
+        ("maxEffects", spec.max_effects, 1, EFFECTS_MAX),
         ("httpOut.timeoutS", spec.http_out.timeout_s, 0.001, _TIMEOUT_MAX_S),
     ):
         if not least <= number <= most:

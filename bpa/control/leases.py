@@ -409,6 +409,7 @@ def _offer(row: Mapping[str, Any], journal: list[Step], ttl_s: float) -> LeaseOf
         budgets=deployment.budgets,
         http_out=deployment.http_out,
         effect_key=row["effect_key"],
+        max_effects=deployment.max_effects,
         input_schema=deployment.input_schema,
         document=row["document"],
         execution=row["executions"] + 1,
@@ -434,5 +435,6 @@ def _step(row: Mapping[str, Any]) -> Step:
         effect_key=row["effect_key"] or "",
         reserved_tokens=row["reserved_tokens"],
         answer=row["answer"],
+        ended_at_ms=row["ended_at_ms"],
     )
     return replace(step, usage=msgspec.convert(row["usage"], Usage)) if row["usage"] else step

@@ -40,7 +40,8 @@ select
     effect_key,
     reserved_tokens,
     answer,
-    usage
+    usage,
+    coalesce(round(extract(epoch from ended_at) * 1000), 0)::bigint as ended_at_ms
 from steps where run_id = any(%(run_ids)s::uuid[])
 order by run_id, seq;
 

@@ -107,14 +107,14 @@ recorded as (
     select
         run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, cost_usd,
         epoch, to_timestamp(started_at_ms / 1000.0),
-        case when answer is not null then to_timestamp(ended_at_ms / 1000.0) end
+        to_timestamp(nullif(ended_at_ms, 0) / 1000.0)
     from report
     where (run_id, epoch) in (select run_id, lease_epoch from held)
     on conflict (run_id, seq) do update
     set answer = coalesce(steps.answer, excluded.answer),
         usage = coalesce(steps.usage, excluded.usage),
         cost_usd = case when steps.answer is null then excluded.cost_usd else steps.cost_usd end,
-        ended_at = coalesce(steps.ended_at, excluded.ended_at),
+        ended_at = case when steps.answer is null then excluded.ended_at else steps.ended_at end,
         epoch = excluded.epoch
     where steps.kind = excluded.kind
         and steps.digest = excluded.digest
@@ -354,7 +354,10 @@ select
     cost_usd::text as cost_usd,
     epoch,
     (answer is not null) as answered,
-    coalesce(answer = '', false) as refused,
+    case kind
+        when 'model' then coalesce(answer = '', false)
+        else answer is null and ended_at is not null
+    end as refused,
     replays,
     started_at,
     ended_at

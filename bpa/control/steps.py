@@ -20,7 +20,7 @@ class StepState(StrEnum):
     """Its execution still waits for the answer."""
     RECORDED = "recorded"
     REFUSED = "refused"
-    """The provider answered with an error: nothing was used."""
+    """Answered with an error: the model used nothing, or the effect was not applied."""
     UNKNOWN = "unknown"
     """A model call whose answer was lost: it was billed for its reservation at most."""
     UNANSWERED = "unanswered"
@@ -42,8 +42,10 @@ def states_of(run: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> lis
 
 
 def _state(step: Mapping[str, Any], *, may_wait: bool) -> StepState:
+    if step["refused"]:
+        return StepState.REFUSED
     if step["answered"]:
-        return StepState.REFUSED if step["refused"] else StepState.RECORDED
+        return StepState.RECORDED
     if may_wait:
         return StepState.IN_FLIGHT
     return StepState.UNKNOWN if step["kind"] == StepKind.MODEL else StepState.UNANSWERED

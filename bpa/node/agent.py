@@ -3,7 +3,8 @@
 `prepare` runs once in the zygote: it imports the framework, holds a rehearsal so that whatever is
 built lazily is built before the fork, and returns the function that each child runs. A conversation
 is one model call that has to use a tool, and that tool's call; a tool that succeeded is the end of
-it. The model's arguments are handed on as they came: whether they fit is the broker's to judge.
+it, unless the task allows more calls: then it ends when the model says so. The model's arguments
+are handed on as they came: whether they fit is the broker's to judge.
 
 The request of a ``model`` call holds the messages in the framework's own form, less the ids it
 invents, so that two executions with the same answers send the same bytes::
@@ -59,6 +60,7 @@ from bpa.node.frames import (
 )
 
 _MODEL_CALLS_MAX = 6
+"""One for each effect that a deployment may allow (``EFFECTS_MAX``), and one for the last word."""
 _REHEARSALS = 32
 _ERROR_CHARS_MAX = 2_000
 
@@ -68,9 +70,9 @@ Work = Callable[[Channel], None]
 class BrokerChatClient(FunctionInvocationLayer[Any], BaseChatClient[Any]):
     """A chat client that asks the node."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, one_tool_call: bool) -> None:
         super().__init__(
-            middleware=[CallThrough(channel)],
+            middleware=[CallThrough(channel, one_call=one_tool_call)],
             function_invocation_configuration={
                 "max_iterations": _MODEL_CALLS_MAX,
                 "allow_concurrent_invocation": False,
@@ -107,22 +109,25 @@ class BrokerChatClient(FunctionInvocationLayer[Any], BaseChatClient[Any]):
 class CallThrough(FunctionMiddleware):
     """Make each tool call a frame, with whatever arguments came.
 
-    The first tool that succeeded ends the conversation: a second answer costs tokens.
+    The first tool that succeeded ends the conversation where one call is all there is to do: a
+    second answer costs tokens.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, one_call: bool) -> None:
         self._channel = channel
+        self._one_call = one_call
 
     async def process(
         self, context: FunctionInvocationContext, call_next: Callable[[], Awaitable[None]]
     ) -> None:
-        """Call the tool, then stop the loop in the framework's own way."""
+        """Call the tool; then stop the loop, where it ends, in the framework's own way."""
         request = {"name": context.function.name, "arguments": context.arguments}
         try:
             context.result = self._channel.call("tool", request)
         except Exception as error:  # anything else would be told to the model as the tool's result
             raise MiddlewareFailure(_describe(error)) from error
-        raise MiddlewareTermination(result=context.result)
+        if self._one_call:
+            raise MiddlewareTermination(result=context.result)
 
 
 def model_request(messages: Sequence[Message], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +158,7 @@ def _content(content: Content) -> dict[str, Any]:
 def build_agent(task: Task, channel: Channel) -> RawAgent[Any]:
     """Return the task's agent; it reaches nothing but ``channel``."""
     return RawAgent(
-        BrokerChatClient(channel),
+        BrokerChatClient(channel, one_tool_call=task.one_tool_call),
         task.agent.instructions,
         id=task.agent.name,
         name=task.agent.name,

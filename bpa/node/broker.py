@@ -16,6 +16,7 @@ from bpa.documents.values import Document
 from bpa.domain import Outcome, OutcomeKind
 from bpa.node.conversation import Tool
 from bpa.node.frames import Answer, Call
+from bpa.node.journal import Diverged
 from bpa.node.outlets import Lease, Outlets, Recorder, Timings
 from bpa.node.posting import Posting
 from bpa.node.thinking import Thinking
@@ -74,25 +75,34 @@ class Broker:
 
     @property
     def completed(self) -> Outcome | None:
-        """How the run ended, once its effect was applied."""
-        if self._posting.result is None:
+        """How the run ended, once every effect that it may have is applied."""
+        return self._outcome() if self._posting.is_done else None
+
+    def finish(self) -> Outcome | None:
+        """Return how the run ends whose agent has finished; None if nothing was posted.
+
+        Raises:
+            Diverged: An earlier execution recorded an effect to which this one never came.
+        """
+        if self._journal.has_effect_ahead:
+            raise Diverged
+        return self._outcome()
+
+    def _outcome(self) -> Outcome | None:
+        result = self._posting.result
+        if result is None:
             return None
-        return Outcome(
-            kind=OutcomeKind.COMPLETED,
-            result=self._posting.result,
-            effect=self._posting.answered,
-        )
+        return Outcome(kind=OutcomeKind.COMPLETED, result=result, effect=self._posting.answered)
 
     @property
     def effect_under_way(self) -> bool:
-        """Whether the target has the effect in hand, and its answer may still come."""
+        """Whether the target has an effect in hand, and its answer may still come."""
         return self._posting.is_sending
 
     @property
     def effect_in_doubt(self) -> bool:
-        """Whether the effect may have been applied although no answer says so."""
-        effect = self._journal.effect
-        return effect is not None and effect.answer is None
+        """Whether an effect may have been applied although no answer says so."""
+        return any(not (e.answer or e.ended_at_ms) for e in self._journal.effects)
 
     async def serve(self, call: Call) -> Answer:
         """Answer one call of the child.

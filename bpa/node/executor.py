@@ -198,7 +198,8 @@ class Executor:
                             "sandbox_said", level_said=entry.level, said=entry.event[:500]
                         )
                 case frames.Done():
-                    return _agent_failed("the agent finished without post_invoice")
+                    finished = broker.finish()
+                    return finished or _agent_failed("the agent finished without post_invoice")
                 case frames.Failed(error=error):
                     return _agent_failed(error)
                 case None:
@@ -342,6 +343,7 @@ def _task(run: RunSpec, document: Document, broker: Broker) -> frames.Task:
             max_output_tokens=agent.model_profile.max_output_tokens,
         ),
         document=document.text,
+        one_tool_call=run.max_effects == 1,
         tools=[
             frames.ToolSpec(tool.name, tool.description, frames.ANY_ARGUMENTS)
             for tool in broker.tools

@@ -90,6 +90,8 @@ class Task(_Frame, frozen=True, tag="task"):
     agent: AgentSpec
     document: str
     tools: list[ToolSpec]
+    one_tool_call: bool = True
+    """Whether the conversation ends with the first tool that succeeds."""
 
 
 class Answer(_Frame, frozen=True, tag="answer", omit_defaults=True):

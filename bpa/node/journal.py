@@ -5,6 +5,10 @@ and digest, the n-th equal request finding the n-th recorded answer. What is not
 unless an effect lies ahead in the journal: an agent that took another way after the target was
 told something must not tell it something else (`Diverged`).
 
+Every execution replays, also one that follows an agent's failure: an answer that was recorded is
+never paid for again, even if the agent failed over it. A new execution mends what lies outside the
+answers (a node, its release, its memory); an agent that fails over an answer fails alike each time.
+
 An empty answer records that the provider refused: nothing was used, and nothing is replayed. A call
 whose answer was lost stays in the journal as it is, unknown, and is made again as a new
 step: two calls may have been billed. That holds for the tries of one execution as well.
@@ -40,8 +44,8 @@ class Diverged(RunEnded):
     def __init__(self) -> None:
         super().__init__(
             Reason.AGENT_ERROR,
-            "the agent diverged after an effect: its request is not in the journal, and a later "
-            "step has already been sent to the target; look at the run's steps",
+            "the agent diverged after an effect: it went another way than the recorded one, which "
+            "led to an effect that may have been sent; look at the run's steps",
         )
 
 
@@ -70,9 +74,18 @@ class Journal:
         return max(self._steps, default=-1) + 1
 
     @property
-    def effect(self) -> Step | None:
-        """The effect whose intent is recorded, answered or not."""
-        return next((s for s in self._steps.values() if s.kind is StepKind.EFFECT), None)
+    def effects(self) -> list[Step]:
+        """The effects whose intents are recorded, answered or not, in order."""
+        return [step for step in self._steps.values() if step.kind is StepKind.EFFECT]
+
+    @property
+    def has_effect_ahead(self) -> bool:
+        """Whether an earlier execution recorded an effect that this one has not come to."""
+        return any(self._steps[seq].kind is StepKind.EFFECT for seq in self._ahead)
+
+    def is_inherited(self, step: Step) -> bool:
+        """Whether an earlier execution recorded the step's intent."""
+        return step.seq in self._recorded_before
 
     def replay(self, digest: str) -> Step | None:
         """Return the recorded answer to a model request, or None when it has to go live.
@@ -86,17 +99,32 @@ class Journal:
                 self._ahead.discard(seq)
                 self._replayed.add(seq)
                 return step
-        if any(self._steps[seq].kind is StepKind.EFFECT for seq in self._ahead):
+        if self.has_effect_ahead:
             raise Diverged
         return None
 
-    def reached_effect(self) -> None:
-        """Note that this execution has come to the recorded effect."""
-        effects = [s for s in self._steps.values() if s.kind is StepKind.EFFECT]
-        self._ahead -= {s.seq for s in effects}
-        self._replayed |= {s.seq for s in effects if s.answer} & self._recorded_before
+    def effect(self, digest: str) -> Step | None:
+        """Return the recorded effect of these arguments, which this execution has now come to.
+
+        An effect is known by its arguments alone: asked for again, it is the same one.
+
+        Returns:
+            None when it would be another one.
+
+        Raises:
+            Diverged: It would be another one, but a recorded one lies ahead.
+        """
+        for step in self.effects:
+            if step.digest == digest:
+                self._ahead.discard(step.seq)
+                if step.answer and self.is_inherited(step):
+                    self._replayed.add(step.seq)
+                return step
+        if self.has_effect_ahead:
+            raise Diverged
+        return None
 
     def record(self, step: Step) -> None:
-        """Add a step of this execution, or its answer; it will not be replayed to it."""
+        """Add a step of this execution, or what became of it; it will not be replayed to it."""
         self._steps[step.seq] = step
         self._ahead.discard(step.seq)

@@ -1,4 +1,9 @@
-"""The one tool of an agent: compose the invoice's effect, fix its bytes, send it, record it."""
+"""The one tool of an agent: compose the invoice's effect, fix its bytes, send it, record it.
+
+A run has one effect, unless its deployment allows more. What is asked for again with equal
+arguments is the same effect and has the recorded answer; one effect more than allowed is refused.
+The run ends when all that it may have are applied, or when its agent finishes.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +25,8 @@ from bpa.documents.answers import check_answer, tool_parameters
 from bpa.documents.payloads import payload
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.values import Document
-from bpa.domain import RunSpec, Step, StepKind, Usage
-from bpa.errors import InvalidRequest, Reason, RunEnded
+from bpa.domain import RunSpec, Step, StepKind, Usage, further_key_of
+from bpa.errors import BpaError, InvalidRequest, Reason, RunEnded, StaleLease
 from bpa.node.conversation import Tool
 from bpa.node.journal import canonical, digest_of
 from bpa.node.outlets import Outlets, Recorder, Timings, answered, now_ms, span
@@ -31,12 +36,16 @@ POST_INVOICE = "post_invoice"
 _DESCRIPTION = (
     "Post the invoice to its route. Call it once, when you know the vendor and the route."
 )
+_DESCRIPTION_OF_SEVERAL = (
+    "Post the invoice to a route, when you know the vendor and the route. Call it once for each "
+    "posting, {} times at most; once all is posted, say so in one sentence."
+)
 _PROPAGATOR = TraceContextTextMapPropagator()
 _JSON = msgspec.json.Encoder()
 
 
 class Posting:
-    """One run's effect; see `bpa.node.broker.Broker` for the arguments."""
+    """One run's effects; see `bpa.node.broker.Broker` for the arguments."""
 
     def __init__(
         self,
@@ -58,18 +67,33 @@ class Posting:
         self._deadline_s = deadline_s
         self._timings = timings
         self._log = log
-        self.tool = Tool(POST_INVOICE, _DESCRIPTION, tool_parameters(document, run.routes))
-        self.result = _recorded_result(recorder.journal.effect)
-        """What the effect came to, once it was applied."""
-        if self.result is not None:
-            recorder.journal.reached_effect()
+        parameters = tool_parameters(document, run.routes)
+        self.tool = Tool(POST_INVOICE, _description(run.max_effects), parameters)
+        applied = [effect for effect in recorder.journal.effects if effect.answer]
+        self._results = [_result_of(effect) for effect in applied]
+        if self.is_done:  # no execution has to come to them any more
+            for effect in applied:
+                recorder.journal.effect(effect.digest)
         self.is_sending = False
-        """Whether the target has the effect in hand: only its answer says what came of it."""
+        """Whether the target has an effect in hand: only its answer says what came of it."""
         self.answered: Step | None = None
-        """The effect's step with its answer, if it was applied now: to be recorded."""
+        """The last effect's step with its answer, if it was applied now: to be recorded."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every effect that the run may have is applied: nothing is left to be done."""
+        return len(self._results) >= max(self._run.max_effects, len(self._recorder.journal.effects))
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the effects came to: the first, with those after it as ``further``; None yet."""
+        if not self._results:
+            return None
+        first, *further = self._results
+        return {**first, "further": further} if further else first
 
     async def use(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Post the invoice as the agent judged it, once per run however often it is asked for.
+        """Post the invoice as the agent judged it, once however often it is asked for.
 
         Raises:
             RunEnded: The run ends here, for the reason given.
@@ -93,46 +117,49 @@ class Posting:
                 "gen_ai.tool.type": "function",
             },
         ) as tool:
-            effect = await self._intend(checked, digest)
+            effect = self._recorder.journal.effect(digest)
+            effect = effect or await self._intend(checked, digest)
             tool.set_attribute("bpa.step.seq", effect.seq)
             if effect.answer is not None:
                 self._outlets.measures.step_replayed(StepKind.EFFECT)
                 tool.set_attribute("bpa.step.replayed", value=True)
-                self.result = msgspec.json.decode(effect.answer)
             else:
-                self.result = await self._apply(effect, checked, set_span_in_context(tool))
+                await self._apply(effect, checked, set_span_in_context(tool))
         return {"status": "posted"}
 
     async def _intend(self, checked: Checked, digest: str) -> Step:
-        """Return the run's one effect, whose bytes the first recorded intent has fixed (I4)."""
-        effect = self._recorder.journal.effect
-        if effect is None:
-            effect = Step(
-                seq=self._recorder.journal.next_seq,
-                kind=StepKind.EFFECT,
-                digest=digest,
-                intent=payload(
-                    self._run.run_id,
-                    checked.fields,
-                    vendor=checked.vendor,
-                    route=checked.route,
-                    confidence=checked.confidence,
-                ),
-                effect_key=self._run.effect_key,
-                started_at_ms=now_ms(),
-            )
-            await self._recorder.intend(effect)
-        elif effect.digest != digest:
+        """Fix the bytes and the key of another effect by its first recorded intent (I4)."""
+        journal = self._recorder.journal
+        allowed = self._run.max_effects
+        if len(journal.effects) >= allowed:
             raise RunEnded(
                 Reason.POLICY_DENIED,
-                f"the run has one effect, and the agent called {POST_INVOICE} with other arguments",
+                f"the run may have {allowed} effect(s) (maxEffects), and the agent called "
+                f"{POST_INVOICE} with other arguments",
             )
-        self._recorder.journal.reached_effect()
+        effect = Step(
+            seq=journal.next_seq,
+            kind=StepKind.EFFECT,
+            digest=digest,
+            intent=payload(
+                self._run.run_id,
+                checked.fields,
+                vendor=checked.vendor,
+                route=checked.route,
+                confidence=checked.confidence,
+            ),
+            effect_key=further_key_of(self._run.effect_key, len(journal.effects) + 1),
+            started_at_ms=now_ms(),
+        )
+        await self._recorder.intend(effect)
         return effect
 
-    async def _apply(self, effect: Step, checked: Checked, context: Context) -> dict[str, Any]:
-        """Send the effect; what it came to is recorded with the run's outcome."""
-        sent = await self._send(effect, context)
+    async def _apply(self, effect: Step, checked: Checked, context: Context) -> None:
+        """Send the effect and record its answer; the run's last one goes with the outcome."""
+        if self._run.http_out.idempotent:
+            sent = await self._send(effect, context)
+        else:
+            sent = await self._send_once(effect, context)
         result = {
             "status": sent.status,
             "tries": sent.tries,
@@ -144,9 +171,39 @@ class Posting:
             "currency": checked.fields.currency,
         }
         self._log.info("effect_applied", seq=effect.seq, status=sent.status, tries=sent.tries)
-        self.answered = answered(effect, _JSON.encode(result), Usage())
-        self._recorder.journal.record(self.answered)
-        return result
+        self._results.append(result)
+        recorded = answered(effect, _JSON.encode(result), Usage())
+        if self.is_done:
+            self.answered = recorded
+            self._recorder.journal.record(recorded)
+        else:
+            await self._recorder.settle(recorded)
+
+    async def _send_once(self, effect: Step, context: Context) -> OutboundResult:
+        """Send an effect that must not be applied twice, unless nobody knows whether it was.
+
+        An intent that has ended without an answer is known not to be applied; one that has not may
+        be, by an execution that died over it.
+        """
+        if self._recorder.journal.is_inherited(effect):
+            if not effect.ended_at_ms:
+                raise RunEnded(
+                    Reason.OUTCOME_UNKNOWN,
+                    f"an earlier execution ended while it sent {effect.effect_key}, and the target "
+                    "is declared not idempotent: look there whether the effect was applied; it is "
+                    "not sent again",
+                )
+            effect = msgspec.structs.replace(effect, ended_at_ms=0)
+            await self._recorder.intend(effect)
+        try:
+            return await self._send(effect, context)
+        except StaleLease:
+            raise
+        except BpaError as error:
+            if not (isinstance(error, RunEnded) and error.reason is Reason.OUTCOME_UNKNOWN):
+                unapplied = msgspec.structs.replace(effect, ended_at_ms=now_ms())
+                await self._recorder.settle(unapplied)
+            raise
 
     async def _send(self, effect: Step, context: Context) -> OutboundResult:
         started_s = time.monotonic()
@@ -170,6 +227,7 @@ class Posting:
                 idempotency_key=effect.effect_key,
                 deadline_s=self._deadline_s,
                 timeout_s=self._run.http_out.timeout_s,
+                idempotent=self._run.http_out.idempotent,
                 traceparent=carrier.get("traceparent"),
                 tracestate=carrier.get("tracestate"),
                 before_try=self._recorder.must_hold,
@@ -195,8 +253,10 @@ def _demand(schema: bytes) -> SchemaCheck:
     return SchemaCheck(msgspec.json.decode(schema))
 
 
-def _recorded_result(effect: Step | None) -> dict[str, Any] | None:
-    if effect is None or effect.answer is None:
-        return None
-    result: dict[str, Any] = msgspec.json.decode(effect.answer)
+def _description(max_effects: int) -> str:
+    return _DESCRIPTION if max_effects == 1 else _DESCRIPTION_OF_SEVERAL.format(max_effects)
+
+
+def _result_of(effect: Step) -> dict[str, Any]:
+    result: dict[str, Any] = msgspec.json.decode(effect.answer or b"{}")
     return result

@@ -1,7 +1,8 @@
 """Decide the stub's answer to a valid request. Pure and deterministic: rules, not a model.
 
 With a tool to call and no result yet, the document in the user's text is read and the tool is
-called with what stands there; after a tool's result, or without tools, a short text follows.
+called with what stands there; after a tool's result, or without tools, a short text follows, unless
+a rule asks for another call.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ def answer(request: MessagesRequest, behave: Behaviour, call_id: str) -> Answer:
     if behave is Behaviour.REFUSE:
         content = [_text("The stub was told to refuse this request.")]
         return _finish(request, content, "refusal")
-    tool = None if behave is Behaviour.TEXT else _tool_to_call(request)
+    again = behave is Behaviour.ANOTHER_CALL
+    tool = None if behave is Behaviour.TEXT else _tool_to_call(request, again=again)
     if tool is None:
         return _finish(request, [_text(_words_for(request))], "end_turn")
     facts = read_document(request.user_text)
     arguments = _arguments(tool, facts)
     if behave is Behaviour.WRONG_ARGUMENTS:
         arguments = {**arguments, "route": WRONG_ROUTE}
+    elif again:
+        arguments = {**arguments, "route": _next_route(tool, arguments.get("route"))}
     call = {"type": "tool_use", "id": call_id, "name": tool["name"], "input": arguments}
     return _finish(request, [call], "tool_use")
 
@@ -52,7 +56,13 @@ def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _tool_to_call(request: MessagesRequest) -> dict[str, Any] | None:
+def _next_route(tool: Mapping[str, Any], route: Any) -> Any:
+    """Return the route after ``route`` in the tool's list, the first after the last."""
+    routes = _enum(tool["input_schema"].get("properties", {}).get("route"))
+    return routes[(routes.index(route) + 1) % len(routes)] if route in routes else route
+
+
+def _tool_to_call(request: MessagesRequest, *, again: bool) -> dict[str, Any] | None:
     kind = request.tool_choice["type"]
     custom = [tool for tool in request.tools if is_custom(tool)]
     if kind == "none" or not custom:
@@ -60,7 +70,7 @@ def _tool_to_call(request: MessagesRequest) -> dict[str, Any] | None:
     if kind == "tool":
         name = request.tool_choice["name"]
         return next((tool for tool in custom if tool["name"] == name), None)
-    if kind == "auto" and request.answers_a_tool_result:
+    if kind == "auto" and request.answers_a_tool_result and not again:
         return None
     return custom[0]
 

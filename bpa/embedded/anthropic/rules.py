@@ -20,6 +20,8 @@ class Behaviour(StrEnum):
     REFUSE = "refuse"
     WRONG_ARGUMENTS = "wrong_arguments"
     TEXT = "text"
+    ANOTHER_CALL = "another_call"
+    """Call the tool, after a tool's result as well, with the next route of its list."""
 
 
 class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,5 +1,6 @@
 """An HTTP server that gives the answers of a script, one a request, and keeps what it was sent."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,11 @@ def status(code: int, text: str = "", **headers: str) -> Answer:
 async def hang_up(request: web.Request) -> web.StreamResponse:
     assert request.transport is not None
     request.transport.abort()
+    return web.Response()
+
+
+async def never(_: web.Request) -> web.StreamResponse:
+    await asyncio.get_running_loop().create_future()
     return web.Response()
 
 

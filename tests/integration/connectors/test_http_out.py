@@ -1,6 +1,7 @@
 """http.out against a server that follows a script; no test waits for a real pause."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from bpa.connectors import OutboundRequest, OutboundTry
 from bpa.connectors.http_out import EXCERPT_BYTES, HttpOut, quoted_key
 from bpa.errors import InvalidRequest, Reason, RunEnded
 from bpa.retry import RetryPolicy
-from tests.integration.connectors.scripted_server import hang_up, scripted_server, status
+from tests.integration.connectors.scripted_server import hang_up, never, scripted_server, status
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -74,6 +75,67 @@ async def test_a_target_that_keeps_failing_gets_four_tries_and_the_run_ends(sess
     assert f"HTTP {code}" in ended.value.detail
     assert len(server.bodies) == 4
     assert pauses == pytest.approx([0.1, 0.2, 0.4])
+
+
+@pytest.mark.parametrize("code", [500, 502, 504, 599])
+async def test_what_may_have_been_applied_is_not_sent_again_where_that_would_apply_it_twice(
+    session, code
+):
+    pauses = Pauses()
+    async with scripted_server(status(code)) as server:
+        with pytest.raises(RunEnded, match=f"HTTP {code} on try 1") as ended:
+            await http_out(session, pauses).send(request_to(server.url, idempotent=False))
+    assert ended.value.reason is Reason.OUTCOME_UNKNOWN
+    assert (len(server.bodies), pauses) == (1, [])
+
+
+async def test_a_lost_answer_to_what_is_not_idempotent_leaves_its_outcome_unknown(session):
+    pauses, seen = Pauses(), []
+    async with scripted_server(status(503), hang_up) as server:
+        with pytest.raises(RunEnded, match="on try 2") as ended:
+            await http_out(session, pauses, on_try=seen.append).send(
+                request_to(server.url, idempotent=False)
+            )
+    assert ended.value.reason is Reason.OUTCOME_UNKNOWN
+    assert "look there whether the effect was applied" in ended.value.detail
+    assert [(tried.status, bool(tried.error)) for tried in seen] == [(503, False), (None, True)]
+    assert len(server.bodies) == 2
+
+
+async def test_a_target_that_hangs_over_what_is_not_idempotent_is_asked_once(session):
+    async with scripted_server(never) as server:
+        with pytest.raises(RunEnded) as ended:
+            await http_out(session, Pauses(), timeout_s=0.1).send(
+                request_to(server.url, idempotent=False)
+            )
+        assert ended.value.reason is Reason.OUTCOME_UNKNOWN
+        assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("code", [429, 503])
+async def test_what_the_target_did_not_take_is_sent_again(session, code):
+    async with scripted_server(status(code), status(201)) as server:
+        result = await http_out(session, Pauses()).send(request_to(server.url, idempotent=False))
+    assert (result.tries, server.bodies) == (2, [b'{"total": "12.50"}'] * 2)
+
+
+async def test_what_was_never_sent_is_tried_again_though_it_is_not_idempotent(session):
+    pauses = Pauses()
+    with socket.socket() as deaf:  # bound and not listening: every connection is refused
+        deaf.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/invoices"
+        with pytest.raises(RunEnded) as ended:
+            await http_out(session, pauses).send(request_to(url, idempotent=False))
+    assert ended.value.reason is Reason.RETRIES_EXHAUSTED
+    assert len(pauses) == 3
+
+
+async def test_a_conflict_over_what_is_not_idempotent_is_an_answer(session):
+    async with scripted_server(status(409)) as server:
+        with pytest.raises(RunEnded) as ended:
+            await http_out(session, Pauses()).send(request_to(server.url, idempotent=False))
+    assert ended.value.reason is Reason.NON_RETRYABLE_HTTP_STATUS
+    assert len(server.bodies) == 1
 
 
 @pytest.mark.parametrize("code", [400, 401, 404, 408, 422, 301, 307])

@@ -121,6 +121,8 @@ async def test_a_deployment_is_created_once_and_takes_its_queue(rest: Rest):
         ({"budgets": {"maxDuration": "soon"}}, "budgets.maxDuration"),
         ({"budgets": {"maxTokens": 2**40}}, "budgets.maxTokens"),
         ({"httpOut": {"timeoutS": 1e300}}, "httpOut.timeoutS"),
+        ({"maxEffects": 0}, "maxEffects"),
+        ({"maxEffects": 6}, "maxEffects"),
         ({"environment": "dev/../prod"}, "environment"),
         ({"queue": ""}, "queue"),
         ({"routes": []}, "routes"),

@@ -288,6 +288,29 @@ async def test_an_effects_answer_is_recorded_with_the_outcome(fleet: Fleet):
     assert recorded["ended_at"].timestamp() == 2.0
 
 
+async def test_an_effect_that_ended_unapplied_says_so_until_it_is_sent_again(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    intent = step(0, kind=StepKind.EFFECT, intent=b"body", effect_key="k")
+    unapplied = msgspec.structs.replace(intent, ended_at_ms=2000)
+    await fleet.runs.record_step(run_id, epoch, intent)
+    await fleet.runs.record_step(run_id, epoch, unapplied)
+    assert [s.state for s in Run.of(await fleet.runs.get(run_id)).steps] == ["refused"]
+    await fleet.runs.finish(run_id, epoch, Outcome(kind=OutcomeKind.HANDED_BACK))
+    epoch = await fleet.granted(run_id)
+    stream = fleet.leases.stream("node-1", "boot-1")
+    offer = await anext(stream)
+    await stream.aclose()
+    assert offer.run.journal == [unapplied_at(2000, intent)]
+    await fleet.leases.acknowledge(run_id, epoch)
+    await fleet.runs.record_step(run_id, epoch, intent)
+    assert [s.state for s in Run.of(await fleet.runs.get(run_id)).steps] == ["in_flight"]
+
+
+def unapplied_at(ended_at_ms: int, intent: Step) -> Step:
+    return msgspec.structs.replace(intent, ended_at_ms=ended_at_ms, started_at_ms=0)
+
+
 async def test_a_stale_outcome_records_no_answer(fleet: Fleet):
     await fleet.register()
     run_id, epoch = await fleet.running()

@@ -419,11 +419,117 @@ async def test_a_new_execution_sends_the_bytes_of_the_first_intent(world):
 
 async def test_a_repeat_gets_the_recorded_answer_and_other_arguments_are_refused(world):
     run = execution(world)
-    await run.serve(post(), post(3))
+    assert await run.serve(post(), post(3)) == {"status": "posted"}
     assert len(run.lease.reported) == 1
-    with ends_with(Reason.POLICY_DENIED, "other arguments"):
+    with ends_with(Reason.POLICY_DENIED, "may have 1 effect(s) (maxEffects)"):
         await run.serve(post(4, route="it"))
+    assert [tried["tries"] for tried in await world.tries()] == [1]
+
+
+async def test_a_deployment_may_allow_more_effects_each_under_a_key_of_its_own(world):
+    run = execution(world, max_effects=2)
+    assert await run.serve(post()) == {"status": "posted"}
+    assert run.broker.completed is None
+    assert await run.serve(post(3, route="it")) == {"status": "posted"}
+    assert await run.serve(post(4)) == {"status": "posted"}
+    with ends_with(Reason.POLICY_DENIED, "may have 2 effect(s) (maxEffects)"):
+        await run.serve(post(5, route="general"))
+    sent = {r["key"]: r["body"]["route"] for r in await world.received()}
+    assert sent == {"r1:1": "hosting", "r1:1:2": "it"}
+    assert {tried["tries"] for tried in await world.tries()} == {1}
+    first, applied, second = run.lease.reported
+    assert (first.seq, applied.seq, second.seq) == (0, 0, 1)
+    assert applied.answer is not None  # recorded before the agent went on
+    outcome = run.broker.completed
+    assert (outcome.effect.seq, outcome.effect.effect_key) == (1, "r1:1:2")
+    assert outcome.result["route"] == "hosting"
+    assert [more["route"] for more in outcome.result["further"]] == ["it"]
+
+
+async def test_a_further_effect_keeps_the_key_that_its_first_intent_took(world):
+    first = execution(world, max_effects=3)
+    await first.serve(post(), post(3, route="it"))
+    journal = [s for s in first.lease.journal if s.answer is None or s.seq == 0]
+    again = execution(world, max_effects=3, journal=journal)
+    again_sent = await again.serve(post(), post(3, route="it"), post(4, route="general"))
+    assert again_sent == {"status": "posted"}
+    assert [s.effect_key for s in again.broker._journal.effects] == ["r1:1", "r1:1:2", "r1:1:3"]
+    assert len(await world.received()) == 3
+    assert again.broker.replayed == [0]
+
+
+async def test_an_agent_that_finishes_has_posted_what_it_posted(world):
+    run = execution(world, max_effects=3)
+    assert run.broker.finish() is None
+    await run.serve(post())
+    outcome = run.broker.finish()
+    assert (outcome.kind, outcome.result["route"]) == ("completed", "hosting")
+    assert outcome.effect is None  # its answer is recorded already
+    assert "further" not in outcome.result
+    again = execution(world, max_effects=3, journal=run.lease.journal)
+    with ends_with(Reason.AGENT_ERROR, "diverged after an effect"):
+        again.broker.finish()
+
+
+async def test_another_effect_than_the_recorded_one_that_lies_ahead_is_not_sent(world):
+    first = execution(world, max_effects=2)
+    await first.serve(post())
+    again = execution(world, max_effects=2, journal=first.lease.journal)
+    with ends_with(Reason.AGENT_ERROR, "diverged after an effect"):
+        await again.serve(post(route="it"))
     assert len(await world.received()) == 1
+
+
+# -- a target that is not idempotent ---------------------------------------------------------------
+
+UNSAFE = HttpOutSpec(idempotent=False)
+
+
+def an_intent_without_an_answer(run):
+    return [s for s in run.lease.journal if s.kind is StepKind.EFFECT and s.answer is None]
+
+
+async def test_an_effect_whose_outcome_nobody_knows_is_not_sent_again(world):
+    await world.script_target({"drop": "after"})
+    first = execution(world, http_out=UNSAFE)
+    with ends_with(Reason.OUTCOME_UNKNOWN, "look there whether the effect was applied"):
+        await first.serve(post())
+    (intent,) = an_intent_without_an_answer(first)
+    assert intent.ended_at_ms == 0
+    await world.script_target()
+    again = execution(world, http_out=UNSAFE, journal=[intent])
+    with ends_with(Reason.OUTCOME_UNKNOWN, "an earlier execution ended while it sent r1:1"):
+        await again.serve(post())
+    (tried,) = await world.tries()
+    assert (tried["tries"], tried["applied"]) == (1, True)
+
+
+async def test_an_effect_that_is_known_not_to_be_applied_may_be_sent_by_a_later_execution(world):
+    await world.script_target({"status": 503, "times": 4})
+    first = execution(world, http_out=UNSAFE)
+    with ends_with(Reason.RETRIES_EXHAUSTED, "HTTP 503"):
+        await first.serve(post())
+    (intent,) = an_intent_without_an_answer(first)
+    assert intent.ended_at_ms > 0
+    again = execution(world, http_out=UNSAFE, journal=[intent])
+    assert await again.serve(post()) == {"status": "posted"}
+    assert [s.ended_at_ms for s in again.lease.reported] == [0]  # it may be applied from now on
+    assert len(await world.received()) == 1
+
+
+async def test_a_lease_that_ends_between_two_tries_leaves_the_outcome_unknown(world):
+    await world.script_target({"status": 503})
+
+    async def expire(_pause_s):
+        run.lease.is_good = False
+
+    sink = HttpOut(world.session, sleep=expire)
+    world.outlets = dataclasses.replace(world.outlets, sink=sink)
+    run = execution(world, http_out=UNSAFE)
+    with pytest.raises(StaleLease):
+        await run.serve(post())
+    (intent,) = an_intent_without_an_answer(run)
+    assert (intent.ended_at_ms, len(run.lease.reported)) == (0, 1)
 
 
 async def test_an_agent_that_goes_another_way_after_an_effect_is_stopped(world):

@@ -24,6 +24,7 @@ from tests.integration.node.control_server import an_offer
 from tests.integration.node.outside import ROUTES, WIRE, outside
 from tests.integration.node.scripted import PROBES
 
+ROOMY = Budgets(max_tokens=50_000)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -177,6 +178,91 @@ async def test_wrong_arguments_end_the_run_at_once_by_the_judgement_of_the_broke
     assert [s.kind for s in run.ledger.steps] == [StepKind.MODEL, StepKind.MODEL]
     assert await world.model_requests() == [("messages", "tool_use")]
     assert await world.tries() == []
+
+
+async def test_an_agent_that_may_post_twice_posts_twice_and_the_run_ends(world, zygote):
+    again = {"match": {"after_tool_result": True}, "behave": "another_call", "times": 1}
+    await world.script_model(again)
+    run = Run(world, zygote, max_effects=2, budgets=ROOMY)
+    outcome = await run.execute()
+    assert outcome.kind is OutcomeKind.COMPLETED, outcome
+    assert [r["key"] for r in await world.received()] == ["r1:1", "r1:1:2"]
+    assert outcome.result["route"] != outcome.result["further"][0]["route"]
+    assert len(await world.model_requests()) == 2
+
+
+async def test_an_agent_that_may_post_more_ends_when_it_has_said_so(world, zygote):
+    run = Run(world, zygote, max_effects=2, budgets=ROOMY)
+    outcome = await run.execute()
+    assert outcome.kind is OutcomeKind.COMPLETED, outcome
+    assert [r["key"] for r in await world.received()] == ["r1:1"]
+    assert len(await world.model_requests()) == 2
+
+
+async def test_a_deployment_that_allows_less_than_was_applied_has_nothing_left_to_do(world):
+    applied = [
+        Step(seq=n, kind=StepKind.EFFECT, digest=f"d{n}", intent=b"x", answer=b'{"status": 201}')
+        for n in (1, 3)
+    ]
+    outcome = await Run(world, None, max_effects=1, journal=applied).execute()
+    assert (outcome.kind, outcome.replayed) == (OutcomeKind.COMPLETED, [1, 3])
+    assert outcome.result == {"status": 201, "further": [{"status": 201}]}
+
+
+async def test_a_second_execution_replays_the_first_effect_and_sends_the_second(world, zygote):
+    again = {"match": {"after_tool_result": True}, "behave": "another_call", "times": 1}
+    await world.script_model(again)
+    first = Run(world, zygote, max_effects=2, budgets=ROOMY)
+
+    def die_over_the_second_effect(what):
+        if isinstance(what, Step) and what.effect_key == "r1:1:2":
+            raise StaleLease("the node died")
+
+    first.ledger.on_report = die_over_the_second_effect
+    assert await first.execute() is None
+    assert [r["key"] for r in await world.received()] == ["r1:1"]
+    steps = list({s.seq: s for s in first.ledger.steps}.values())
+    outcome = await Run(world, zygote, max_effects=2, budgets=ROOMY, journal=steps).execute()
+    assert outcome.kind is OutcomeKind.COMPLETED, outcome
+    assert outcome.replayed == [0, 1, 2]
+    assert [r["key"] for r in await world.received()] == ["r1:1", "r1:1:2"]
+    assert {tried["tries"] for tried in await world.tries()} == {1}
+    assert len(await world.model_requests()) == 2
+
+
+async def test_an_agent_of_other_instructions_diverges_after_the_intent_and_sends_nothing(
+    world, zygote
+):
+    await world.script_target({"drop": "before"})
+    first = Run(world, zygote)
+
+    def lose_the_outcome(what):
+        if isinstance(what, Outcome):
+            raise StaleLease("the node died")
+
+    first.ledger.on_report = lose_the_outcome
+    with pytest.raises(StaleLease):
+        await first.execute()
+    steps = list({s.seq: s for s in first.ledger.steps}.values())
+    tried = await world.tries()
+    assert [s.kind for s in steps] == [StepKind.MODEL, StepKind.EFFECT]
+    agent = msgspec.structs.replace(first.lease.offer.run.agent, instructions="Decide otherwise.")
+    outcome = await Run(world, zygote, journal=steps, agent=agent, execution=2).execute()
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.REJECTED, Reason.AGENT_ERROR)
+    assert "diverged after an effect" in outcome.detail
+    assert await world.tries() == tried
+    assert len(await world.model_requests()) == 1
+
+
+async def test_an_agent_that_failed_over_an_answer_fails_alike_and_pays_once(world, zygote):
+    await world.script_model({"behave": "text"})
+    first = Run(world, zygote)
+    failed = await first.execute()
+    steps = list({s.seq: s for s in first.ledger.steps}.values())
+    again = await Run(world, zygote, journal=steps, execution=2).execute()
+    assert (again.kind, again.detail) == (failed.kind, failed.detail)
+    assert again.kind is OutcomeKind.AGENT_FAILED
+    assert (again.replayed, len(await world.model_requests())) == ([0], 1)
 
 
 async def test_an_agent_that_never_posts_has_failed(world, zygote):

@@ -9,6 +9,8 @@ import pytest
 import pytest_asyncio
 from agent_framework import ChatResponse, Content, Message
 
+from bpa.domain import EFFECTS_MAX
+from bpa.node import agent
 from bpa.node.frames import AgentSpec, Answer, Call, Done, Failed, Task
 from bpa.node.sandbox import SandboxLimits
 from bpa.node.zygote import Zygote
@@ -77,6 +79,28 @@ async def test_an_agent_asks_the_model_once_calls_the_tool_and_is_done(zygote: Z
     assert conversation.last == Done("")
     assert conversation.status is not None
     assert conversation.status.code == 0
+
+
+async def test_a_conversation_has_a_turn_for_each_effect_and_one_for_the_last_word() -> None:
+    assert agent._MODEL_CALLS_MAX == EFFECTS_MAX + 1
+
+
+async def test_an_agent_that_may_call_more_ends_when_the_model_says_so(zygote: Zygote) -> None:
+    def twice(call: Call) -> Answer:
+        if call.kind == "model" and len(call.request["messages"]) > 4:
+            text = {"type": "text", "text": "All is posted."}
+            return Answer(call.id, ok=True, value=model_answer(text))
+        return obliging(call)
+
+    several = msgspec.structs.replace(task(), one_tool_call=False)
+    conversation = await converse(await zygote.spawn(several), twice)
+    assert conversation.kinds == ["model", "tool", "model", "tool", "model"]
+    assert conversation.last == Done("All is posted.")
+    first, second = conversation.calls[0].request, conversation.calls[2].request
+    assert first["options"]["tool_choice"] == "required"
+    assert "tool_choice" not in second["options"]
+    (result,) = second["messages"][-1]["contents"]
+    assert (result["type"], result["result"]) == ("function_result", '{"status": 201}')
 
 
 async def test_the_framework_rebuilds_the_messages_of_a_request(zygote: Zygote) -> None:

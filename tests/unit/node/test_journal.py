@@ -15,8 +15,15 @@ def lost(seq, digest):
     return Step(seq=seq, kind=StepKind.MODEL, digest=digest, reserved_tokens=9)
 
 
-def effect(seq):
-    return Step(seq=seq, kind=StepKind.EFFECT, digest="e", intent=b"body", effect_key="k")
+def effect(seq, digest="e", answer=None):
+    return Step(
+        seq=seq,
+        kind=StepKind.EFFECT,
+        digest=digest,
+        intent=b"body",
+        effect_key=f"k{seq}",
+        answer=answer,
+    )
 
 
 def test_the_digest_does_not_depend_on_the_order_of_keys():
@@ -59,9 +66,35 @@ def test_an_unknown_request_before_a_recorded_effect_ends_the_run():
 def test_an_unknown_request_after_the_recorded_effect_goes_live():
     journal = Journal([answered(0, "d"), effect(1)])
     assert journal.replay("d") is not None
-    journal.reached_effect()
+    assert journal.effect("e") == effect(1)
     assert journal.replay("other") is None
-    assert journal.effect == effect(1)
+    assert journal.effects == [effect(1)]
+
+
+def test_other_arguments_than_those_of_an_effect_that_lies_ahead_end_the_run():
+    journal = Journal([effect(0), effect(1, digest="f")])
+    assert journal.effect("e") == effect(0)
+    assert journal.has_effect_ahead
+    with pytest.raises(Diverged):
+        journal.effect("g")
+    assert journal.effect("f") == effect(1, digest="f")
+    assert not journal.has_effect_ahead
+    assert journal.effect("g") is None
+
+
+def test_an_effect_is_the_same_one_however_often_it_is_asked_for():
+    journal = Journal([effect(0, answer=b"{}")])
+    assert [journal.effect("e").seq for _ in range(3)] == [0, 0, 0]
+    assert journal.replayed == [0]
+
+
+def test_an_effect_of_this_execution_is_neither_ahead_nor_replayed():
+    journal = Journal([])
+    journal.record(effect(0))
+    journal.record(effect(0, answer=b"{}"))
+    assert not journal.has_effect_ahead
+    assert not journal.is_inherited(journal.effect("e"))
+    assert journal.replayed == []
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=20))

@@ -61,6 +61,7 @@ class Run:
     agent_failures: int = 0
     crashes: int = 0
     infra_failures: int = 0
+    cancel_asked: bool = False
     lease: Lease | None = None
     steps: dict[int, Recorded] = field(default_factory=dict)
 
@@ -102,6 +103,7 @@ class Rules:
         run = self.runs[run_id]
         assert run.status is RunStatus.QUEUED
         assert run.lease is None
+        assert not run.cancel_asked
         run.status = RunStatus.OFFERED
         run.epoch += 1
         expires_at_s = self._clock() + self.ttl_s
@@ -205,10 +207,26 @@ class Rules:
         return sum([self.lapse(*lease) for lease in self.over()])
 
     def cancel(self, run_id: str) -> None:
-        """End a run by an operator's will."""
+        """Have a run end by an operator's will: one that waits at once."""
         run = self.runs[run_id]
         if not run.is_alive:
             raise Conflict("it has ended")
+        run.cancel_asked = True
+        if run.status is RunStatus.QUEUED:
+            self._cancel(run)
+
+    def end_cancelled(self, *, by_force: bool) -> int:
+        """End the runs to cancel that nobody has, ``by_force`` all of them; return how many."""
+        due = [
+            run
+            for run in self.runs.values()
+            if run.is_alive and run.cancel_asked and (by_force or run.status is RunStatus.QUEUED)
+        ]
+        for run in due:
+            self._cancel(run)
+        return len(due)
+
+    def _cancel(self, run: Run) -> None:
         self._end(run, RunStatus.DEAD_LETTERED, "Cancelled")
         run.epoch += 1
 

@@ -49,7 +49,9 @@ EFFECT = 1
 """The step whose answer comes with a completed outcome."""
 
 REPORTS = (
-    ["record", "finish"] * 4 + ["renew", "reap"] * 2 + ["acknowledge", "refuse", "refuse", "cancel"]
+    ["record", "finish"] * 4
+    + ["renew", "reap"] * 2
+    + ["acknowledge", "refuse", "refuse", "cancel", "end cancelled"]
 )
 MESSAGES = ["arrive"] + ["settle", "sweep"] * 2
 LEASES = ["start"] * 4 + ["race"] * 3 + ["wear out"] * 2 + REPORTS
@@ -114,8 +116,16 @@ def act_of(what: str, world: World, replica: Replica, lease: tuple[RunId, int], 
             return what, product, lambda rules: rules.finish(run_id, epoch, outcome)
         case "reap":
             return what, replica.leases.reap(), lambda rules: rules.reap()
-    product = replica.runs.cancel(run_id, "ops", "not wanted")
-    return "cancel", product, lambda rules: rules.cancel(run_id)
+        case "end cancelled":
+            by_force = n > 5
+            product = replica.runs.end_cancelled(0.0 if by_force else 3600.0)
+            return what, product, lambda rules: rules.end_cancelled(by_force=by_force)
+    return "cancel", cancelled(replica, run_id), lambda rules: rules.cancel(run_id)
+
+
+async def cancelled(replica: Replica, run_id: RunId) -> None:
+    """Ask for the end of a run; its status is read afterwards, when others may have moved it."""
+    await replica.runs.cancel(run_id, "ops", "not wanted")
 
 
 async def renewed(
@@ -273,12 +283,11 @@ async def drain(world: World) -> None:
     first, second = world.replicas
     world.queue.fault = ""
     await world.forget_holds()  # those that a dead replica was about to give back would expire
-    for number, waiting in world.queue.messages.items():
-        if waiting.is_free:
-            await world.deliver(number, 0)
+    await redeliver(world)
     for _ in range(10):
         await world.expire([r.run_id for r in world.rules.runs.values() if r.lease])
-        await world.both(*act_of("reap", world, first, (RunId(""), 0), 0))
+        for what in ("reap", "end cancelled"):
+            await world.both(*act_of(what, world, first, (RunId(""), 0), 11))
         await second.committer.flush((await second.reader.read()).hold_generation)
         await world.schedule(0)
         for run in world.rules.runs.values():
@@ -288,10 +297,14 @@ async def drain(world: World) -> None:
                     await world.both(*act_of(what, world, second, lease, 6))
         for replica in world.replicas:
             await replica.sweep()
-        for number, waiting in world.queue.messages.items():
-            if waiting.is_free:
-                await world.deliver(number, 1)
+        await redeliver(world)
     await world.check()
+
+
+async def redeliver(world: World) -> None:
+    for number, waiting in world.queue.messages.items():
+        if waiting.is_free:
+            await world.deliver(number, 1)
 
 
 @asynccontextmanager
@@ -353,7 +366,15 @@ EXPECTED = [
     *(f"{what}: done" for what in ("acknowledge", "refuse", "renew", "record", "finish", "cancel")),
     *(f"{what}: StaleLease" for what in ("acknowledge", "refuse", "record", "finish")),
     *("cancel: Conflict", "record: Conflict", "races with a loser", "taken from an earlier boot"),
-    *("joined", "locks lost", "replicas died", "reap: done", "ended completed", "ended Cancelled"),
+    *(
+        "end cancelled: done",
+        "joined",
+        "locks lost",
+        "replicas died",
+        "reap: done",
+        "ended completed",
+        "ended Cancelled",
+    ),
     *(f"settlement: {fault}" for fault in ("no fault", "busy", "lost", "unheard")),
     *(f"ended {reason}" for reason in ("AttemptsExhausted", "CrashLoop", "BudgetExceeded")),
 ]

@@ -103,12 +103,15 @@ class Settlement:
         self._held.setdefault(held.run_id, []).append(held)
 
     def ended(self, ended: Ended) -> None:
-        """Settle what is held here for a run that has ended, or tell the replica that holds it."""
+        """Settle what is held here for a run that has ended, and tell the replica that owns it.
+
+        Both: what is held here may be an earlier delivery, whose lock was lost without our knowing.
+        """
         if ended.verdict is None:
             return
         if ended.verdict.run_id in self._held:
             self._verdicts.put_nowait(ended.verdict)
-        elif ended.owner is not None and ended.owner != self._replica_id:
+        if ended.owner is not None and ended.owner != self._replica_id:
             self._elsewhere.put_nowait(ended.verdict.run_id)
 
     async def run(self) -> None:

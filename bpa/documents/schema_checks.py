@@ -9,15 +9,21 @@ What the schema is held against:
 
 A schema over ``invoice_id, vendor, currency, total, issued_on, kind`` therefore means the same for
 every dialect; one that asks for more binds JSON senders only if it also lets those objects pass.
+
+Patterns meet text that strangers wrote, and a backtracking search may take years over thirty
+characters. All searches of one document share a budget of CPU time; Python's own ``re`` has none,
+and holds the interpreter while it searches, so that neither a thread nor a timer would help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
+import regex
 from jsonschema import Draft202012Validator, SchemaError, ValidationError
 from jsonschema.validators import extend
 
@@ -26,6 +32,8 @@ from bpa.documents.values import Document, Fields, violated
 from bpa.errors import InvalidRequest
 
 _POINTER_MAX_CHARS = 120
+SEARCH_S = 0.2
+"""CPU seconds for all pattern searches over one document."""
 
 
 def _is_integer(_checker: object, value: object) -> bool:
@@ -41,6 +49,70 @@ _Validator = extend(  # type: ignore[no-untyped-call]
 )
 
 
+class _Patterns:
+    """The keywords that search for patterns, with one budget of time for a whole document."""
+
+    def __init__(self) -> None:
+        self._left_s = 0.0
+
+    def begin(self) -> None:
+        """Grant the budget of another document."""
+        self._left_s = SEARCH_S
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what takes the place of the library's own, which search without a limit."""
+        return {
+            "pattern": self._pattern,
+            "patternProperties": self._pattern_properties,
+            "additionalProperties": self._additional_properties,
+        }
+
+    def _found(self, pattern: str, text: str) -> bool:
+        since_s = time.process_time()
+        try:
+            if self._left_s <= 0:
+                raise TimeoutError
+            return regex.search(pattern, text, timeout=self._left_s) is not None
+        except TimeoutError:
+            raise violated(
+                f"searching it for the patterns of the demanded schema takes over {SEARCH_S:g} s; "
+                "write patterns that need no backtracking"
+            ) from None
+        finally:
+            self._left_s -= time.process_time() - since_s
+
+    def _pattern(
+        self, validator: Any, pattern: str, value: object, _: Any
+    ) -> Iterator[ValidationError]:
+        if validator.is_type(value, "string") and not self._found(pattern, str(value)):
+            yield ValidationError("the pattern is not there")
+
+    def _pattern_properties(
+        self, validator: Any, patterns: Mapping[str, Any], value: Any, _: Any
+    ) -> Iterator[ValidationError]:
+        if not validator.is_type(value, "object"):
+            return
+        for pattern, schema in patterns.items():
+            for name, inner in value.items():
+                if self._found(pattern, name):
+                    yield from validator.descend(inner, schema, path=name, schema_path=pattern)
+
+    def _additional_properties(
+        self, validator: Any, additional: Any, value: Any, schema: Mapping[str, Any]
+    ) -> Iterator[ValidationError]:
+        if not validator.is_type(value, "object"):
+            return
+        known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+        extras = [
+            n for n in value if n not in known and not any(self._found(p, n) for p in patterns)
+        ]
+        if validator.is_type(additional, "object"):
+            for name in extras:
+                yield from validator.descend(value[name], additional, path=name)
+        elif extras and not additional:
+            yield ValidationError("there are other properties")
+
+
 class SchemaCheck:
     """A compiled schema (draft 2020-12); make it once per deployment version and keep it."""
 
@@ -48,7 +120,8 @@ class SchemaCheck:
         """Compile ``schema``.
 
         Raises:
-            InvalidRequest: It is not a JSON Schema, or refers to another document.
+            InvalidRequest: It is not a JSON Schema, refers to another document, or has a pattern
+                that cannot be searched for within a limit of time.
         """
         try:
             _Validator.check_schema(schema)
@@ -57,7 +130,10 @@ class SchemaCheck:
             raise InvalidRequest(f"not a JSON Schema at {where}: {error.message}") from error
         if _refers_outside(schema):
             raise InvalidRequest("the schema refers to another document; put it under $defs")
-        self._validator = _Validator(_exact(schema))
+        _check_patterns(schema)
+        self._patterns = _Patterns()
+        kind = extend(_Validator, self._patterns.keywords())  # type: ignore[no-untyped-call]
+        self._validator = kind(_exact(schema))
 
     def check(self, document: Document, body: bytes, content_type: str | None) -> None:
         """Hold a decoded message against the schema at intake.
@@ -80,6 +156,7 @@ class SchemaCheck:
         self._demand(asdict(fields))
 
     def _demand(self, value: object) -> None:
+        self._patterns.begin()
         failure: ValidationError | None = next(self._validator.iter_errors(value), None)
         if failure is not None:
             where = _pointer(failure.absolute_path)
@@ -119,3 +196,33 @@ def _refers_outside(node: Any) -> bool:
             return True
         return any(_refers_outside(value) for value in node.values())
     return isinstance(node, list) and any(_refers_outside(item) for item in node)
+
+
+def _check_patterns(schema: Mapping[str, Any]) -> None:
+    """Refuse what would be searched for by the library itself, or cannot be at all."""
+    nodes = [*_objects(schema)]
+    if any(isinstance(node.get("$schema"), str) for node in nodes[1:]):
+        raise InvalidRequest("$schema stands at the root of a schema and nowhere else")
+    properties = [node["patternProperties"] for node in nodes if "patternProperties" in node]
+    if properties and any("unevaluatedProperties" in node for node in nodes):
+        raise InvalidRequest(
+            "patternProperties and unevaluatedProperties do not go together here; "
+            "write additionalProperties"
+        )
+    patterns = [node["pattern"] for node in nodes if isinstance(node.get("pattern"), str)]
+    patterns += [name for one in properties if isinstance(one, Mapping) for name in one]
+    for pattern in patterns:
+        try:
+            regex.compile(pattern)
+        except regex.error as error:
+            raise InvalidRequest(f"not a pattern: {pattern!r}: {error}") from error
+
+
+def _objects(node: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(node, Mapping):
+        yield node
+        for value in node.values():
+            yield from _objects(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _objects(value)

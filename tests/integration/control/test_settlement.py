@@ -109,6 +109,61 @@ async def test_a_slow_renewal_is_not_asked_for_twice_nor_taken_for_a_loss(
     assert await _disposition(fleet) == "complete"
 
 
+class Silent(Queue):
+    """A queue that answers no abandon until all have been asked for."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.asked = asyncio.Barrier(count)
+
+    async def abandon(self, message: Message) -> None:
+        await self.asked.wait()
+
+
+async def test_messages_are_given_back_at_the_same_time(fleet: Fleet, database: str):
+    queue = Silent(2)
+    async with _settling(fleet, database, queue) as settlement:
+        (held,) = settlement._held[arrival().run_id]
+        second = await fleet.runs.receive(arrival(2))
+        settlement.hold(Held(second.run_id, second.delivery_id, queue, held.message, "", ""))
+        assert settlement.needs(queue)
+        async with asyncio.timeout(20):
+            await settlement.abandon_all()
+        assert not settlement.needs(queue)
+    assert await _disposition(fleet) == "abandon"
+
+
+async def test_a_queue_that_does_not_answer_holds_up_no_shutdown(
+    fleet: Fleet, database: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_FLUSH_AT_MOST_S", 0.1)
+    async with _settling(fleet, database, Silent(2)) as settlement:
+        async with asyncio.timeout(20):
+            await settlement.abandon_all()
+    assert await _disposition(fleet) is None
+
+
+async def test_a_source_is_needed_while_a_settlement_over_it_is_under_way(
+    fleet: Fleet, database: str
+):
+    queue = Queue()
+    under_way, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(message: Message) -> None:
+        under_way.set()
+        await answer.wait()
+
+    queue.complete = slow
+    async with _settling(fleet, database, queue) as settlement:
+        await _finish(fleet)
+        await under_way.wait()
+        assert settlement.holding == 0
+        assert settlement.needs(queue)
+        answer.set()
+        await settlement.flush()
+        assert not settlement.needs(queue)
+
+
 async def test_a_settlement_that_has_died_does_not_hold_up_a_shutdown(
     fleet: Fleet, database: str, monkeypatch: pytest.MonkeyPatch
 ):

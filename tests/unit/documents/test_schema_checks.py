@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from bpa.documents.decoding import decode
@@ -71,3 +73,65 @@ def test_a_reference_inside_the_schema_is_followed():
     schema = {"properties": {"currency": {"$ref": "#/$defs/c"}}, "$defs": {"c": {"const": "EUR"}}}
     check_schema(as_json(), None, schema)
     refused(as_json(currency="SEK"), None, schema)
+
+
+HOSTILE = "a" * 40 + "!"
+SLOW = "^(a|a)*$"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"extra": {"pattern": SLOW}}},
+        {"properties": {"extra": {"type": "object", "patternProperties": {SLOW: {}}}}},
+        {"$defs": {"a": {"pattern": SLOW}}, "properties": {"extra": {"$ref": "#/$defs/a"}}},
+        {"properties": {"extra": {"patternProperties": {SLOW: {}}, "additionalProperties": False}}},
+        {"properties": {"extras": {"items": {"pattern": SLOW}}}},
+        {"properties": {"extra": {"propertyNames": {"pattern": SLOW}}}},
+    ],
+)
+def test_a_pattern_that_backtracks_for_years_is_stopped(schema: dict[str, object]):
+    begun_s = time.process_time()
+    extra = {HOSTILE: 1} if "Properties" in str(schema) or "Names" in str(schema) else HOSTILE
+    detail = refused(as_json(extra=extra, extras=[HOSTILE] * 1000), None, schema)
+    assert "over 0.2 s" in detail
+    assert HOSTILE not in detail
+    assert time.process_time() - begun_s < 5
+
+
+def test_each_document_has_the_whole_budget_for_its_patterns():
+    check = SchemaCheck({"properties": {"extra": {"pattern": SLOW}}})
+    for _ in range(2):
+        body = as_json(extra=HOSTILE)
+        with pytest.raises(RunEnded):
+            check.check(decode(body, None), body, None)
+        good = as_json(extra="aaa")
+        check.check(decode(good, None), good, None)
+
+
+def test_patterns_mean_what_the_standard_says():
+    schema = {
+        "properties": {"note": {"pattern": "^[A-Z]{2}\\d+$"}},
+        "patternProperties": {"^x-": {"type": "string"}},
+        "additionalProperties": {"type": ["string", "number", "array", "object", "null"]},
+    }
+    check_schema(as_json(note="AB12", **{"x-a": "text"}), None, schema)
+    assert "/note" in refused(as_json(note="ab12"), None, schema)
+    assert "'type'" in refused(as_json(**{"x-a": 7}), None, schema)
+    assert "'type'" in refused(as_json(other=True), None, schema)
+    closed = {"patternProperties": {"^[a-z_]+$": {}}, "additionalProperties": False}
+    check_schema(as_json(), None, closed)
+    assert "'additionalProperties'" in refused(as_json(**{"x-a": 7}), None, closed)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"note": {"pattern": "("}}},
+        {"patternProperties": {"a": {}}, "allOf": [{"unevaluatedProperties": False}]},
+        {"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#"}}},
+    ],
+)
+def test_a_pattern_that_cannot_be_bounded_is_refused_with_the_deployment(schema: dict[str, object]):
+    with pytest.raises(InvalidRequest):
+        SchemaCheck(schema)

@@ -3,7 +3,9 @@
 A reservation commits before the call it is for, at an upper bound, and is settled by the usage
 that the provider reports; a call that the provider refused is settled with an empty answer and no
 usage. What was reserved and never settled (the node died or the connection broke while the call was
-out) stays charged: somebody may have been billed for it.
+out) stays charged: somebody may have been billed for it. Such a call is *unknown*, each lost try of
+one execution as well. A run's cost is what its answers report, with no unknown call in it. The
+provider's own ledger lies between that and the same with the reservations of the unknown calls.
 
 Bound on the tokens of a call
     input <= bytes of the request as JSON in UTF-8 + `PROMPT_OVERHEAD_TOKENS`, output <= its

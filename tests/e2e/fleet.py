@@ -53,7 +53,7 @@ class Backing:
 
 
 @contextlib.asynccontextmanager
-async def backing(directory: Path) -> AsyncIterator[Backing]:
+async def backing(directory: Path, names: Sequence[str] = QUEUES) -> AsyncIterator[Backing]:
     """Run the servers that a control plane and its nodes lean on."""
     config = directory / "Config.json"
     queues = [
@@ -61,7 +61,7 @@ async def backing(directory: Path) -> AsyncIterator[Backing]:
             "Name": name,
             "Properties": {"LockDuration": LOCKS.get(name, "PT1M"), "MaxDeliveryCount": 10},
         }
-        for name in QUEUES
+        for name in names
     ]
     namespace = {"Name": "sbemulatorns", "Queues": queues, "Topics": []}
     user = {"Namespaces": [namespace], "Logging": {"Type": "Console"}}

@@ -105,6 +105,10 @@ class Outside:
         ledger = await self._get(f"{self.stub.url}/_stub/ledger")
         return [(e["endpoint"].removeprefix("/v1/"), e["outcome"]) for e in ledger["entries"]]
 
+    async def model_totals(self):
+        """Return the provider's own account."""
+        return (await self._get(f"{self.stub.url}/_stub/ledger"))["totals"]
+
     async def _put(self, url, body):
         async with self.session.put(url, json=body) as response:
             assert response.status == 200, await response.text()

@@ -227,6 +227,19 @@ async def test_every_try_after_a_lost_answer_is_a_step_of_its_own(world):
     assert world.spans["chat claude-haiku-4-5"].attributes["bpa.step.seq"] == 3
 
 
+async def test_the_cost_and_the_unknown_calls_account_for_what_the_provider_billed(world):
+    await world.script_model({"behave": "malformed", "times": 2})
+    run = execution(world, budgets=ROOMY)
+    await run.serve(think())
+    unknown = [s for s in run.lease.journal if s.answer is None]
+    (recorded,) = [s for s in run.lease.journal if s.answer]
+    totals = await world.model_totals()
+    assert (totals["by_outcome"], len(unknown)) == ({"malformed": 2, "tool_use": 1}, 2)
+    billed = totals["input_tokens"] + totals["output_tokens"]
+    cost = recorded.usage.total_tokens
+    assert cost < billed <= cost + sum(s.reserved_tokens for s in unknown)
+
+
 async def test_a_lost_try_stays_charged_beside_the_answer_that_followed(world):
     measured = execution(world)
     await measured.serve(think())

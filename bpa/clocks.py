@@ -15,6 +15,8 @@ from dataclasses import dataclass
 SHORTEST_LOCK_S = 5.0
 """Service Bus locks a message for 5 s at least, and for 5 min at most."""
 LONGEST_LOCK_S = 300.0
+SKEW_MAX_S = 3.0
+"""How far a clock may be off unless a setting says otherwise."""
 _KEPT_S = 600.0
 """Two good clocks drift apart by milliseconds in that time."""
 

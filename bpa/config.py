@@ -16,6 +16,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 import msgspec
 
+from bpa.clocks import SHORTEST_LOCK_S, SKEW_MAX_S
 from bpa.errors import SettingsError
 
 PREFIX = "BPA_"
@@ -31,8 +32,6 @@ _URL = re.compile(r"https?://[^\s/]")
 _ADDRESS = re.compile(r"/.+|.+:[0-9]{1,5}")
 """``host:port``, or the path of a Unix socket."""
 _COUNTS = frozenset({"node.slots", "postgres.pool_size"})
-_SKEW_MOST_S = 5.0
-"""The shortest lock of Service Bus."""
 _MAY_BE_0 = frozenset({"node.drain_deadline_s", "embedded.model_latency_ms"})
 
 
@@ -110,7 +109,7 @@ class Control(Section, frozen=True):
     """How often lapsed leases are looked for: what a lost run waits on top of the TTL."""
     cancel_grace_s: float = 20.0
     """What a node has to end a cancelled run: two heartbeats and ten seconds by default."""
-    clock_skew_max_s: float = 3.0
+    clock_skew_max_s: float = SKEW_MAX_S
     """A process whose clock is further than this from Postgres's, the broker's or (a node)
     control's is not ready and takes no work; 5 at most, as long as the shortest lock."""
 
@@ -297,9 +296,9 @@ def _check(settings: Settings) -> None:
     ]
     if settings.control.lease_ttl_s < 3 * settings.control.heartbeat_every_s:
         problems.append("control.lease_ttl_s: must be three heartbeats or more, or leases flap")
-    if settings.control.clock_skew_max_s > _SKEW_MOST_S:
+    if settings.control.clock_skew_max_s > SHORTEST_LOCK_S:
         problems.append(
-            f"control.clock_skew_max_s: at most {_SKEW_MOST_S:g}, or a lock may seem to be over "
+            f"control.clock_skew_max_s: at most {SHORTEST_LOCK_S:g}, or a lock may seem to be over "
             "that has just begun"
         )
     if problems:

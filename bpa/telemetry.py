@@ -94,7 +94,7 @@ class Tracing:
             context=self.parent(traceparent, tracestate),
             kind=kind,
             attributes=dict(attributes),
-            start_time=start_ns,
+            start_time=min(start_ns, self.now_ns()),  # it may be another clock's, ahead of ours
         )
         span.end()
         own = span.get_span_context()

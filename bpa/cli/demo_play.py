@@ -248,7 +248,7 @@ async def _in_time(deadline_s: float, otherwise: str) -> AsyncIterator[None]:
 
 
 def _seen_run(run: schemas.Run, file: str) -> SeenRun:
-    latency = run.ended_at - run.enqueued_at if run.ended_at else None
+    latency = max(run.ended_at - run.enqueued_at, timedelta(0)) if run.ended_at else None
     return SeenRun(
         run_id=run.run_id,
         file=file,

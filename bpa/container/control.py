@@ -361,11 +361,21 @@ class ControlProvider(Provider):
 
     @provide
     def link(
-        self, nodes: Nodes, leases: Leases, runs: Runs, metrics: Metrics, scheduler: Scheduler
+        self,
+        nodes: Nodes,
+        leases: Leases,
+        runs: Runs,
+        metrics: Metrics,
+        scheduler: Scheduler,
+        clocks: Clocks,
     ) -> NodeLink:
         """Return the service that nodes speak to."""
         every_s = self._settings.control.heartbeat_every_s
-        return NodeLink(nodes, leases, runs, metrics, every_s, scheduler.wake)
+
+        def told() -> float:
+            return 0.0 if clocks.trouble() else clocks.now_s()
+
+        return NodeLink(nodes, leases, runs, metrics, every_s, scheduler.wake, told)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from dishka import Provider, Scope, make_async_container, provide
 from structlog.typing import FilteringBoundLogger
 
 from bpa import __version__
+from bpa.clocks import Clocks, boottime_s
 from bpa.config import Settings
 from bpa.connectors.http_out import HttpOut
 from bpa.domain import NodeSpec, memory_bytes
@@ -150,7 +152,9 @@ class NodeProvider(Provider):
     @provide
     async def link(self, spec: NodeSpec, log: FilteringBoundLogger) -> AsyncIterator[ControlLink]:
         """Open the link to control."""
-        link = ControlLink(address=self._settings.node.control, node=spec, log=log)
+        control = self._settings.control
+        clocks = Clocks(control.clock_skew_max_s, time.time, boottime_s)
+        link = ControlLink(address=self._settings.node.control, node=spec, log=log, clocks=clocks)
         async with link:
             yield link
 

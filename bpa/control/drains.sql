@@ -115,7 +115,9 @@ select
     leases.epoch,
     leases.granted_at,
     leases.acknowledged_at,
-    extract(epoch from now() - leases.acknowledged_at)::float8 as held_s,
+    extract(
+        epoch from greatest(now(), leases.acknowledged_at) - leases.acknowledged_at
+    )::float8 as held_s,
     runs.worked_s,
     deployments.target,
     step.kind as step_kind,

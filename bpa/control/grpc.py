@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
@@ -51,6 +52,7 @@ class NodeLink(NodeLinkBase):
         metrics: Counts fenced reports.
         heartbeat_every_s: What nodes are told to keep to.
         woken: Called when a node registered: there may be a place now.
+        clock: Tells our time, seconds since the epoch; 0 while it is wrong.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class NodeLink(NodeLinkBase):
         metrics: Metrics,
         heartbeat_every_s: float,
         woken: Callable[[], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._nodes = nodes
         self._leases = leases
@@ -68,6 +71,7 @@ class NodeLink(NodeLinkBase):
         self._metrics = metrics
         self._heartbeat_every_s = heartbeat_every_s
         self._woken = woken
+        self._clock = clock
 
     def __mapping__(self) -> dict[str, Handler]:
         """Serve the two streams ourselves: a generator across tasks cannot be closed safely."""
@@ -90,6 +94,7 @@ class NodeLink(NodeLinkBase):
             lease_ttl_s=self._leases.ttl_s,
             cordoned=registration.cordoned,
             draining=registration.draining,
+            now_s=self._clock(),
         )
 
     async def heartbeat(self, message: HeartbeatRequest) -> HeartbeatReply:
@@ -108,6 +113,7 @@ class NodeLink(NodeLinkBase):
             cordoned=renewal.cordoned,
             draining=renewal.draining,
             hand_back=renewal.hand_back,
+            now_s=self._clock(),
         )
 
     async def _pull(self, stream: Stream[PullRequest, Lease]) -> None:

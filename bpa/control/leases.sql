@@ -114,7 +114,8 @@ freed as (
 select
     moved.*,
     moved.run_id::text as run_id,
-    extract(epoch from moved.ended_at - moved.enqueued_at) * 1000 as latency_ms,
+    extract(epoch from moved.ended_at - least(moved.enqueued_at, moved.ended_at)) * 1000
+        as latency_ms,
     (
         select d.owner from deliveries as d
         where d.run_id = moved.run_id and d.settled_at is null

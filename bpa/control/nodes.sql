@@ -27,7 +27,7 @@ select
     extract(epoch from nodes.drain_deadline_at - now())::float8 as drain_left_s,
     nodes.registered_at,
     nodes.heartbeat_at,
-    extract(epoch from now() - nodes.heartbeat_at)::float as heartbeat_age_s,
+    greatest(extract(epoch from now() - nodes.heartbeat_at), 0)::float as heartbeat_age_s,
     (select count(*) from leases where leases.node_id = nodes.node_id) as slots_used
 from nodes
 where %(node_id)s::text is null or nodes.node_id = %(node_id)s

@@ -107,14 +107,20 @@ recorded as (
     select
         run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, cost_usd,
         epoch, to_timestamp(started_at_ms / 1000.0),
-        to_timestamp(nullif(ended_at_ms, 0) / 1000.0)
+        -- a node's clock may have been set back meanwhile
+        case when ended_at_ms <> 0
+            then to_timestamp(greatest(ended_at_ms, started_at_ms) / 1000.0)
+        end
     from report
     where (run_id, epoch) in (select run_id, lease_epoch from held)
     on conflict (run_id, seq) do update
     set answer = coalesce(steps.answer, excluded.answer),
         usage = coalesce(steps.usage, excluded.usage),
         cost_usd = case when steps.answer is null then excluded.cost_usd else steps.cost_usd end,
-        ended_at = case when steps.answer is null then excluded.ended_at else steps.ended_at end,
+        ended_at = case
+            when steps.answer is not null then steps.ended_at
+            when excluded.ended_at is not null then greatest(excluded.ended_at, steps.started_at)
+        end,
         epoch = excluded.epoch
     where steps.kind = excluded.kind
         and steps.digest = excluded.digest
@@ -188,7 +194,7 @@ answered as (
     update steps
     set answer = decode(report.effect_answer, 'base64'),
         usage = '{}',
-        ended_at = to_timestamp(report.effect_ended_at_ms / 1000.0)
+        ended_at = greatest(to_timestamp(report.effect_ended_at_ms / 1000.0), steps.started_at)
     from moved join report using (run_id, epoch)
     where steps.run_id = report.run_id
         and steps.seq = report.effect_seq
@@ -209,7 +215,8 @@ freed as (
 select
     moved.*,
     moved.run_id::text as run_id,
-    extract(epoch from moved.ended_at - moved.enqueued_at) * 1000 as latency_ms,
+    extract(epoch from moved.ended_at - least(moved.enqueued_at, moved.ended_at)) * 1000
+        as latency_ms,
     (
         select d.owner from deliveries as d
         where d.run_id = moved.run_id and d.settled_at is null
@@ -298,7 +305,7 @@ freed as (
 select
     *,
     run_id::text as run_id,
-    extract(epoch from ended_at - enqueued_at) * 1000 as latency_ms,
+    extract(epoch from ended_at - least(enqueued_at, ended_at)) * 1000 as latency_ms,
     (
         select d.owner from deliveries as d
         where d.run_id = moved.run_id and d.settled_at is null
@@ -419,10 +426,10 @@ select
     coalesce(sum((costs ->> 'unknown_tokens')::bigint), 0) as unknown_tokens,
     coalesce(sum(cost_usd), 0)::text as cost_usd,
     percentile_cont(0.5) within group (
-        order by extract(epoch from ended_at - enqueued_at) * 1000
+        order by extract(epoch from ended_at - least(enqueued_at, ended_at)) * 1000
     ) as latency_p50_ms,
     percentile_cont(0.95) within group (
-        order by extract(epoch from ended_at - enqueued_at) * 1000
+        order by extract(epoch from ended_at - least(enqueued_at, ended_at)) * 1000
     ) as latency_p95_ms
 from runs
 where created_at >= coalesce(%(since)s::timestamptz, '-infinity')

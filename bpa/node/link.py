@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from structlog.typing import FilteringBoundLogger
 
+from bpa.clocks import SKEW_MAX_S, Clocks, boottime_s, of_round_trip
 from bpa.domain import LeaseOffer, NodeSpec, Outcome, RunId, RunSpec, Step
 from bpa.errors import (
     BpaError,
@@ -115,6 +117,7 @@ class ControlLink:
         log: Where reconnections are told.
         draw: Draws the jitter of the backoff from [0, 1).
         keepalive_s: How soon a control that is gone without a word is noticed; twice this.
+        clocks: Ours, compared with control's in each heartbeat.
     """
 
     def __init__(
@@ -125,8 +128,10 @@ class ControlLink:
         log: FilteringBoundLogger,
         draw: Callable[[], float] = random.random,
         keepalive_s: float = KEEPALIVE_S,
+        clocks: Clocks | None = None,
     ) -> None:
         self._address = address
+        self._clocks = clocks or Clocks(SKEW_MAX_S, time.time, boottime_s)
         self._keepalive_s = keepalive_s
         self._node = node
         self._log = log.bind(control=address)
@@ -156,6 +161,10 @@ class ControlLink:
         """What the node says of itself."""
         return self._node
 
+    def clock_trouble(self) -> str | None:
+        """Return what is wrong with our clock, as far as control has told its time."""
+        return self._clocks.trouble()
+
     async def register(self, *, timeout_s: float = 10.0) -> Terms:
         """Announce the node; repeating it with the same boot id changes nothing.
 
@@ -164,7 +173,9 @@ class ControlLink:
             Unavailable: Control does not answer.
         """
         request = RegisterRequest(node=_JSON.encode(self._node))
+        sent_s = self._clocks.now_s()
         reply = await self._unary("Register", request, RegisterReply, timeout_s)
+        self._compare_clocks(sent_s, reply.now_s)
         return Terms(reply.heartbeat_every_s, reply.lease_ttl_s, reply.cordoned, reply.draining)
 
     async def heartbeat(
@@ -183,7 +194,9 @@ class ControlLink:
             held=[Held(run_id=run_id, epoch=epoch) for run_id, epoch in held],
             draining=draining,
         )
+        sent_s = self._clocks.now_s()
         reply = await self._unary("Heartbeat", request, HeartbeatReply, timeout_s)
+        self._compare_clocks(sent_s, reply.now_s)
         return Beat(
             renewed=frozenset((held.run_id, held.epoch) for held in reply.renewed),
             lost=frozenset((held.run_id, held.epoch) for held in reply.lost),
@@ -293,6 +306,11 @@ class ControlLink:
     def _post(self, report_id: int) -> None:
         self._outbox.append(report_id)
         self._has_mail.set()
+
+    def _compare_clocks(self, sent_s: float, told_s: float) -> None:
+        if told_s:
+            offset = of_round_trip(sent_s, self._clocks.now_s(), told_s)
+            self._clocks.heard("control's", offset)
 
     async def _unary(
         self, method: str, request: _Request, reply_type: type[_Reply], timeout_s: float

@@ -36,6 +36,9 @@ class Link(Protocol):
     def node(self) -> NodeSpec:
         """What the node says of itself."""
 
+    def clock_trouble(self) -> str | None:
+        """Return what is wrong with our clock, if control says so."""
+
     async def run(self) -> None:
         """Keep the reports flowing until cancelled."""
 
@@ -77,6 +80,9 @@ class NodeState:
     """An operator keeps new leases from it."""
     draining: bool
     """It is to become empty, by an operator's will or its own."""
+    clock: str | None
+    """What is wrong with its clock: then it takes no leases. Those it has go on, since they rest on
+    a clock that nobody sets; the times in their steps and traces are as wrong as the clock."""
     slots: int
     slots_used: int
     held: tuple[tuple[str, int], ...]
@@ -118,6 +124,7 @@ class NodeRuntime:
         self._first_registered = asyncio.Event()
         self._known = asyncio.Event()
         self._cordoned = False
+        self._clock_trouble: str | None = None
         self._drained_by_operator = False
         self._closing = asyncio.Event()
         self._drain_deadline_s = 0.0
@@ -132,6 +139,7 @@ class NodeRuntime:
             registered=self._registered,
             cordoned=self._cordoned,
             draining=self._drained_by_operator or self._closing.is_set(),
+            clock=self._link.clock_trouble(),
             slots=self._slots,
             slots_used=self._slots_used,
             held=tuple(lease.key for lease in self._held.values()),
@@ -212,6 +220,8 @@ class NodeRuntime:
             why = f"all {self._slots} slots are taken"
         elif self._closing.is_set():  # of an operator's drain control knows more, and knows first
             why = "the node is closing"
+        elif trouble := self._link.clock_trouble():
+            why = trouble
         else:
             lease = HeldLease(offer, reports=self._link, clock=self._clock, draw=self._draw)
             self._held[lease.run_id] = lease
@@ -272,7 +282,7 @@ class NodeRuntime:
             try:
                 beat = await self._link.heartbeat(
                     [lease.key for lease in held],
-                    draining=self._closing.is_set(),
+                    draining=self._closing.is_set() or self._link.clock_trouble() is not None,
                     timeout_s=self._terms.heartbeat_every_s,
                 )
             except (NotFound, Conflict) as error:
@@ -283,6 +293,7 @@ class NodeRuntime:
                 self._log.warning("heartbeat_failed", code=error.code, error=str(error))
                 continue
             self._heed(beat, held, sent_at_s)
+            self._tell_clock()
 
     async def _register_again(self) -> None:
         """Announce the node to a control that does not know it any more."""
@@ -317,6 +328,15 @@ class NodeRuntime:
         if draining != self._drained_by_operator:
             self._drained_by_operator = draining
             self._log.warning("node_drain_asked" if draining else "node_drain_called_off")
+
+    def _tell_clock(self) -> None:
+        """Log when our clock begins to be wrong, and when it is right again."""
+        trouble = self._link.clock_trouble()
+        if trouble and not self._clock_trouble:
+            self._log.error("clock_wrong", why=trouble, effect="this node takes no leases")
+        elif self._clock_trouble and not trouble:
+            self._log.info("clock_right", was=self._clock_trouble)
+        self._clock_trouble = trouble
 
     async def _watch(self) -> None:
         """Stop what was not renewed in time, within half a second also after a suspend."""

@@ -85,7 +85,7 @@ def health_app(worker: Worker) -> Litestar:
     @get(["/readyz", "/startupz"], sync_to_thread=False)
     def readyz() -> Response[NodeState]:
         state = worker.runtime.state
-        is_ready = state.registered and not state.draining
+        is_ready = state.registered and not state.draining and state.clock is None
         return Response(state, status_code=200 if is_ready else 503)
 
     @get("/metrics", sync_to_thread=False)

@@ -1,6 +1,7 @@
 """The node link's server, with the node's own client."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -11,6 +12,7 @@ from grpclib.client import Channel
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
+from bpa.clocks import Clocks, boottime_s
 from bpa.control.grpc import NodeLink
 from bpa.domain import NodeSpec, Outcome, OutcomeKind, Step, StepKind
 from bpa.errors import BpaError, Conflict, InvalidRequest, NotFound, StaleLease
@@ -166,3 +168,22 @@ async def test_a_fault_of_ours_with_one_report_leaves_the_others_their_stream(
         await link.report(run_id, epoch, Progress(stage="think"))
     await link.report(run_id, epoch, Outcome(kind=OutcomeKind.COMPLETED))
     assert await fleet.status(run_id) == "completed"
+
+
+@pytest.mark.parametrize(("off_s", "says"), [(60.0, "60 s ahead of"), (-60.0, "60 s behind")])
+async def test_a_node_learns_from_control_that_its_clock_is_wrong(
+    address: str, off_s: float, says: str
+):
+    def wall() -> float:
+        return time.time() + off_s
+
+    for clocks, expected in (
+        (Clocks(3.0, wall, boottime_s), f"our clock is {says} control's"),
+        (Clocks(3.0, time.time, boottime_s), "None"),
+    ):
+        node = ControlLink(address=address, node=NODE, log=structlog.get_logger(), clocks=clocks)
+        async with node:
+            await node.register()
+            assert str(node.clock_trouble()).startswith(expected)
+            await node.heartbeat([], draining=False, timeout_s=5)
+            assert str(node.clock_trouble()).startswith(expected)

@@ -1,11 +1,14 @@
 """The life of a run in Postgres."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from bpa.control.rest.schemas import Run
+from bpa.control.runs import Ended
 from bpa.domain import Outcome, OutcomeKind, Step, StepKind, Usage
 from bpa.errors import Conflict, InvalidRequest, NotFound, Reason, StaleLease
 from tests.integration.control.fleet import Fleet, arrival
@@ -373,3 +376,33 @@ async def test_the_holder_of_an_earlier_lease_changes_nothing_while_another_work
     assert await fleet.runs.get(run_id) == before
     await fleet.runs.finish(run_id, epoch, COMPLETED)
     assert await fleet.status(run_id) == "completed"
+
+
+async def test_no_duration_is_negative_whatever_the_clocks_say(fleet: Fleet):
+    await fleet.register()
+    ended: list[Ended] = []
+    fleet.runs.on_ended(ended.append)
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    run_id = (await fleet.runs.receive(arrival(1, enqueued_at=ahead))).run_id
+    epoch = await fleet.granted(run_id)
+    await fleet.leases.acknowledge(run_id, epoch)
+    intent = Step(seq=0, kind=StepKind.MODEL, digest="d", started_at_ms=5_000)
+    answered = replace(intent, answer=b"{}", ended_at_ms=4_000)
+    await fleet.runs.record_step(run_id, epoch, intent)
+    (row,) = (await fleet.runs.get(run_id))["steps"]
+    assert row["ended_at"] is None
+    await fleet.runs.record_step(run_id, epoch, answered)
+    await fleet.runs.record_step(run_id, epoch, replace(answered, seq=1))
+    effect = Step(
+        seq=2, kind=StepKind.EFFECT, digest="e", intent=b"{}", effect_key="k", started_at_ms=5_000
+    )
+    await fleet.runs.record_step(run_id, epoch, effect)
+    outcome = replace(COMPLETED, effect=replace(effect, answer=b"{}", ended_at_ms=4_000))
+    await fleet.runs.finish(run_id, epoch, outcome)
+    assert float(ended[0].row["latency_ms"]) == 0
+    steps = (await fleet.runs.get(run_id))["steps"]
+    assert [row["ended_at"] - row["started_at"] for row in steps] == [timedelta(0)] * 3
+    assert {row["latency_p50_ms"] for row in await fleet.runs.totals()} == {0}
+    async with fleet.pool.connection() as connection:
+        await connection.execute("update nodes set heartbeat_at = now() + interval '1 hour'")
+    assert (await fleet.nodes.get("node-1"))["heartbeat_age_s"] == 0

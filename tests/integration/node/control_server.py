@@ -49,6 +49,8 @@ class ControlServer(NodeLinkBase):
         self.renews = True
         self.forgotten = False
         self.terms = RegisterReply(heartbeat_every_s=0.05, lease_ttl_s=5.0)
+        self.clock = lambda: 0.0
+        """What it tells of its time."""
         self.mute = asyncio.Event()
         """Set: reports are taken in and not answered."""
         self.refuse_registration: GRPCError | None = None
@@ -78,6 +80,7 @@ class ControlServer(NodeLinkBase):
             cordoned=self.cordoned,
             draining=self.draining,
             hand_back=self.hand_back,
+            now_s=self.clock(),
         )
 
     async def report(self, messages):

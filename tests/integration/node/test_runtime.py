@@ -1,14 +1,16 @@
 import asyncio
 import contextlib
+import time
 
 import pytest
 import structlog
 
+from bpa.clocks import Clocks, boottime_s
 from bpa.domain import NodeSpec, Outcome, OutcomeKind
 from bpa.errors import NotFound, StaleLease, Unavailable
 from bpa.node.lease import HeldLease, Stop
 from bpa.node.link import ControlLink
-from bpa.node.runtime import NodeRuntime, boottime_s
+from bpa.node.runtime import NodeRuntime
 from bpa.protos.bpa.v1 import RegisterReply
 from tests.eventually import eventually
 from tests.integration.node.control_server import (
@@ -57,9 +59,19 @@ class HeldExecutor:
             await lease.report(Outcome(kind=OutcomeKind.HANDED_BACK))
 
 
+class Wall:
+    """A wall clock that a test sets wrong."""
+
+    def __init__(self):
+        self.off_s = 0.0
+
+    def __call__(self):
+        return time.time() + self.off_s
+
+
 class Node:
-    def __init__(self, runtime, executor, clock):
-        self.runtime, self.executor, self.clock = runtime, executor, clock
+    def __init__(self, runtime, executor, clock, wall):
+        self.runtime, self.executor, self.clock, self.wall = runtime, executor, clock, wall
 
 
 @pytest.fixture
@@ -70,14 +82,15 @@ def address(tmp_path):
 @pytest.fixture
 async def node(address):
     spec = NodeSpec(node_id="n1", boot_id="b1", slots=2)
-    log, clock, executor = structlog.get_logger(), Clock(), HeldExecutor()
-    async with ControlLink(address=address, node=spec, log=log) as link:
+    log, clock, executor, wall = structlog.get_logger(), Clock(), HeldExecutor(), Wall()
+    clocks = Clocks(3.0, wall, boottime_s)
+    async with ControlLink(address=address, node=spec, log=log, clocks=clocks) as link:
         runtime = NodeRuntime(
             link=link, executor=executor, log=log, clock=clock, watch_every_s=0.02
         )
         async with asyncio.TaskGroup() as group:
             running = group.create_task(runtime.run())
-            yield Node(runtime, executor, clock)
+            yield Node(runtime, executor, clock, wall)
             running.cancel()
 
 
@@ -108,6 +121,33 @@ async def test_what_exceeds_the_slots_is_refused(node, address):
         await eventually(lambda: control.refused)
         assert control.refused == [("r3", 1, "all 2 slots are taken")]
         await eventually(lambda: set(node.executor.running) == {"r1", "r2"})
+
+
+async def test_a_node_whose_clock_is_wrong_takes_no_leases_and_goes_on_with_those_it_has(
+    node, address
+):
+    async with control_at(address) as control:
+        control.clock = time.time
+        control.offer(an_offer("r1"))
+        await eventually(lambda: node.executor.running)
+        await eventually(lambda: len(control.beats) > 1)
+        assert node.runtime.state.clock is None
+        assert not control.beats[-1].draining
+
+        node.wall.off_s = 60.0
+        assert "60 s ahead of control's" in node.runtime.state.clock
+        await eventually(lambda: control.beats[-1].draining)
+        control.offer(an_offer("r2"))
+        await eventually(lambda: control.refused)
+        assert "60 s ahead of control's" in control.refused[0][2]
+        assert node.runtime.state.held == (("r1", 1),)
+        assert [h.run_id for h in control.beats[-1].held] == ["r1"]
+        assert not node.executor.stops
+
+        node.wall.off_s = 0.0
+        await eventually(lambda: not control.beats[-1].draining)
+        control.offer(an_offer("r3"))
+        await eventually(lambda: set(node.executor.running) == {"r1", "r3"})
 
 
 async def test_a_slot_is_free_as_soon_as_the_outcome_is_on_its_way(node, address):

@@ -1,6 +1,7 @@
 """Control over stores that come late, freeze, restart and lose everything: all of them real."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import structlog
 from msgspec.structs import replace
 
 from bpa.cli.serve import _first_known
+from bpa.clocks import Clocks, boottime_s
 from bpa.config import Postgres, Settings
 from bpa.connectors import OutgoingMessage
 from bpa.connectors.service_bus import ServiceBusPublisher
@@ -228,6 +230,34 @@ async def _offered(node: ControlLink) -> None:
                     return
             except BpaError:
                 await node.register()
+
+
+async def test_a_wrong_clock_is_said_and_no_work_is_taken_until_it_is_right(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+):
+    right = time.time
+    off_s = 0.0
+    monkeypatch.setattr(time, "time", lambda: right() + off_s)
+    async with at_work(stores) as (replica, running):
+        clocks = Clocks(3.0, right, boottime_s)
+        link = ControlLink(
+            address=running.grpc, node=NODE, log=structlog.get_logger(), clocks=clocks
+        )
+        async with link as node:
+            await node.register()
+            off_s = 60.0
+            (reason,) = await replica.waits_for("our clock is 60 s ahead of Postgres's")
+            assert "control.clock_skew_max_s" in reason
+            assert (await replica.get("/v1/runs"))[0] == 200
+            await send(stores.settings)
+            with pytest.raises(AssertionError):
+                await eventually(lambda: replica.here.plane.settlement.holding, within_s=3)
+            assert (await replica.get("/v1/runs"))[1]["runs"] == []
+            await node.heartbeat([], draining=False, timeout_s=5)
+            assert node.clock_trouble() is None, "a clock that is wrong tells no time"
+            off_s = 0.0
+            await replica.ready()
+            await arrived(replica, 1)
 
 
 async def test_a_postgres_that_crashes_under_its_sessions_costs_a_moment(stores: Stores):

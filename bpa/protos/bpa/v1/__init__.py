@@ -76,6 +76,11 @@ class HeartbeatReply(betterproto2.Message):
     the deadline has passed: end what is held, hand it back
     """
 
+    now_s: "float" = betterproto2.field(7, betterproto2.TYPE_DOUBLE)
+    """
+    control's clock, seconds since the epoch; 0 while it is wrong
+    """
+
 
 default_message_pool.register_message("bpa.v1", "HeartbeatReply", HeartbeatReply)
 
@@ -177,6 +182,11 @@ class RegisterReply(betterproto2.Message):
     draining: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
     """
     an operator wants it empty
+    """
+
+    now_s: "float" = betterproto2.field(5, betterproto2.TYPE_DOUBLE)
+    """
+    control's clock, seconds since the epoch; 0 while it is wrong
     """
 
 

@@ -1,6 +1,6 @@
 """A Service Bus on one machine: AMQP 1.0 queues that survive a kill, for the real client SDKs.
 
-Imports the foundation (``bpa.errors``) alone. Read it in this order:
+Imports the foundation (``bpa.errors``, ``bpa.amqp``) alone. Read it in this order:
 
 1. ``emulator``: what comes up when; ``config``: the official emulator's Config.json.
 2. ``connection``: bytes between a socket and ``engine`` (qpid-proton's C library, sans I/O), cut
@@ -8,7 +8,7 @@ Imports the foundation (``bpa.errors``) alone. Read it in this order:
 3. ``links``: messages to and from a queue; ``requests``: request and response, for ``cbs`` (the
    tokens) and ``management`` (locks, peek), which name errors as ``conditions`` does.
 4. ``queue``: what each settlement does (pure); ``message`` and ``content``: what is kept of a
-   message, on the bytes alone, with ``codec``.
+   message, on the bytes alone, with ``bpa.amqp``.
 5. ``broker``: queues, clock and alarms; ``journal`` and ``records``: what survives.
 6. ``admin``: health and counts over HTTP.
 """

@@ -9,18 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from . import codec
-from .codec import MalformedMessage
+from bpa import amqp
+from bpa.amqp import MalformedMessage
 
 DEAD_LETTER_REASON = "DeadLetterReason"
 DEAD_LETTER_DESCRIPTION = "DeadLetterErrorDescription"
 _LONGEST_REASON_CHARS = 4096
 
-_SEQUENCE_NUMBER = codec.encode_symbol("x-opt-sequence-number")
-_ENQUEUED_TIME = codec.encode_symbol("x-opt-enqueued-time")
-_ENQUEUE_SEQUENCE = codec.encode_symbol("x-opt-enqueue-sequence-number")
-_STATE_ACTIVE = codec.encode_symbol("x-opt-message-state") + b"\x54\x00"
-_LOCKED_UNTIL = codec.encode_symbol("x-opt-locked-until")
+_SEQUENCE_NUMBER = amqp.encode_symbol("x-opt-sequence-number")
+_ENQUEUED_TIME = amqp.encode_symbol("x-opt-enqueued-time")
+_ENQUEUE_SEQUENCE = amqp.encode_symbol("x-opt-enqueue-sequence-number")
+_STATE_ACTIVE = amqp.encode_symbol("x-opt-message-state") + b"\x54\x00"
+_LOCKED_UNTIL = amqp.encode_symbol("x-opt-locked-until")
 _SCHEDULED_TIME = "x-opt-scheduled-enqueue-time"
 _BROKER_OWNED = frozenset(
     {
@@ -32,7 +32,7 @@ _BROKER_OWNED = frozenset(
         "x-opt-deadletter-source",
     }
 )
-_NO_HEADER_FIELDS = codec.NULL * 4
+_NO_HEADER_FIELDS = amqp.NULL * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,14 @@ def read_content(encoded: bytes) -> Content:
     scheduled_ms = None
     properties: tuple[int, int] | None = None
     bare_at = len(encoded)
-    for code, start, value, end in codec.sections(encoded):
-        if code == codec.HEADER:
+    for code, start, value, end in amqp.sections(encoded):
+        if code == amqp.HEADER:
             header, ttl_ms = _read_header(encoded, value)
-        elif code == codec.MESSAGE_ANNOTATIONS:
+        elif code == amqp.MESSAGE_ANNOTATIONS:
             annotations, scheduled_ms = _read_annotations(encoded, value)
-        elif code >= codec.PROPERTIES:
+        elif code >= amqp.PROPERTIES:
             bare_at = min(bare_at, start)
-            if code == codec.PROPERTIES:
+            if code == amqp.PROPERTIES:
                 properties = (value, end)
     if not encoded:
         raise MalformedMessage("the message is empty")
@@ -83,9 +83,9 @@ def read_batch(encoded: bytes) -> list[Content]:
         MalformedMessage: A data section is no message, or there is none.
     """
     found = [
-        read_content(codec.binary(encoded, value))
-        for code, _, value, _ in codec.sections(encoded)
-        if code == codec.DATA
+        read_content(amqp.binary(encoded, value))
+        for code, _, value, _ in amqp.sections(encoded)
+        if code == amqp.DATA
     ]
     if not found:
         raise MalformedMessage("the batch holds no message")
@@ -93,20 +93,20 @@ def read_batch(encoded: bytes) -> list[Content]:
 
 
 def _read_header(encoded: bytes, value: int) -> tuple[bytes, int | None]:
-    fields = codec.items(encoded, value)[:4]
-    fields += [codec.NULL] * (4 - len(fields))
+    fields = amqp.items(encoded, value)[:4]
+    fields += [amqp.NULL] * (4 - len(fields))
     if sum(map(len, fields)) > 64:
         raise MalformedMessage("the header section has fields of a wrong type")
-    return b"".join(fields), codec.number(fields[2])
+    return b"".join(fields), amqp.number(fields[2])
 
 
 def _read_annotations(encoded: bytes, value: int) -> tuple[list[bytes], int | None]:
     kept: list[bytes] = []
     scheduled_ms = None
-    for key, item in codec.pairs(encoded, value):
-        name = codec.text(key)
+    for key, item in amqp.pairs(encoded, value):
+        name = amqp.text(key)
         if name == _SCHEDULED_TIME:
-            scheduled_ms = codec.number(item)
+            scheduled_ms = amqp.number(item)
         if name not in _BROKER_OWNED:
             kept.append(key + item)
     return kept, scheduled_ms
@@ -115,29 +115,27 @@ def _read_annotations(encoded: bytes, value: int) -> tuple[list[bytes], int | No
 def _with_message_id(encoded: bytes, bare_at: int, properties: tuple[int, int] | None) -> bytes:
     """Return the bare message, with a message id: clients cannot settle without one."""
     if properties is None:
-        fields, rest = [codec.NULL], encoded[bare_at:]
+        fields, rest = [amqp.NULL], encoded[bare_at:]
     else:
         value, end = properties
-        if encoded[value] == 0x40:
-            fields = [codec.NULL]
-        else:
-            fields = codec.items(encoded, value) or [codec.NULL]
+        empty = encoded[value : value + 1] == amqp.NULL
+        fields = [amqp.NULL] if empty else amqp.items(encoded, value) or [amqp.NULL]
         rest = encoded[end:]
-        if fields[0] != codec.NULL:
+        if fields[0] != amqp.NULL:
             return encoded[bare_at:]
-    fields[0] = codec.encode_string(uuid4().hex)
-    return codec.encode_section(codec.PROPERTIES, codec.encode_list(fields)) + rest
+    fields[0] = amqp.encode_string(uuid4().hex)
+    return amqp.encode_section(amqp.PROPERTIES, amqp.encode_list(fields)) + rest
 
 
 def broker_annotations(sequence: int, enqueued_ms: int) -> bytes:
     """Encode the four annotations that stay with a message for life."""
-    number = codec.encode_long(sequence)
+    number = amqp.encode_long(sequence)
     return b"".join(
         (
             _SEQUENCE_NUMBER,
             number,
             _ENQUEUED_TIME,
-            codec.encode_timestamp(enqueued_ms),
+            amqp.encode_timestamp(enqueued_ms),
             _ENQUEUE_SEQUENCE,
             number,
             _STATE_ACTIVE,
@@ -153,10 +151,10 @@ def render(
     locked_until_ms: int | None,
 ) -> bytes:
     """Encode a message for a receiver."""
-    head = content.header + codec.encode_uint(delivery_count)
+    head = content.header + amqp.encode_uint(delivery_count)
     pairs, count = broker_annotations(sequence, enqueued_ms) + content.annotations, 4
     if locked_until_ms is not None:
-        pairs += _LOCKED_UNTIL + codec.encode_timestamp(locked_until_ms)
+        pairs += _LOCKED_UNTIL + amqp.encode_timestamp(locked_until_ms)
         count = 5
     count += content.annotations_count
     return b"".join(
@@ -165,7 +163,7 @@ def render(
             bytes((1 + len(head), 5)),
             head,
             b"\x00\x53\x72",
-            codec.encode_map(pairs, count),
+            amqp.encode_map(pairs, count),
             content.bare,
         )
     )
@@ -185,14 +183,14 @@ def with_dead_letter_reason(
     bare = content.bare
     kept: list[bytes] = []
     insert_at, resume_at = 0, 0
-    for code, _, value, end in codec.sections(bare):
-        if code == codec.PROPERTIES:
+    for code, _, value, end in amqp.sections(bare):
+        if code == amqp.PROPERTIES:
             insert_at = resume_at = end
-        elif code == codec.APPLICATION_PROPERTIES:
-            kept = [k + v for k, v in codec.pairs(bare, value) if codec.text(k) not in added]
+        elif code == amqp.APPLICATION_PROPERTIES:
+            kept = [k + v for k, v in amqp.pairs(bare, value) if amqp.text(k) not in added]
             resume_at = end
-    kept += [codec.encode_string(k) + codec.encode_string(v) for k, v in added.items()]
-    section = codec.encode_section(
-        codec.APPLICATION_PROPERTIES, codec.encode_map(b"".join(kept), len(kept))
+    kept += [amqp.encode_string(k) + amqp.encode_string(v) for k, v in added.items()]
+    section = amqp.encode_section(
+        amqp.APPLICATION_PROPERTIES, amqp.encode_map(b"".join(kept), len(kept))
     )
     return replace(content, bare=bare[:insert_at] + section + bare[resume_at:])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from . import codec
+from bpa import amqp
 
 BATCH_FORMAT = 0x80013700
 _BATCH_BYTES = BATCH_FORMAT.to_bytes(4, "big")
@@ -71,11 +71,11 @@ def _begins_batch(frame: bytes) -> bool:
     if frame[body : body + 3] != _TRANSFER:
         return False
     try:
-        performative = frame[: codec.value_end(frame, body)]
-        fields = codec.items(performative, body + 3)
-    except (codec.MalformedMessage, IndexError):
+        performative = frame[: amqp.value_end(frame, body)]
+        fields = amqp.items(performative, body + 3)
+    except (amqp.MalformedMessage, IndexError):
         return False
     return (
         len(fields) > _MESSAGE_FORMAT_FIELD
-        and codec.number(fields[_MESSAGE_FORMAT_FIELD]) == BATCH_FORMAT
+        and amqp.number(fields[_MESSAGE_FORMAT_FIELD]) == BATCH_FORMAT
     )

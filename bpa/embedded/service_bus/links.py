@@ -9,9 +9,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Protocol
 
+from bpa.amqp import MalformedMessage
+
 from . import conditions, engine
 from .broker import Broker
-from .codec import MalformedMessage
 from .content import (
     DEAD_LETTER_DESCRIPTION,
     DEAD_LETTER_REASON,

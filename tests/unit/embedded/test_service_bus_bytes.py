@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpa.embedded.service_bus import codec, records
+from bpa import amqp
+from bpa.amqp import MalformedMessage
+from bpa.embedded.service_bus import records
 from bpa.embedded.service_bus.cbs import token_problem
-from bpa.embedded.service_bus.codec import MalformedMessage
 from bpa.embedded.service_bus.config import parse_duration_s
 from bpa.embedded.service_bus.content import (
     read_batch,
@@ -78,7 +79,7 @@ def test_a_damaged_message_is_read_or_refused(data):
 
 def test_a_message_truncated_within_a_section_is_refused():
     whole = bytes(proton.Message(body=b"x" * 300, id="i").encode())
-    ends = {end for *_, end in codec.sections(whole)}
+    ends = {end for *_, end in amqp.sections(whole)}
     for size in set(range(len(whole))) - ends:
         with pytest.raises(MalformedMessage):
             read_content(whole[:size])
@@ -123,8 +124,7 @@ def test_a_dead_letter_without_a_reason_is_unchanged():
 def test_a_batch_is_its_data_sections():
     inner = [bytes(proton.Message(body=b"%d" % n, id=str(n)).encode()) for n in range(3)]
     outer = b"".join(
-        codec.encode_section(codec.DATA, b"\xb0" + len(one).to_bytes(4, "big") + one)
-        for one in inner
+        amqp.encode_section(amqp.DATA, b"\xb0" + len(one).to_bytes(4, "big") + one) for one in inner
     )
     found = [decoded(render(content, 1, 1, 0, None)).id for content in read_batch(outer)]
     assert found == ["0", "1", "2"]
@@ -133,7 +133,7 @@ def test_a_batch_is_its_data_sections():
 
 
 def transfer(message_format, payload=b"payload"):
-    performative = b"\x00\x53\x14" + codec.encode_list(
+    performative = b"\x00\x53\x14" + amqp.encode_list(
         [b"\x43", b"\x43", b"\xa0\x01t", b"\x70" + message_format.to_bytes(4, "big")]
     )
     body = b"\x02\x00\x00\x00" + performative + payload

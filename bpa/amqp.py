@@ -1,7 +1,8 @@
 """Read and write just enough of the AMQP 1.0 type system, on bytes, without building values.
 
-Pure. A message body is never decoded: a section is found by the size its constructor carries
-(OASIS AMQP 1.0, part 1 section 1.2, and part 3 section 3.2), so that cost does not grow with it.
+Pure. What is copied without being built keeps its AMQP type to the bit. A message body is never
+decoded: a section is found by the size its constructor carries (OASIS AMQP 1.0, part 1 section 1.2,
+and part 3 section 3.2), so that cost does not grow with it.
 """
 
 from __future__ import annotations
@@ -191,6 +192,17 @@ def encode_string(value: str) -> bytes:
     """Encode a string."""
     raw = value.encode("utf-8", "replace")
     return bytes((0xA1, len(raw))) + raw if len(raw) < 256 else b"\xb1" + _U32.pack(len(raw)) + raw
+
+
+def encode_binary(value: bytes) -> bytes:
+    """Encode bytes."""
+    size = len(value)
+    return (bytes((0xA0, size)) if size < 256 else b"\xb0" + _U32.pack(size)) + value
+
+
+def encode_boolean(*, value: bool) -> bytes:
+    """Encode a boolean."""
+    return b"\x41" if value else b"\x42"
 
 
 def encode_uint(value: int) -> bytes:

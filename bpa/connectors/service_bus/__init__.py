@@ -2,18 +2,23 @@
 
 ``source`` is the front; behind it ``link`` owns one SDK receiver and keeps its calls apart,
 ``messages`` translates messages both ways without I/O, ``client`` opens connections and translates
-the SDK's errors. Nothing else in the tree touches azure-servicebus.
+the SDK's errors. ``dead_letters`` peeks and locks; ``replayed`` writes what replays one. Nothing
+else in the tree touches azure-servicebus.
 """
 
 from bpa.connectors.service_bus.client import namespace_of
-from bpa.connectors.service_bus.dead_letters import DeadLetter, DeadLetterReader
+from bpa.connectors.service_bus.dead_letters import DeadLetter, DeadLetterLocks, DeadLetterReader
 from bpa.connectors.service_bus.publisher import ServiceBusPublisher
+from bpa.connectors.service_bus.replayed import Rewrite, replayed
 from bpa.connectors.service_bus.source import ServiceBusSource
 
 __all__ = [
     "DeadLetter",
+    "DeadLetterLocks",
     "DeadLetterReader",
+    "Rewrite",
     "ServiceBusPublisher",
     "ServiceBusSource",
     "namespace_of",
+    "replayed",
 ]

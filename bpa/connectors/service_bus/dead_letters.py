@@ -1,15 +1,41 @@
-"""Look at a queue's dead letters without taking them."""
+"""A queue's dead letters: look at them without a lock, or lock the chosen ones to settle them.
+
+The broker hands out dead letters in order and none by its number (only deferred messages can be
+had so). To get at one, those before it are locked as well and given back afterwards; that costs
+time, but never a message: in a dead-letter queue a delivery counts for nothing.
+"""
+# ruff: noqa: SLF001 - the SDK has no public door to a peeked message as it was encoded
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, Self
 
+import structlog
 from azure.servicebus import ServiceBusReceivedMessage, ServiceBusSubQueue
+from azure.servicebus._common import constants, mgmt_handlers
 from azure.servicebus.aio import ServiceBusReceiver
 
-from bpa.connectors.sdk import Message
+from bpa.connectors.sdk import Message, SettlementLost
 from bpa.connectors.service_bus.client import SOCKET_POLL_S, close, connect, opened, translated
 from bpa.connectors.service_bus.messages import as_message
+from bpa.connectors.service_bus.replayed import DESCRIPTION, REASON
+from bpa.connectors.service_bus.source import ServiceBusSource
+from bpa.errors import Unavailable
+
+DEAD_LETTER_SUFFIX = "/$deadletterqueue"
+HELD_AT_MOST = 5_000
+"""Dead letters locked on the way to the wanted ones: a deeper one is out of reach."""
+HELD_BYTES_AT_MOST = 64 * 1024 * 1024
+_PEEK_TIMEOUT_S = 15.0
+_ARRIVAL_WAIT_S = 2.0
+_PARTITION_SHIFT = 48
+"""A partitioned queue keeps the partition above these bits of a sequence number, and order only
+within one."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +46,8 @@ class DeadLetter:
     reason: str
     """The closed set of ``bpa.errors.Reason``, or one of the broker's own."""
     description: str
+    encoded: bytes = field(repr=False)
+    """The message as the broker keeps it, every AMQP type intact."""
 
 
 class DeadLetterReader:
@@ -56,22 +84,116 @@ class DeadLetterReader:
             await close(open_receiver)
 
 
+class DeadLetterLocks:
+    """Lock chosen dead letters of one queue; a context manager that gives back what it still holds.
+
+    Args:
+        connection_string: Of the namespace or of the emulator.
+        queue: The queue's name.
+    """
+
+    def __init__(self, connection_string: str, queue: str) -> None:
+        self._source = ServiceBusSource(connection_string, queue + DEAD_LETTER_SUFFIX, links=1)
+        self._held: dict[int, Message] = {}
+        self._held_bytes = 0
+        self._passed: dict[int, int] = {}
+
+    async def __aenter__(self) -> Self:
+        """Connect; raises as ``Source.open``."""
+        await self._source.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            for message in self._held.values():
+                await self.give_back(message)
+        finally:
+            await self._source.aclose()
+
+    async def next_of(self, wanted: Collection[int]) -> Message | None:
+        """Return the next dead letter whose sequence number is wanted, locked.
+
+        None means that no more of them can be had now: they are gone, somebody else has them
+        locked, or they lie too deep (``HELD_AT_MOST``, or deeper than locks last).
+
+        Raises:
+            Unavailable: The broker stayed out of reach.
+        """
+        while self._may_come(wanted):
+            message = await self._source.receive(_ARRIVAL_WAIT_S)
+            if message is None:
+                return None
+            number = message.sequence_number
+            partition = number >> _PARTITION_SHIFT
+            self._passed[partition] = max(number, self._passed.get(partition, 0))
+            if number in wanted:
+                return message
+            came_again = number in self._held
+            self._held[number] = message
+            self._held_bytes += len(message.body)
+            if came_again:  # locks run out faster than we get on
+                return None
+        return None
+
+    async def complete(self, message: Message) -> None:
+        """Remove the dead letter; raises as ``Source.complete``."""
+        await self._source.complete(message)
+
+    async def give_back(self, message: Message) -> None:
+        """Unlock a dead letter that stays."""
+        try:
+            await self._source.abandon(message)
+        except (SettlementLost, Unavailable) as error:  # its lock runs out by itself
+            _log.info("dead_letter_not_given_back", error=str(error))
+
+    def _may_come(self, wanted: Collection[int]) -> bool:
+        has_room = len(self._held) < HELD_AT_MOST and self._held_bytes < HELD_BYTES_AT_MOST
+        return has_room and any(n > self._passed.get(n >> _PARTITION_SHIFT, 0) for n in wanted)
+
+
 async def _peek(receiver: ServiceBusReceiver, max_count: int, first: int) -> list[DeadLetter]:
     letters: list[DeadLetter] = []
     following = first or 1  # numbers start at 1; 0 would mean "where the last peek ended"
     while len(letters) < max_count:
-        page = await receiver.peek_messages(max_count - len(letters), sequence_number=following)
+        async with asyncio.timeout(_PEEK_TIMEOUT_S):
+            page = await _page(receiver, max_count - len(letters), following)
         if not page:
             break
-        letters.extend(_dead_letter(received) for received in page)
+        letters.extend(page)
         following = letters[-1].message.sequence_number + 1
     return letters
 
 
-def _dead_letter(received: ServiceBusReceivedMessage) -> DeadLetter:
+async def _page(receiver: Any, max_count: int, first: int) -> list[DeadLetter]:
+    """Peek as the SDK does, and keep the bytes that it decodes and throws away."""
+
+    def answered(
+        status: int, answer: Any, description: bytes | None, *, amqp_transport: Any
+    ) -> list[DeadLetter]:
+        peeked: Any = mgmt_handlers.peek_op
+        decoded = peeked(status, answer, description, receiver, amqp_transport)
+        encoded = answer.value[b"messages"] if decoded else []
+        return [
+            _dead_letter(message, bytes(one[b"message"]))
+            for message, one in zip(decoded, encoded, strict=True)
+        ]
+
+    number = receiver._amqp_transport.AMQP_LONG_VALUE(first)
+    request = {
+        constants.MGMT_REQUEST_FROM_SEQUENCE_NUMBER: number,
+        constants.MGMT_REQUEST_MAX_MESSAGE_COUNT: max_count,
+    }
+    letters: list[DeadLetter] = await receiver._mgmt_request_response_with_retry(
+        constants.REQUEST_RESPONSE_PEEK_OPERATION, request, answered
+    )
+    return letters
+
+
+def _dead_letter(received: ServiceBusReceivedMessage, encoded: bytes) -> DeadLetter:
     message = as_message(received, None)
     return DeadLetter(
         message=message,
-        reason=str(message.properties.get("DeadLetterReason", "")),
-        description=str(message.properties.get("DeadLetterErrorDescription", "")),
+        reason=str(message.properties.get(REASON, "")),
+        description=str(message.properties.get(DESCRIPTION, "")),
+        encoded=encoded,
     )

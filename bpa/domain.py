@@ -289,6 +289,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     answer: bytes | None = None
     """The recorded answer; None while it is not known."""
     usage: Usage = Usage()
+    inherited: bool = False
+    """Whether the run took it over from the one that it replays, which paid for it."""
     started_at_ms: int = 0
     ended_at_ms: int = 0
     """When the answer came. An effect that has ended without one is known not to be applied."""
@@ -311,7 +313,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     document: bytes
     """The decoded input, as ``bpa.documents.to_wire`` writes it."""
     execution: int = 1
-    """Counts executions from 1; above 1 the journal may hold answers to replay."""
+    """Counts executions from 1; above 1, or in a replay, the journal may hold answers."""
     worked_s: float = 0.0
     """Seconds of the duration budget that earlier executions used."""
     journal: list[Step] = msgspec.field(default_factory=list)

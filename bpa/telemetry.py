@@ -25,6 +25,7 @@ Metrics (``bpa_`` but for the names that the architecture document gives)::
     bpa_unpriced_tokens_total         counter    agent, model
     bpa_steps_replayed_total          counter    kind
     bpa_budget_exceeded_total         counter    budget
+    bpa_dlq_replayed_total            counter    result
     bpa_leases_fenced_total           counter    -
     bpa_leases_expired_total          counter    -
 """
@@ -178,6 +179,7 @@ class Metrics:
         self.budget_exceeded = self._counter(
             "bpa_budget_exceeded", "Calls that did not fit a budget", "budget"
         )
+        self.dlq_replayed = self._counter("bpa_dlq_replayed", "Dead letters replayed", "result")
         self.leases_fenced = self._counter("bpa_leases_fenced", "Reports under a stale lease")
         self.leases_expired = self._counter("bpa_leases_expired", "Leases that lapsed")
 

@@ -300,6 +300,8 @@ def _print_steps(console: Console, run: Run) -> None:
 
 def _answer(step: StepView) -> str:
     """Say what is known of a step, and that later executions took its answer instead of asking."""
+    if step.inherited_from and step.answered:
+        return f"inherited from {step.inherited_from}"
     if not step.replays:
         return step.state.replace("_", " ")
     return "replayed" if step.replays == 1 else f"replayed {step.replays} times"

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NewType
 
 from dishka import Provider, Scope, make_async_container, provide
@@ -20,9 +21,16 @@ from redis.asyncio import Redis
 from bpa.clocks import Clocks, boottime_s
 from bpa.config import Settings
 from bpa.connectors import Source
-from bpa.connectors.service_bus import ServiceBusSource, namespace_of
+from bpa.connectors.service_bus import (
+    DeadLetterLocks,
+    DeadLetterReader,
+    ServiceBusPublisher,
+    ServiceBusSource,
+    namespace_of,
+)
 from bpa.control.agents import Agents
 from bpa.control.database import Database
+from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
 from bpa.control.grpc import NodeLink
@@ -34,6 +42,8 @@ from bpa.control.measure import Measured
 from bpa.control.nodes import Nodes
 from bpa.control.readiness import Dependency, Readiness
 from bpa.control.reaper import Reaper
+from bpa.control.replaying import Replaying
+from bpa.control.replays import Replays
 from bpa.control.rooms import Rooms
 from bpa.control.runs import Ended, Runs
 from bpa.control.settlement import Settlement
@@ -234,6 +244,7 @@ class ControlProvider(Provider):
     deployments = provide(Deployments)
     nodes = provide(Nodes)
     drains = provide(Drains)
+    replays = provide(Replays)
 
     @provide
     def holds(self, valkey: Redis) -> Holds:
@@ -299,10 +310,40 @@ class ControlProvider(Provider):
 
     @provide
     def intake(
-        self, runs: Runs, settlement: Settlement, tracing: Tracing, scheduler: Scheduler
+        self,
+        runs: Runs,
+        replays: Replays,
+        settlement: Settlement,
+        tracing: Tracing,
+        scheduler: Scheduler,
     ) -> Intake:
         """Return what records messages."""
-        return Intake(runs, settlement, tracing, scheduler.arrived)
+        return Intake(runs, replays, settlement, tracing, scheduler.arrived)
+
+    @provide
+    def dead_letters(
+        self, namespace: Namespace, deployments: Deployments, replays: Replays
+    ) -> DeadLetters:
+        """Return what looks at dead letters."""
+        bus, environment = self._settings.service_bus.connection_string, self._settings.environment
+        return DeadLetters(
+            environment, namespace, deployments, replays, partial(DeadLetterReader, bus)
+        )
+
+    @provide
+    def replaying(
+        self, dead_letters: DeadLetters, replays: Replays, runs: Runs, metrics: Metrics
+    ) -> Replaying:
+        """Return what replays dead letters."""
+        bus = self._settings.service_bus.connection_string
+        return Replaying(
+            dead_letters,
+            replays,
+            runs,
+            partial(DeadLetterLocks, bus),
+            partial(ServiceBusPublisher, bus),
+            metrics,
+        )
 
     @provide
     def ingest(
@@ -337,6 +378,8 @@ class ControlProvider(Provider):
         drains: Drains,
         leases: Leases,
         runs: Runs,
+        dead_letters: DeadLetters,
+        replaying: Replaying,
         metrics: Metrics,
         readiness: Readiness,
         ingest: Ingest,
@@ -350,6 +393,8 @@ class ControlProvider(Provider):
             drains=drains,
             leases=leases,
             runs=runs,
+            dead_letters=dead_letters,
+            replaying=replaying,
             metrics=metrics,
             state=lambda: readiness.state,
             deployments_changed=ingest.deployments_changed,

@@ -10,7 +10,16 @@ from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp
 
-from bpa.control.rest import agents, deployments, health, leases, nodes, problems, runs
+from bpa.control.rest import (
+    agents,
+    dead_letters,
+    deployments,
+    health,
+    leases,
+    nodes,
+    problems,
+    runs,
+)
 from bpa.control.rest.bodies import JsonRequest
 from bpa.control.rest.openapi import Structs, openapi_config
 from bpa.control.rest.services import Services
@@ -22,7 +31,7 @@ __all__ = ["BODY_BYTES_MAX", "Services", "create_app"]
 BODY_BYTES_MAX = 4 * 1024 * 1024
 """The size of a request's body at most; a larger one is answered 413."""
 
-_RESOURCES = (nodes, leases, runs, agents, deployments, health)
+_RESOURCES = (nodes, leases, runs, dead_letters, agents, deployments, health)
 
 
 def create_app(services: Services) -> ASGIApp:

@@ -11,13 +11,14 @@ from opentelemetry.trace import SpanKind
 
 from bpa.connectors import Message, Source
 from bpa.control.deployments import Feeding
+from bpa.control.replays import Identity, Replays, claimed_run_id
 from bpa.control.runs import Arrival, Received, Runs
 from bpa.control.settlement import Held, Settlement
 from bpa.documents.characters import excerpt
 from bpa.documents.decoding import decode
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.wire import to_wire
-from bpa.domain import DeploymentId, RunId, effect_key_of, run_id_of
+from bpa.domain import DeploymentId, RunId
 from bpa.errors import BpaError, Reason, RunEnded
 from bpa.telemetry import Tracing
 
@@ -41,6 +42,7 @@ class Intake:
 
     Args:
         runs: Where runs are recorded.
+        replays: Which of them go on from another run.
         settlement: Keeps the message's lock until its run ends.
         tracing: Where the span ``receive`` goes.
         waiting: Called with the deployment of a run that waits for a place.
@@ -49,11 +51,13 @@ class Intake:
     def __init__(
         self,
         runs: Runs,
+        replays: Replays,
         settlement: Settlement,
         tracing: Tracing,
         waiting: Callable[[DeploymentId], None],
     ) -> None:
         self._runs = runs
+        self._replays = replays
         self._settlement = settlement
         self._tracing = tracing
         self._waiting = waiting
@@ -65,15 +69,18 @@ class Intake:
             What it became; None if it could not be recorded, and is the caller's to give back:
             nothing is settled without a commit.
         """
-        run_id = run_id_of(
-            origin.namespace,
-            origin.feeding.queue,
-            message.sequence_number,
-            message.enqueued_ms,
-        )
+        queue = origin.feeding.queue
+        try:
+            (identity,) = await self._replays.identify([message], origin.namespace, queue)
+        except BpaError as error:
+            _log.warning("message_not_identified", code=error.code, error=str(error))
+            return None
+        run_id = identity.run_id
         traceparent, trace_id = self._traced(run_id, message, origin)
-        arrival = arrival_of(run_id, message, origin, traceparent, trace_id)
+        arrival = arrival_of(identity, message, origin, traceparent, trace_id)
         log = _log.bind(run_id=run_id, trace_id=trace_id)
+        if claimed_run_id(message) not in (None, run_id):
+            log.warning("replay_not_known", claimed_run_id=claimed_run_id(message))
         try:
             received = await self._runs.receive(arrival)
         except BpaError as error:  # whatever is wrong, it is this message's business alone
@@ -81,7 +88,7 @@ class Intake:
             return None
         log.info(
             "message_received",
-            queue=origin.feeding.queue,
+            queue=queue,
             sequence_number=message.sequence_number,
             joined=not received.is_new,
             reason=arrival.reason,
@@ -118,7 +125,7 @@ class Intake:
 
 
 def arrival_of(
-    run_id: RunId, message: Message, origin: Origin, traceparent: str, trace_id: str
+    identity: Identity, message: Message, origin: Origin, traceparent: str, trace_id: str
 ) -> Arrival:
     """Decode a message; one that cannot be worked on arrives with the reason why."""
     document = b""
@@ -135,7 +142,7 @@ def arrival_of(
         ended, note = error, {"excerpt": excerpt(message.body)}
     feeding = origin.feeding
     return Arrival(
-        run_id=run_id,
+        run_id=identity.run_id,
         agent_id=feeding.agent_id,
         version=feeding.version,
         dep_id=feeding.dep_id,
@@ -154,8 +161,9 @@ def arrival_of(
         traceparent=traceparent,
         tracestate=message.tracestate or "",
         enqueued_at=message.enqueued_at,
-        effect_key=effect_key_of(run_id, message.sequence_number),
+        effect_key=identity.effect_key,
         delivery_count=message.delivery_count,
         reason=ended.reason if ended else None,
         detail=ended.detail if ended else None,
+        inherits_from=identity.inherits_from,
     )

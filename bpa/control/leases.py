@@ -300,7 +300,7 @@ class Leases:
 
     async def _send(self, run_ids: list[RunId], node_id: NodeId | None) -> None:
         rows = await self._writes.fetch_all(_QUERIES.pending, run_ids=run_ids, node_id=node_id)
-        journals = await self._journals([row["run_id"] for row in rows if row["executions"]])
+        journals = await self._journals([row["run_id"] for row in rows if row["has_journal"]])
         for row in rows:
             stream = self._streams.get(row["node_id"])
             if stream is None or stream.boot_id != row["boot_id"]:
@@ -436,5 +436,6 @@ def _step(row: Mapping[str, Any]) -> Step:
         reserved_tokens=row["reserved_tokens"],
         answer=row["answer"],
         ended_at_ms=row["ended_at_ms"],
+        inherited=row["inherited"],
     )
     return replace(step, usage=msgspec.convert(row["usage"], Usage)) if row["usage"] else step

@@ -13,6 +13,10 @@ select
     run_inputs.document,
     runs.effect_key,
     runs.executions,
+    (
+        runs.executions > 0
+        or exists (select from replays where replays.run_id = runs.run_id)
+    ) as has_journal,
     runs.worked_s,
     runs.traceparent,
     runs.tracestate,
@@ -30,7 +34,7 @@ where leases.acknowledged_at is null
 order by runs.created_at;
 
 -- name: journals
--- Read the recorded steps of runs that were executed before, for their replay.
+-- Read the recorded steps of runs that were executed before or inherited some, for their replay.
 select
     run_id::text as run_id,
     seq,
@@ -41,7 +45,8 @@ select
     reserved_tokens,
     answer,
     usage,
-    coalesce(round(extract(epoch from ended_at) * 1000), 0)::bigint as ended_at_ms
+    coalesce(round(extract(epoch from ended_at) * 1000), 0)::bigint as ended_at_ms,
+    inherited_from is not null as inherited
 from steps where run_id = any(%(run_ids)s::uuid[])
 order by run_id, seq;
 

@@ -48,6 +48,8 @@ class Arrival:
     reason: Reason | None = None
     """Set when the run ends here."""
     detail: str | None = None
+    inherits_from: RunId | None = None
+    """The run whose journal it goes on from, as a replay with the same body does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,12 @@ class Runs:
         """End the runs to cancel that nobody works on or that got ``grace_s``; return how many."""
         due = await fetch_all(self._pool, _QUERIES.cancellations_due, grace_s=grace_s)
         return await self._cancel([row["run_id"] for row in due], grace_s) if due else 0
+
+    async def hurry(self, run_id: RunId, actor: str) -> bool:
+        """End a waiting run's backoff; False when it is not waiting any more."""
+        return bool(
+            await self._writes.fetch_all(_QUERIES.hurry, lock=[run_id], run_id=run_id, actor=actor)
+        )
 
     async def settled(self, delivery_id: int, disposition: str) -> None:
         """Note how a delivery was settled."""
@@ -370,6 +378,7 @@ def _arrival_row(arrival: Arrival, owner: str) -> dict[str, Any]:
         "effect_key": arrival.effect_key,
         "owner": owner,
         "delivery_count": arrival.delivery_count,
+        "inherits_from": arrival.inherits_from,
     }
 
 

@@ -5,14 +5,15 @@ with arrival as (
         jsonb_to_recordset(%(rows)s::jsonb) as (
             run_id uuid, agent_id text, version text, dep_id text, input_ref jsonb, status text,
             reason text, detail text, trace_id text, traceparent text, tracestate text,
-            enqueued_at timestamptz, effect_key text, owner text, delivery_count int
+            enqueued_at timestamptz, effect_key text, owner text, delivery_count int,
+            inherits_from uuid
         ),
         unnest(%(documents)s::bytea[]),
         unnest(%(digests)s::bytea[])
     ) with ordinality as t (
         run_id, agent_id, version, dep_id, input_ref, status, reason, detail, trace_id,
-        traceparent, tracestate, enqueued_at, effect_key, owner, delivery_count, document,
-        body_sha256, nth
+        traceparent, tracestate, enqueued_at, effect_key, owner, delivery_count, inherits_from,
+        document, body_sha256, nth
     )
 ),
 inserted as (
@@ -35,6 +36,18 @@ input as (
     select arrival.run_id, arrival.document, arrival.body_sha256
     from arrival join inserted using (run_id)
     on conflict (run_id) do nothing
+),
+inherited as ( -- a replay goes on from what its original has paid for and sent (I4)
+    insert into steps (
+        run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, epoch,
+        started_at, ended_at, inherited_from
+    )
+    select
+        a.run_id, s.seq, s.kind, s.digest, s.intent, s.effect_key, s.reserved_tokens, s.answer,
+        s.usage, 0, s.started_at, s.ended_at, coalesce(s.inherited_from, s.run_id)
+    from arrival as a join inserted using (run_id) join steps as s on s.run_id = a.inherits_from
+    where s.kind = 'effect' or length(s.answer) > 0
+    on conflict (run_id, seq) do nothing
 ),
 delivered as (
     insert into deliveries (run_id, owner, delivery_count, sequence_number)
@@ -313,6 +326,20 @@ select
     ) as owner
 from moved;
 
+-- name: hurry
+-- End the backoff of a waiting run: an operator wants it tried now.
+with moved as (
+    update runs
+    set not_before = least(not_before, now())
+    where run_id = %(run_id)s::uuid and status = 'queued'
+    returning run_id
+),
+noted as (
+    insert into audit (actor, action, subject)
+    select %(actor)s, 'run.retry', run_id::text from moved
+)
+select run_id::text as run_id from moved;
+
 -- name: settled
 -- Note how deliveries were settled; with a message that is gone, every other delivery of it is over.
 with report as (
@@ -366,6 +393,7 @@ select
         else answer is null and ended_at is not null
     end as refused,
     replays,
+    inherited_from::text as inherited_from,
     started_at,
     ended_at
 from steps where run_id = %(run_id)s::uuid

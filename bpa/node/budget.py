@@ -98,7 +98,7 @@ def consumed(
     max_output_tokens: int,
     lost_token_usd: Decimal,
 ) -> Consumed:
-    """Sum up what the journal charges.
+    """Sum up what the journal charges; what it inherited was charged to another run.
 
     Args:
         steps: The journal.
@@ -115,7 +115,8 @@ def consumed(
             known[step.digest] = usage.total_tokens - usage.output_tokens
     tokens = 0
     cost = Decimal(0)
-    for step in listed:
+    own = [step for step in listed if not step.inherited]
+    for step in own:
         if step.answer is not None:
             tokens += step.usage.total_tokens
             cost += Decimal(step.usage.cost_usd)
@@ -125,7 +126,7 @@ def consumed(
             lost = min(lost, known[step.digest] + max_output_tokens)
         tokens += lost
         cost += lost * lost_token_usd
-    return Consumed(tokens, len(listed), cost)
+    return Consumed(tokens, len(own), cost)
 
 
 def excess(budgets: Budgets, used: Consumed, wanted: Reservation) -> Excess | None:

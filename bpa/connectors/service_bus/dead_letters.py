@@ -9,14 +9,14 @@ time, but never a message: in a dead-letter queue a delivery counts for nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import structlog
 from azure.servicebus import ServiceBusReceivedMessage, ServiceBusSubQueue
 from azure.servicebus._common import constants, mgmt_handlers
-from azure.servicebus.aio import ServiceBusReceiver
 
 from bpa.connectors.sdk import Message, SettlementLost
 from bpa.connectors.service_bus.client import SOCKET_POLL_S, close, connect, opened, translated
@@ -29,6 +29,8 @@ DEAD_LETTER_SUFFIX = "/$deadletterqueue"
 HELD_AT_MOST = 5_000
 """Dead letters locked on the way to the wanted ones: a deeper one is out of reach."""
 HELD_BYTES_AT_MOST = 64 * 1024 * 1024
+PAGE = 250
+"""Dead letters of one peek at most; the broker may return fewer."""
 _PEEK_TIMEOUT_S = 15.0
 _ARRIVAL_WAIT_S = 2.0
 _PARTITION_SHIFT = 48
@@ -71,15 +73,58 @@ class DeadLetterReader:
             NotFound: The queue does not exist.
             Unavailable: The broker does not answer.
         """
+        letters: list[DeadLetter] = []
+        async with aclosing(self.pages(max_count, from_sequence_number)) as pages:
+            async for page in pages:
+                letters += page
+                if len(letters) >= max_count:
+                    break
+        return letters[:max_count]
+
+    async def find(self, sequence_numbers: Collection[int]) -> dict[int, DeadLetter]:
+        """Return the dead letters of these sequence numbers, by them; raises as `peek`."""
+        wanted = sorted(sequence_numbers)
+        found: dict[int, DeadLetter] = {}
+        async with self._peeking() as peek:
+            while wanted:
+                page = await peek(min(len(wanted), PAGE), wanted[0])
+                if not page:
+                    break
+                numbers = {letter.message.sequence_number: letter for letter in page}
+                found |= {number: numbers[number] for number in wanted if number in numbers}
+                wanted = [number for number in wanted if number > max(numbers)]
+        return found
+
+    async def pages(
+        self, size: int = PAGE, from_sequence_number: int = 0
+    ) -> AsyncGenerator[list[DeadLetter], None]:
+        """Go through the dead letters, oldest first, a page at a time over one connection.
+
+        Close the generator that it returns; raises as `peek`.
+        """
+        following = from_sequence_number or 1  # 0 would mean "where the last peek ended"
+        async with self._peeking() as peek:
+            while page := await peek(min(size, PAGE), following):
+                following = page[-1].message.sequence_number + 1
+                yield page
+
+    @asynccontextmanager
+    async def _peeking(self) -> AsyncIterator[Callable[[int, int], Awaitable[list[DeadLetter]]]]:
         entity = f"dead-letter queue of {self._queue!r}"
         receiver = connect(self._connection_string).get_queue_receiver(
             self._queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER, socket_timeout=SOCKET_POLL_S
         )
         open_receiver = await opened(receiver, entity)
+
+        async def peek(max_count: int, first: int) -> list[DeadLetter]:
+            try:
+                async with asyncio.timeout(_PEEK_TIMEOUT_S):
+                    return await _page(receiver, max_count, first)
+            except Exception as error:
+                raise translated(error, entity) from error
+
         try:
-            return await _peek(receiver, max_count, from_sequence_number)
-        except Exception as error:
-            raise translated(error, entity) from error
+            yield peek
         finally:
             await close(open_receiver)
 
@@ -149,19 +194,6 @@ class DeadLetterLocks:
     def _may_come(self, wanted: Collection[int]) -> bool:
         has_room = len(self._held) < HELD_AT_MOST and self._held_bytes < HELD_BYTES_AT_MOST
         return has_room and any(n > self._passed.get(n >> _PARTITION_SHIFT, 0) for n in wanted)
-
-
-async def _peek(receiver: ServiceBusReceiver, max_count: int, first: int) -> list[DeadLetter]:
-    letters: list[DeadLetter] = []
-    following = first or 1  # numbers start at 1; 0 would mean "where the last peek ended"
-    while len(letters) < max_count:
-        async with asyncio.timeout(_PEEK_TIMEOUT_S):
-            page = await _page(receiver, max_count - len(letters), following)
-        if not page:
-            break
-        letters.extend(page)
-        following = letters[-1].message.sequence_number + 1
-    return letters
 
 
 async def _page(receiver: Any, max_count: int, first: int) -> list[DeadLetter]:

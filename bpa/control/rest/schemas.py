@@ -221,6 +221,8 @@ class StepView(Document, frozen=True):
     state: StepState
     replays: int
     """Later executions that went on from its answer instead of asking again; it was paid once."""
+    inherited_from: str | None
+    """The run that made and paid it, where this one replays that run's message."""
     started_at: datetime
     ended_at: datetime | None
 

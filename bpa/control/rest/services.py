@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from bpa.control.agents import Agents
+from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.readiness import State
+from bpa.control.replaying import Replaying
 from bpa.control.runs import Runs
 from bpa.domain import RunId
 from bpa.errors import NotFound, StaleLease
@@ -28,6 +30,8 @@ class Services:
     drains: Drains
     leases: Leases
     runs: Runs
+    dead_letters: DeadLetters
+    replaying: Replaying
     metrics: Metrics
     state: Callable[[], State]
     """Returns whether the replica is ready, and why not."""

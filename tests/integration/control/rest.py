@@ -4,16 +4,25 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
 
+from bpa.connectors.service_bus import DeadLetterLocks, DeadLetterReader, ServiceBusPublisher
+from bpa.control.dead_letters import DeadLetters
 from bpa.control.http import Services, create_app
 from bpa.control.readiness import State
+from bpa.control.replaying import Replaying
+from bpa.control.replays import Replays
 from bpa.telemetry import Metrics
 from bpa.web_server import serve_http
 from tests.integration.control.fleet import Fleet
 
+NO_BUS = (
+    "Endpoint=sb://localhost:1;SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true"
+)
+"""A namespace that does not answer."""
 PROBLEM = "application/problem+json"
 
 
@@ -57,9 +66,14 @@ class Rest:
 
 
 @asynccontextmanager
-async def rest_over(fleet: Fleet, state: Callable[[], State] = State) -> AsyncIterator[Rest]:
+async def rest_over(
+    fleet: Fleet, state: Callable[[], State] = State, bus: str = NO_BUS
+) -> AsyncIterator[Rest]:
     """Serve REST over the services of a fleet, on any free port."""
     told: list[str] = []
+    metrics, replays = Metrics(), Replays(fleet.pool)
+    reader = partial(DeadLetterReader, bus)
+    dead_letters = DeadLetters("dev", "ns", fleet.deployments, replays, reader)
     services = Services(
         agents=fleet.agents,
         deployments=fleet.deployments,
@@ -67,7 +81,16 @@ async def rest_over(fleet: Fleet, state: Callable[[], State] = State) -> AsyncIt
         drains=fleet.drains,
         leases=fleet.leases,
         runs=fleet.runs,
-        metrics=Metrics(),
+        dead_letters=dead_letters,
+        replaying=Replaying(
+            dead_letters,
+            replays,
+            fleet.runs,
+            partial(DeadLetterLocks, bus),
+            partial(ServiceBusPublisher, bus),
+            metrics,
+        ),
+        metrics=metrics,
         state=state,
         deployments_changed=lambda: told.append("deployments_changed"),
         woken=lambda: told.append("woken"),

@@ -1,133 +1,28 @@
 """Messages become runs and are settled when these end: real queue, Postgres and Valkey."""
 
 import asyncio
-import random
-import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
-from opentelemetry.sdk.trace import TracerProvider
 
-from bpa.clocks import Clocks, boottime_s
-from bpa.connectors import OutgoingMessage
 from bpa.control.ingest import Feeder
-from bpa.control.intake import Intake, Origin
-from bpa.control.rooms import Rooms
 from bpa.control.runs import Arrival, Received
-from bpa.control.settlement import Settlement
-from bpa.documents.schema_checks import SchemaCheck
-from bpa.domain import Outcome, OutcomeKind, RunId, run_id_of
+from bpa.domain import Outcome, OutcomeKind, run_id_of
 from bpa.errors import BpaError, InvalidRequest, Unavailable
-from bpa.postgres import Notifications, fetch_all
-from bpa.scheduler.credit import Credit
-from bpa.scheduler.rooms import Room
-from bpa.telemetry import Metrics, Tracing
-from bpa.valkey import open_valkey
+from bpa.postgres import fetch_all
 from tests.eventually import eventually
-from tests.integration.connectors.queues import Queue, open_queue
-from tests.integration.control.fleet import DEP_ID, Fleet, arrival
+from tests.integration.control.fleet import Fleet, arrival
+from tests.integration.control.intaking import GOOD, Intaking, intake_of
 
-GOOD = b'{"invoice_id": "A-1", "currency": "EUR", "total": "10.00", "issued_on": "2026-01-02"}'
-COMPLETED = Outcome(kind=OutcomeKind.COMPLETED)
 ONLY_USD = {"properties": {"currency": {"const": "USD"}}}
-
-
-@dataclass
-class Clock:
-    """A wall clock that a test sets wrong."""
-
-    off_s: float = 0.0
-
-    def wall(self) -> float:
-        return time.time() + self.off_s
-
-
-@dataclass
-class Intaking:
-    """A feeder on a queue, with room as the test says."""
-
-    queue: Queue
-    fleet: Fleet
-    settlement: Settlement
-    feeder: Feeder
-    rooms: Rooms
-    metrics: Metrics
-    clock: Clock
-
-    async def room(self, runs: int) -> None:
-        rows = await fetch_all(self.fleet.pool, "select clock_timestamp() as now")
-        self.rooms.publish({DEP_ID: Room(runs, rows[0]["now"])})
-
-    async def take(self, count: int) -> None:
-        """Receive ``count`` messages, in as many passes as it takes."""
-        while count:
-            await self.room(count)
-            count -= await self.feeder.one_pass()
-
-    async def send(self, *bodies: bytes, content_type: str = "application/json") -> None:
-        await self.queue.publish(
-            [OutgoingMessage(body=body, content_type=content_type) for body in bodies]
-        )
-
-    async def runs(self) -> list[dict]:
-        rows, _ = await self.fleet.runs.page()
-        return rows
-
-    async def finish(self, run_id: RunId, outcome: Outcome = COMPLETED) -> None:
-        epoch = await self.fleet.granted(run_id)
-        await self.fleet.leases.acknowledge(run_id, epoch)
-        await self.fleet.runs.finish(run_id, epoch, outcome)
-
-    async def dispositions(self) -> list[str | None]:
-        rows = await fetch_all(
-            self.fleet.pool, "select disposition from deliveries order by delivery_id"
-        )
-        return [row["disposition"] for row in rows]
-
-    def broker(self) -> tuple[int, int, int]:
-        """Active, locked and dead-lettered messages, as the broker counts them."""
-        queues = self.queue.emulator._broker.queues
-        counts = queues["invoices"].counts()
-        return counts.active, counts.locked, queues["invoices/$deadletterqueue"].counts().active
 
 
 @pytest_asyncio.fixture
 async def intaking(fleet: Fleet, database: str, valkey_url: str) -> AsyncIterator[Intaking]:
-    async with _intaking(fleet, database, valkey_url) as intaking:
+    async with intake_of(fleet, database, valkey_url) as intaking:
         yield intaking
-
-
-@asynccontextmanager
-async def _intaking(
-    fleet: Fleet,
-    database: str,
-    valkey_url: str,
-    *,
-    lock_s: float = 30.0,
-    schema: dict | None = None,
-) -> AsyncIterator[Intaking]:
-    tracing, metrics = Tracing(TracerProvider()), Metrics()
-    notifications = Notifications(database, application_name="test", rng=random.Random(1))
-    valkey = await open_valkey(valkey_url, client_name="test")
-    await fleet.register()
-    async with open_queue(lock_duration_s=lock_s) as queue, asyncio.TaskGroup() as tasks:
-        settlement = Settlement(fleet.runs, notifications, "replica-1", tracing, metrics)
-        fleet.runs.on_ended(settlement.ended)
-        fleet.leases.on_ended(settlement.ended)
-        rooms, clock = Rooms(), Clock()
-        clocks = Clocks(3.0, clock.wall, boottime_s)
-        feeding = (await fleet.deployments.feeding("dev"))[DEP_ID]
-        origin = Origin("ns", feeding, queue.source, SchemaCheck(schema) if schema else None)
-        intake = Intake(fleet.runs, settlement, tracing, lambda _: None)
-        feeder = Feeder(origin, intake, rooms, Credit(valkey), "replica-1", clocks)
-        running = [tasks.create_task(s.run()) for s in (notifications, settlement)]
-        yield Intaking(queue, fleet, settlement, feeder, rooms, metrics, clock)
-        for task in running:
-            task.cancel()
-    await valkey.aclose()
 
 
 async def test_a_message_becomes_a_run_and_is_completed_with_it(intaking: Intaking):
@@ -177,7 +72,7 @@ async def test_what_cannot_be_decoded_is_dead_lettered_after_one_delivery(
 async def test_a_schema_that_the_deployment_demands_is_checked_on_arrival(
     fleet: Fleet, database: str, valkey_url: str
 ):
-    async with _intaking(fleet, database, valkey_url, schema=ONLY_USD) as intaking:
+    async with intake_of(fleet, database, valkey_url, schema=ONLY_USD) as intaking:
         await intaking.send(GOOD)
         await intaking.take(1)
         await eventually(lambda: intaking.broker() == (0, 0, 1))
@@ -265,7 +160,7 @@ async def test_a_delivery_after_the_end_is_settled_at_once(intaking: Intaking):
 async def test_a_lock_is_renewed_for_as_long_as_the_run_lives(
     fleet: Fleet, database: str, valkey_url: str
 ):
-    async with _intaking(fleet, database, valkey_url, lock_s=3.0) as intaking:
+    async with intake_of(fleet, database, valkey_url, lock_s=3.0) as intaking:
         await intaking.send(GOOD)
         await intaking.take(1)
 
@@ -317,7 +212,7 @@ async def test_a_message_tells_that_our_clock_is_wrong(
     fleet: Fleet, database: str, valkey_url: str
 ):
     for off_s, says in ((60.0, "ahead of the broker's"), (-60.0, "behind the broker's")):
-        async with _intaking(fleet, database, valkey_url, lock_s=30.0) as intaking:
+        async with intake_of(fleet, database, valkey_url, lock_s=30.0) as intaking:
             intaking.clock.off_s = off_s
             await intaking.send(GOOD)
             await intaking.room(1)

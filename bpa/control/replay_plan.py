@@ -1,0 +1,111 @@
+"""What a replay of a dead letter comes to, given what is known of its run. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from bpa.connectors import Message
+from bpa.control.replays import Identity
+from bpa.domain import RunId, RunStatus
+
+
+class Action(StrEnum):
+    """What is to be done with a dead letter."""
+
+    REPLAY = "replay"
+    """Send a new message for a new run, then complete the dead letter."""
+    CONTINUE = "continue"
+    """Send the message of a replay that was begun and perhaps not sent, then complete."""
+    SETTLE = "settle"
+    """Complete the dead letter: what a replay would do is done."""
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Another body for a dead letter."""
+
+    body: bytes
+    content_type: str | None = None
+    """None keeps the dead letter's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What a replay of one dead letter comes to."""
+
+    action: Action
+    why: str
+    """For people: why this, and where it is refused, what to do."""
+    replayed_run_id: RunId
+    original_run_id: RunId
+    replay_number: int
+    """Of the replay, 1 for the first of its original; 0 where there is none."""
+    edited: bool
+    body_sha256: bytes
+    effect_key: str | None
+    """The inherited key; an edited body gets its own, which its message's number will give."""
+    inherits: int
+    """Recorded answers and effects that the new run goes on from."""
+    effects_applied: int
+    """How many of them the target has confirmed: they are not sent again."""
+    run_id: RunId | None = None
+    """The replay's run, where it has been chosen already."""
+
+
+def plan(
+    message: Message, identity: Identity, known: Mapping[str, Any], edit: Edit | None
+) -> Planned:
+    """Return what to do with a dead letter.
+
+    Args:
+        message: The dead letter.
+        identity: Whose it is.
+        known: What the query ``known`` tells of that run.
+        edit: Another body, if the operator gave one. The same bytes are no edit.
+    """
+    old, new = (
+        hashlib.sha256(body).digest()
+        for body in (message.body, message.body if edit is None else edit.body)
+    )
+    edited = edit is not None and (new != old or message.undecodable is not None)
+    action, why = _decided(known, new, edited=edited)
+    begun = known["next_run_id"] is not None
+    inherited_key = known["effect_key"] or known["source_key"] or identity.effect_key
+    return Planned(
+        action=action,
+        why=why,
+        replayed_run_id=identity.run_id,
+        original_run_id=RunId(known["original_run_id"] or identity.run_id),
+        replay_number=known["next_number"] if begun else (known["replay_number"] or 0) + 1,
+        edited=edited,
+        body_sha256=new,
+        effect_key=None if edited else inherited_key,
+        inherits=0 if edited else known["inheritable"],
+        effects_applied=known["effects_applied"],
+        run_id=RunId(known["next_run_id"]) if begun else None,
+    )
+
+
+def _decided(known: Mapping[str, Any], body_sha256: bytes, *, edited: bool) -> tuple[Action, str]:
+    status = known["status"]
+    if status == RunStatus.COMPLETED:
+        if edited:
+            return Action.REFUSE, "its run has completed; send the other body as a new message"
+        return Action.SETTLE, "its run has completed: only the dead letter is left to remove"
+    if status not in (None, RunStatus.DEAD_LETTERED):
+        return Action.REFUSE, f"its run is still {status}; wait until it has ended, or cancel it"
+    if known["next_run_id"] is None:
+        return Action.REPLAY, "edited: a run of its own" if edited else "goes on from its run"
+    if known["next_body_sha256"] != body_sha256:
+        return Action.REFUSE, (
+            f"its replay as run {known['next_run_id']} is half done with another body; repeat it "
+            "with that body to finish it"
+        )
+    if known["next_sent_at"] or known["next_arrived"]:
+        return Action.SETTLE, "it was sent before: only the dead letter is left to remove"
+    return Action.CONTINUE, "goes on with a replay that was begun before"

@@ -1,0 +1,111 @@
+"""Dead letters: what they are, and their replay."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from bpa.control.dead_letters import LetterId
+from bpa.control.rest.dead_letter_schemas import (
+    DeadLetter,
+    DeadLetterPage,
+    DeadLetterSummary,
+    DeadLetterTotal,
+    ReplayAsked,
+    Replayed,
+    Replays,
+    Retried,
+    RetryAsked,
+)
+from bpa.control.rest.services import Services, run_id_in_path
+
+
+@get("/v1/dead-letters", tags=["dead letters"])
+async def list_dead_letters(
+    services: NamedDependency[Services],
+    queue: FromQuery[str | None] = None,
+    reason: FromQuery[str | None] = None,
+    cursor: FromQuery[str | None] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
+) -> Response[DeadLetterPage]:
+    """List dead letters with their runs, oldest first; ``Link`` leads to the next page.
+
+    They are looked at in the broker's dead-letter queues and stay unlocked. A page may be short
+    and have a next one.
+    """
+    rows, following = await services.dead_letters.page(
+        queue=queue, reason=reason, cursor=cursor, limit=limit
+    )
+    page = DeadLetterPage(
+        dead_letters=[DeadLetterSummary.of(row) for row in rows], next_cursor=following
+    )
+    asked = {"queue": queue, "reason": reason, "cursor": following, "limit": limit}
+    query = urlencode({name: value for name, value in asked.items() if value is not None})
+    link = {"Link": f'</v1/dead-letters?{query}>; rel="next"'} if following else {}
+    return Response(page, headers=link)
+
+
+@get("/v1/dead-letters/totals", tags=["dead letters"])
+async def count_dead_letters(
+    services: NamedDependency[Services], queue: FromQuery[str | None] = None
+) -> list[DeadLetterTotal]:
+    """Count dead letters by queue and reason, with the first and the last enqueued."""
+    return [DeadLetterTotal.of(row) for row in await services.dead_letters.totals(queue)]
+
+
+@get("/v1/dead-letters/{dead_letter_id:str}", tags=["dead letters"])
+async def get_dead_letter(
+    dead_letter_id: FromPath[str], services: NamedDependency[Services]
+) -> DeadLetter:
+    """Return one dead letter with what its run has sent, and what a replay would do."""
+    return DeadLetter.of(await services.dead_letters.get(LetterId.read(dead_letter_id)))
+
+
+@post("/v1/dead-letters/:replay", status_code=200, tags=["dead letters"])
+async def replay_dead_letters(
+    data: JSONBody[ReplayAsked], services: NamedDependency[Services]
+) -> Replays:
+    """Replay dead letters: a new message each, then the dead letter is removed.
+
+    A replay with the same body goes on from the journal of its run, under that run's key. The
+    request may be repeated: what was cut off is finished, and no message becomes two runs. Look at
+    each result: they may differ.
+    """
+    outcomes = await services.replaying.replay(
+        [LetterId.read(one) for one in data.ids],
+        edit=data.edit(),
+        actor=data.requested_by,
+        dry_run=data.dry_run,
+    )
+    results = [Replayed.of_outcome(outcome) for outcome in outcomes]
+    return Replays(dry_run=data.dry_run, results=results)
+
+
+@post("/v1/runs/{run_id:str}/:retry", status_code=200, tags=["runs"])
+async def retry_run(
+    run_id: FromPath[str],
+    services: NamedDependency[Services],
+    data: JSONBody[RetryAsked | None] = None,
+) -> Retried:
+    """Replay a run's dead letter; a run that backs off is tried now. The body may be empty.
+
+    A run that is at work or has completed gets 409.
+    """
+    wanted = run_id_in_path(run_id)
+    outcome = await services.replaying.retry(wanted, (data or RetryAsked()).requested_by)
+    services.woken()
+    replayed = Replayed.of_outcome(outcome) if outcome else None
+    return Retried(run_id=wanted, replayed=replayed)
+
+
+HANDLERS = [
+    list_dead_letters,
+    count_dead_letters,
+    get_dead_letter,
+    replay_dead_letters,
+    retry_run,
+]

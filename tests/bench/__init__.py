@@ -1,6 +1,6 @@
 """What the platform costs and how quick it is, measured on the installed command.
 
 ``python -m tests.bench`` starts ``bpa serve --role all`` on its own data, with one node of 8 slots
-and a deployment that may use them all, and prints each figure with its spread. Nothing here is
-asserted: timings are read, not tested.
+and a deployment that may use them all, and prints each figure with its spread; then the same load
+with and without durability. Timings are read, not tested: none is asserted.
 """

@@ -1,7 +1,7 @@
 """The ``bpa`` command: one module a verb, each imported only when it is used.
 
 Data goes to standard output, messages to standard error. Exit codes: 0 done, 1 failure, 2 usage,
-3 not found, 5 conflict, 6 unavailable, 130 interrupted.
+3 not found, 5 conflict, 6 unavailable, 7 partly done, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from bpa.errors import BpaError
 _COMMANDS = {
     "apply": "bpa.cli.apply",
     "config": "bpa.cli.settings",
+    "cordon": "bpa.cli.cordon:cordon",
     "demo": "bpa.cli.demo",
+    "drain": "bpa.cli.drain",
     "emulate": "bpa.cli.emulate",
     "nodes": "bpa.cli.nodes",
     "runs": "bpa.cli.runs",
     "send": "bpa.cli.send",
     "serve": "bpa.cli.serve",
+    "uncordon": "bpa.cli.cordon:uncordon",
 }
 
 
@@ -35,10 +38,11 @@ class _Lazy(click.Group):
         return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = _COMMANDS.get(cmd_name)
-        if module is None:
+        place = _COMMANDS.get(cmd_name)
+        if place is None:
             return None
-        command = importlib.import_module(module).command
+        module, _, name = place.partition(":")
+        command = getattr(importlib.import_module(module), name or "command")
         return command if isinstance(command, click.Command) else None
 
 

@@ -5,27 +5,43 @@ from __future__ import annotations
 import asyncio
 
 import click
+from rich.table import Table
 from rich.text import Text
 
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
-from bpa.cli.tables import ago, cut, facts, output, span, table
-from bpa.control.rest.node_schemas import Node
+from bpa.cli.tables import ago, cut, facts, moment, output, span, table
+from bpa.control.drains import NodeState, Stage
+from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease
 
 _SILENT_AFTER_S = 15.0
 """Without a heartbeat for so long, a node is shown as silent; five of the default beats."""
 
 
+_STAGES = {
+    Stage.OFFERED: "offered, not acknowledged",
+    Stage.STARTING: "starting",
+    Stage.MODEL: "waits for the model",
+    Stage.THINKING: "thinks",
+    Stage.HTTP_OUT: "waits for the target",
+}
+
+
 @click.group("nodes")
 def command() -> None:
-    """Look at the nodes that execute runs."""
+    """Look at the nodes that execute runs; `bpa drain` and `bpa cordon` take them out of use."""
 
 
 @command.command("list", short_help="List the nodes of the fleet.")
 @json_option
 @click.pass_context
 def list_nodes(context: click.Context, *, as_json: bool) -> None:
-    """List the nodes of the fleet: their state, slots, labels and last heartbeat."""
+    """List the nodes of the fleet: their state, slots, labels and last heartbeat.
+
+    ready nodes get leases. cordoned ones keep what they run; draining ones are to be empty by a
+    deadline, drained ones are; both stay so until `bpa uncordon NODE`. closing ones are about to
+    stop by themselves, silent ones have not been heard of.
+    """
     nodes = asyncio.run(_nodes(context))
     if as_json:
         print_json({"nodes": nodes})
@@ -37,7 +53,7 @@ def list_nodes(context: click.Context, *, as_json: bool) -> None:
     for node in nodes:
         rows.add_row(
             node.node_id,
-            _state(node),
+            _styled(node),
             f"{node.slots_used}/{node.slots}",
             f"{span(node.heartbeat_age_s)} ago",
             cut(_labels(node)),
@@ -50,7 +66,7 @@ def list_nodes(context: click.Context, *, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def show_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
-    """Show one node.
+    """Show one node: its state, and how far each of its runs has come.
 
     Exits with 3 when there is no such node.
     """
@@ -60,14 +76,46 @@ def show_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
         return
     rows: list[tuple[str, object]] = [
         ("node", node.node_id),
-        ("state", _state(node)),
+        ("state", _styled(node)),
+        ("cordoned", f"{ago(node.cordoned_at)} ago" if node.cordoned_at else ""),
+        ("drain", _drain(node)),
         ("slots", f"{node.slots_used} of {node.slots} in use"),
         ("labels", _labels(node)),
         ("heartbeat", f"{span(node.heartbeat_age_s)} ago"),
         ("registered", f"{ago(node.registered_at)} ago, as boot {node.boot_id}"),
         ("version", node.version),
     ]
-    output().print(facts(rows))
+    console = output()
+    console.print(facts(rows))
+    if node.leases:
+        console.print()
+        console.print(leases_of(node))
+
+
+def leases_of(node: NodeDetail) -> Table:
+    """Return what a node holds, and what each run waits for."""
+    rows = table("run", "deployment", "stage", "for", "at the latest", cut="at the latest")
+    for lease in node.leases:
+        since = lease.acknowledged_at or lease.granted_at
+        rows.add_row(
+            lease.run_id,
+            lease.deployment_id,
+            _STAGES[lease.stage],
+            ago(since),
+            cut(_latest(lease, node.drain)),
+        )
+    return rows
+
+
+def shown_state(node: Node) -> str:
+    """Return a node's state in words, with a drain's deadline and a lost heartbeat."""
+    words = [] if node.state is NodeState.READY else [str(node.state)]
+    if node.state is NodeState.DRAINING and node.drain:
+        left_s = node.drain.left_s
+        words = [f"draining (deadline {f'in {span(left_s)}' if left_s else 'passed'})"]
+    if node.heartbeat_age_s > _SILENT_AFTER_S:
+        words.append("silent")
+    return ", ".join(words) or "ready"
 
 
 async def _nodes(context: click.Context) -> list[Node]:
@@ -75,15 +123,30 @@ async def _nodes(context: click.Context) -> list[Node]:
         return await api.get("/v1/nodes", list[Node])
 
 
-async def _node(context: click.Context, node_id: str) -> Node:
+async def _node(context: click.Context, node_id: str) -> NodeDetail:
     async with open_api(context) as api:
-        return await api.get(f"/v1/nodes/{segment(node_id)}", Node)
+        return await api.get(f"/v1/nodes/{segment(node_id)}", NodeDetail)
 
 
-def _state(node: Node) -> Text:
-    if node.heartbeat_age_s > _SILENT_AFTER_S:
-        return Text("silent", style="red")
-    return Text("draining", style="yellow") if node.draining else Text("ready", style="green")
+def _styled(node: Node) -> Text:
+    silent = node.heartbeat_age_s > _SILENT_AFTER_S
+    style = "red" if silent else "green" if node.state is NodeState.READY else "yellow"
+    return Text(shown_state(node), style=style)
+
+
+def _drain(node: Node) -> str:
+    if node.drain is None:
+        return ""
+    return f"since {moment(node.drain.started_at)}, deadline {moment(node.drain.deadline_at)}"
+
+
+def _latest(lease: NodeLease, drain: Drain | None) -> str:
+    """Say what ends a run's stay, whatever it does: its own deadline or the drain's."""
+    if lease.left_s is not None and (drain is None or lease.left_s < drain.left_s):
+        return f"ends in {span(lease.left_s)}, its own time is up then"
+    if drain is None:
+        return "lapses if the node does not acknowledge it"
+    return f"is handed back in {span(drain.left_s)}" if drain.left_s else "is being handed back"
 
 
 def _labels(node: Node) -> str:

@@ -76,6 +76,11 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
     return span(((now or datetime.now(UTC)) - moment).total_seconds())
 
 
+def moment(at: datetime) -> str:
+    """Return a time of day that can be compared with logs and other people's screens."""
+    return f"{at.astimezone(UTC):%H:%M:%S} UTC"
+
+
 def span(seconds: float) -> str:
     """Return a duration in the unit that suits it."""
     if seconds < 0.9995:

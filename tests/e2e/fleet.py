@@ -20,7 +20,7 @@ from tests.e2e.server import Bpa, serving
 from tests.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
-QUEUES = ("here", "there", "elsewhere", "node-lost", "control-killed", "control-stopped")
+QUEUES = ("here", "there", "elsewhere", "node-lost", "control-killed", "control-stopped", "drained")
 LOCKS = {"control-killed": "PT5S"}
 """How long a message stays locked whose receiver is gone; a minute where nothing is said."""
 STORES = ("postgres.", "redis.", "service_bus.")

@@ -21,7 +21,19 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *words: CliRunner().invoke(cli, words)
 
 
-COMMANDS = ["apply", "config", "demo", "emulate", "nodes", "runs", "send", "serve"]
+COMMANDS = [
+    "apply",
+    "config",
+    "cordon",
+    "demo",
+    "drain",
+    "emulate",
+    "nodes",
+    "runs",
+    "send",
+    "serve",
+    "uncordon",
+]
 
 
 def test_help_lists_every_command(run):
@@ -55,6 +67,9 @@ def test_every_command_explains_itself_and_its_options(run, words):
         ["runs", "cancel", "01a205aa-ca1a-8cec-8cd0-8d1837994f52"],
         ["nodes", "list"],
         ["nodes", "show", "a"],
+        ["cordon", "a"],
+        ["drain", "a"],
+        ["uncordon", "a"],
         ["demo", "--against-running"],
     ],
     ids=" ".join,
@@ -89,6 +104,8 @@ def test_a_demonstration_wants_a_limit_that_is_one(run, timeout):
     [
         ["runs", "list", "--status", "lost"],
         ["runs", "list", "--limit", "0"],
+        ["drain"],
+        ["drain", "a", "--force", "--deadline", "5m"],
         ["send"],
         ["send", "missing.json"],
         ["--set", "log.level", "config", "show"],
@@ -98,6 +115,13 @@ def test_a_demonstration_wants_a_limit_that_is_one(run, timeout):
 )
 def test_wrong_use_is_refused(run, words):
     assert run(*words).exit_code == 2
+
+
+def test_a_deadline_that_is_none_is_named(run):
+    error = run("drain", "a", "--deadline", "soon").exception
+    assert isinstance(error, InvalidRequest)
+    assert error.exit_code == 2
+    assert "'soon' is no duration; write for example 60s or 5m" in str(error)
 
 
 def test_a_file_whose_content_type_nobody_knows_needs_one(run, tmp_path):

@@ -15,7 +15,7 @@ from bpa.control.drains import NodeState, Stage
 from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease
 
 _SILENT_AFTER_S = 15.0
-"""Without a heartbeat for so long, a node is shown as silent; five of the default beats."""
+"""Without a heartbeat for so long, a node is shown as silent; three of the default beats."""
 
 
 _STAGES = {

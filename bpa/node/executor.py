@@ -144,9 +144,9 @@ class Executor:
                 if execution.sandbox is not None:
                     execution.sandbox.cancel()
                 await _first(work, timeout_s=self._options.grace_s)
-                if stopped is Stop.CANCELLED and execution.effect_under_way:
-                    timeout_s = lease.offer.run.http_out.timeout_s
-                    await _first(work, timeout_s=timeout_s)  # its answer tells what is true
+            if stopped in (Stop.CANCELLED, Stop.HAND_BACK) and execution.effect_under_way:
+                timeout_s = lease.offer.run.http_out.timeout_s
+                await _first(work, timeout_s=timeout_s)  # its answer tells what is true
             work.cancel()  # kills the sandbox; does nothing to what has ended
         if work.cancelled():
             return _from_outside(stopped, execution)

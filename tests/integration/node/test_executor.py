@@ -335,10 +335,13 @@ async def test_an_effect_that_is_done_stands_although_the_run_was_cancelled(worl
     assert outcome.kind is OutcomeKind.COMPLETED
 
 
-async def test_a_cancelled_run_hears_the_target_out_before_it_says_how_it_ended(world, zygote):
+@pytest.mark.parametrize("stop", [Stop.CANCELLED, Stop.HAND_BACK])
+async def test_a_run_that_is_stopped_hears_the_target_out_before_it_says_how_it_ended(
+    world, zygote, stop
+):
     await world.script_target({"latency_ms": 1500})
     run = Run(world, zygote, grace_s=0.01)
-    outcome = await run.execute_and(Stop.CANCELLED, when=world.tries)
+    outcome = await run.execute_and(stop, when=world.tries)
     assert outcome.kind is OutcomeKind.COMPLETED
     assert len(await world.received()) == 1
 
@@ -351,6 +354,13 @@ async def test_a_cancelled_run_whose_target_is_silent_says_that_its_effect_is_in
     outcome = await run.execute_and(Stop.CANCELLED, when=lambda: len(run.ledger.steps) == 3)
     assert (outcome.kind, outcome.reason) == (OutcomeKind.REJECTED, Reason.CANCELLED)
     assert "whether it was applied is not known" in outcome.detail
+
+
+async def test_a_run_whose_target_is_silent_is_handed_back_after_the_time_of_one_try(world, zygote):
+    await world.script_target({"latency_ms": 60_000})
+    run = Run(world, zygote, http_out=HttpOutSpec(timeout_s=0.2))
+    outcome = await run.execute_and(Stop.HAND_BACK, when=lambda: len(run.ledger.steps) == 3)
+    assert outcome.kind is OutcomeKind.HANDED_BACK
 
 
 async def test_the_outcome_is_reported_although_the_execution_is_cancelled(world, zygote):

@@ -15,7 +15,6 @@ from typing import Any, NewType
 
 from dishka import Provider, Scope, make_async_container, provide
 from grpclib.health.service import Health
-from grpclib.server import Server
 from redis.asyncio import Redis
 
 from bpa.clocks import Clocks, boottime_s
@@ -33,7 +32,7 @@ from bpa.control.database import Database
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
-from bpa.control.grpc import NodeLink
+from bpa.control.grpc import LinkServer, NodeLink
 from bpa.control.http import Services, create_app
 from bpa.control.ingest import Feeder, Ingest
 from bpa.control.intake import Intake, Origin
@@ -73,6 +72,7 @@ class ControlPlane:
     leases: Leases
     link: NodeLink
     measured: Measured
+    nodes: Nodes
     notifications: Notifications
     readiness: Readiness
     reaper: Reaper
@@ -103,11 +103,12 @@ class ControlPlane:
         """Serve the node link; yield ``host:port``."""
         control = self.settings.control
         listener = listen(control.host, control.grpc_port, "control.grpc_port")
-        server = Server([self.link, Health()])
+        server = LinkServer([self.link, Health()])
         await server.start(sock=listener)
         try:
             yield f"{control.host}:{listener.getsockname()[1]}"
         finally:
+            self.leases.closing()
             server.close()
             await server.wait_closed()
 
@@ -236,7 +237,15 @@ class ControlProvider(Provider):
         self, pool: Pool, writes: Pipeline, tracing: Tracing, metrics: Metrics
     ) -> AsyncIterator[Leases]:
         """Open leases; what was submitted is written at the end."""
-        leases = Leases(pool, writes, self._settings.control.lease_ttl_s, tracing, metrics)
+        control = self._settings.control
+        leases = Leases(
+            pool,
+            writes,
+            control.lease_ttl_s,
+            tracing,
+            metrics,
+            heartbeat_every_s=control.heartbeat_every_s,
+        )
         yield leases
         await leases.aclose()
 
@@ -277,7 +286,7 @@ class ControlProvider(Provider):
         """Return the scheduler of this replica."""
         control = self._settings.control
         reader = SnapshotReader(
-            pool, self._settings.environment, silent_after_s=3 * control.heartbeat_every_s
+            pool, self._settings.environment, silent_after_s=2 * control.heartbeat_every_s
         )
         committer = Committer(pool, holds, offer_ttl_s=control.lease_ttl_s)
         return Scheduler(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -12,13 +12,15 @@ import grpclib
 import msgspec
 import structlog
 from grpclib.const import Cardinality, Handler, Status
-from grpclib.server import Stream
+from grpclib.protocol import H2Protocol
+from grpclib.server import Server, Stream
 
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.runs import Runs
 from bpa.domain import LeaseOffer, NodeId, NodeSpec, Outcome, RunId, Step
 from bpa.errors import BpaError, InvalidRequest, StaleLease
+from bpa.grpc_transport import KEEPALIVE_S, guarded, keepalive
 from bpa.message_cap import capped
 from bpa.protos.bpa.v1 import (
     Acknowledge,
@@ -40,6 +42,22 @@ from bpa.telemetry import Metrics
 _log = structlog.stdlib.get_logger(__name__)
 REPORTS_IN_FLIGHT = 256
 """Reports of one stream that are worked on at once; the next waits, and so does its node."""
+
+
+class LinkServer(Server):
+    """A gRPC server that notices peers which are gone without a word.
+
+    Args:
+        services: What it serves.
+        keepalive_s: It pings each peer so often, and gives it as long to answer.
+    """
+
+    def __init__(self, services: Collection[Any], *, keepalive_s: float = KEEPALIVE_S) -> None:
+        super().__init__(services, config=keepalive(keepalive_s))
+        self._unacknowledged_s = 2 * keepalive_s
+
+    def _protocol_factory(self) -> H2Protocol:
+        return guarded(super()._protocol_factory(), self._unacknowledged_s)
 
 
 class NodeLink(NodeLinkBase):

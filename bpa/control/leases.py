@@ -11,33 +11,27 @@ import dataclasses
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import msgspec
 import structlog
-from msgspec.structs import replace
 
 from bpa.batching import Batcher
 from bpa.control.batches import isolated, jsonb
 from bpa.control.decision import Counters, Decision, lapse
+from bpa.control.offers import NodeStream, Offered, offer_of, step_of
 from bpa.control.runs import Ended, ended_of
 from bpa.domain import (
-    AgentSpec,
-    DeploymentSpec,
     LeaseOffer,
     NodeId,
     RunId,
-    RunSpec,
     RunStatus,
     Step,
-    StepKind,
-    Usage,
 )
-from bpa.errors import StaleLease, Unavailable
+from bpa.errors import NotFound, StaleLease, Unavailable
 from bpa.postgres import Notifications, Pipeline, Pool, fetch_all, load_queries
 from bpa.scheduler.commit import Grant
 from bpa.telemetry import Metrics, Tracing
@@ -63,46 +57,6 @@ class Renewal:
     draining: bool
     hand_back: bool
     """The drain's deadline has passed: what the node still holds is to be handed back."""
-
-
-class NodeStream:
-    """The offers on their way to one boot of one node."""
-
-    def __init__(self, node_id: NodeId, boot_id: str) -> None:
-        self.node_id = node_id
-        self.boot_id = boot_id
-        self._offers: asyncio.Queue[LeaseOffer] = asyncio.Queue()
-        self._sent: set[tuple[str, int]] = set()
-
-    def put(self, offer: LeaseOffer) -> bool:
-        """Queue an offer, unless this stream has had it; say whether it was new."""
-        key = (offer.run.run_id, offer.epoch)
-        if key in self._sent:
-            return False
-        self._sent.add(key)
-        self._offers.put_nowait(offer)
-        return True
-
-    def forget(self, run_id: RunId, epoch: int) -> None:
-        """Drop the memory of an offer that was answered."""
-        self._sent.discard((run_id, epoch))
-
-    async def get(self) -> LeaseOffer:
-        """Wait for the next offer."""
-        return await self._offers.get()
-
-    def get_nowait(self) -> LeaseOffer | None:
-        """Return the next offer if there is one."""
-        return None if self._offers.empty() else self._offers.get_nowait()
-
-
-@dataclass(frozen=True, slots=True)
-class _Offered:
-    """An offer that waits for its answer."""
-
-    stream: NodeStream
-    traceparent: str
-    since_ns: int
 
 
 class Cause(StrEnum):
@@ -135,18 +89,29 @@ class Leases:
         ttl_s: How long a lease lasts from its acknowledgement or renewal.
         tracing: Where the spans ``plan`` and ``lease`` go.
         metrics: Counts the runs that were first leased.
+        heartbeat_every_s: What nodes are told to keep to.
     """
 
     def __init__(
-        self, pool: Pool, writes: Pipeline, ttl_s: float, tracing: Tracing, metrics: Metrics
+        self,
+        pool: Pool,
+        writes: Pipeline,
+        ttl_s: float,
+        tracing: Tracing,
+        metrics: Metrics,
+        *,
+        heartbeat_every_s: float = 5.0,
     ) -> None:
         self.ttl_s = ttl_s
+        self.heartbeat_every_s = heartbeat_every_s
         self._pool = pool
         self._writes = writes
         self._tracing = tracing
         self._metrics = metrics
         self._streams: dict[NodeId, NodeStream] = {}
-        self._offered: dict[tuple[RunId, int], _Offered] = {}
+        self._offered: dict[tuple[RunId, int], Offered] = {}
+        self._broken: asyncio.Queue[NodeStream] = asyncio.Queue()
+        self._closing = False
         self._acknowledgements = Batcher(isolated(self._acknowledge))
         self._listeners: list[Callable[[Ended], None]] = []
 
@@ -160,18 +125,28 @@ class Leases:
         return stream.boot_id if stream else None
 
     async def stream(self, node_id: NodeId, boot_id: str) -> AsyncGenerator[LeaseOffer, None]:
-        """Yield the node's offers for as long as the caller listens; the newest stream wins."""
-        with self._open(node_id, boot_id) as stream:
-            await self.offer_pending(node_id)
+        """Yield the node's offers for as long as the caller listens; the newest stream wins.
+
+        When it breaks, that is noted for all replicas: the node may be gone.
+
+        Raises:
+            NotFound: The node is not registered with this boot id.
+        """
+        async with self._opened(node_id, boot_id) as stream:
             while True:
                 yield await stream.get()
 
     async def pull(
         self, node_id: NodeId, boot_id: str, wait_s: float, most: int
     ) -> list[LeaseOffer]:
-        """Return up to ``most`` offers, waiting at most ``wait_s`` for the first (REST)."""
-        with self._open(node_id, boot_id) as stream:
-            await self.offer_pending(node_id)
+        """Return up to ``most`` offers, waiting at most ``wait_s`` for the first (REST).
+
+        A caller that hangs up meanwhile is like a stream that broke.
+
+        Raises:
+            NotFound: The node is not registered with this boot id.
+        """
+        async with self._opened(node_id, boot_id) as stream:
             try:
                 async with asyncio.timeout(wait_s):
                     offers = [await stream.get()]
@@ -179,7 +154,7 @@ class Leases:
                 return []  # the protocol's way to say that there is no work
             while len(offers) < most and (offer := stream.get_nowait()):
                 offers.append(offer)
-        return offers
+            return offers
 
     async def offer(self, grants: Sequence[Grant]) -> None:
         """Send fresh grants to their nodes; those whose stream is elsewhere are announced."""
@@ -195,16 +170,18 @@ class Leases:
         if node_id in self._streams:
             await self._send([], node_id)
 
+    def closing(self) -> None:
+        """Take it that streams which end from now on are ended by us; their nodes live."""
+        self._closing = True
+
     async def listen(self, notifications: Notifications) -> None:
-        """Offer what other replicas granted to nodes whose stream is here, until cancelled."""
-        with notifications.subscribe("offers") as subscription:
-            async for wakeup in subscription:
-                nodes = wakeup.payloads if wakeup.complete else list(self._streams)
-                for node_id in nodes:
-                    try:
-                        await self.offer_pending(NodeId(node_id))
-                    except Unavailable as error:
-                        _log.warning("offers_wait", node_id=node_id, error=str(error))
+        """Offer what other replicas granted to nodes whose stream is here, until cancelled.
+
+        And tell them whose stream broke.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._note_broken())
+            tasks.create_task(self._offer_on_wakeups(notifications))
 
     async def acknowledge(self, run_id: RunId, epoch: int) -> None:
         """Turn an offer into a lease.
@@ -283,16 +260,45 @@ class Leases:
         """Write down what was submitted."""
         await self._acknowledgements.aclose()
 
-    @contextmanager
-    def _open(self, node_id: NodeId, boot_id: str) -> Iterator[NodeStream]:
-        stream = self._streams[node_id] = NodeStream(node_id, boot_id)
+    async def _note_broken(self) -> None:
+        while True:
+            stream = await self._broken.get()
+            values = {"node_id": stream.node_id, "stream": stream.stream_id}
+            try:
+                await fetch_all(self._pool, _QUERIES.end_stream, **values)
+            except Unavailable as error:  # then its heartbeats decide
+                _log.warning("stream_end_not_noted", node_id=stream.node_id, error=str(error))
+
+    async def _offer_on_wakeups(self, notifications: Notifications) -> None:
+        with notifications.subscribe("offers") as subscription:
+            async for wakeup in subscription:
+                nodes = wakeup.payloads if wakeup.complete else list(self._streams)
+                for node_id in nodes:
+                    try:
+                        await self.offer_pending(NodeId(node_id))
+                    except Unavailable as error:
+                        _log.warning("offers_wait", node_id=node_id, error=str(error))
+
+    @asynccontextmanager
+    async def _opened(self, node_id: NodeId, boot_id: str) -> AsyncIterator[NodeStream]:
+        """Open a stream; one that its node breaks off is noted for all replicas."""
+        stream = NodeStream(node_id, boot_id)
+        values = {"node_id": node_id, "boot_id": boot_id, "stream": stream.stream_id}
         try:
+            if not await fetch_all(self._pool, _QUERIES.open_stream, **values):
+                raise NotFound(f"node {node_id!r} is not registered with this boot id; register")
+            self._streams[node_id] = stream
+            await self.offer_pending(node_id)
             yield stream
+        except (asyncio.CancelledError, GeneratorExit):
+            if not self._closing:
+                self._broken.put_nowait(stream)
+            raise
         finally:
             if self._streams.get(node_id) is stream:
                 del self._streams[node_id]
 
-    def _answered(self, run_id: RunId, epoch: int) -> _Offered | None:
+    def _answered(self, run_id: RunId, epoch: int) -> Offered | None:
         offered = self._offered.pop((run_id, epoch), None)
         if offered:
             offered.stream.forget(run_id, epoch)
@@ -305,7 +311,7 @@ class Leases:
             stream = self._streams.get(row["node_id"])
             if stream is None or stream.boot_id != row["boot_id"]:
                 continue
-            if stream.put(_offer(row, journals.get(row["run_id"], []), self.ttl_s)):
+            if stream.put(offer_of(row, journals.get(row["run_id"], []), self.ttl_s)):
                 self._note_offer(row, stream)
 
     def _note_offer(self, row: Mapping[str, Any], stream: NodeStream) -> None:
@@ -316,7 +322,7 @@ class Leases:
         since_ns = round(row["waiting_since"].timestamp() * 1e9)
         attributes = {"bpa.run.id": row["run_id"], "bpa.node.id": row["node_id"]}
         self._tracing.record("plan", row["traceparent"], since_ns, attributes)
-        self._offered[key] = _Offered(stream, row["traceparent"], self._tracing.now_ns())
+        self._offered[key] = Offered(stream, row["traceparent"], self._tracing.now_ns())
         self._forget_unanswered()
         if row["executions"] == 0:
             labels = (row["agent_id"], row["version"], row["dep_id"])
@@ -333,7 +339,7 @@ class Leases:
         journals: dict[str, list[Step]] = defaultdict(list)
         if run_ids:
             for row in await fetch_all(self._pool, _QUERIES.journals, run_ids=run_ids):
-                journals[row["run_id"]].append(_step(row))
+                journals[row["run_id"]].append(step_of(row))
         return journals
 
     async def _acknowledge(self, items: list[tuple[RunId, int]]) -> list[Exception | None]:
@@ -396,46 +402,3 @@ def _over(row: Mapping[str, Any]) -> _Lost:
     counters = Counters(row["agent_failures"], row["crashes"], row["infra_failures"])
     decision = lapse(why, counters, random.random())  # noqa: S311 - jitter, not a secret
     return _Lost(RunId(row["run_id"]), row["epoch"], Cause(row["cause"]), decision)
-
-
-def _offer(row: Mapping[str, Any], journal: list[Step], ttl_s: float) -> LeaseOffer:
-    deployment = msgspec.convert(row["target"], DeploymentSpec)
-    spec = RunSpec(
-        run_id=row["run_id"],
-        agent=msgspec.convert(row["spec"], AgentSpec),
-        deployment_id=row["dep_id"],
-        environment=row["env"],
-        routes=deployment.routes,
-        budgets=deployment.budgets,
-        http_out=deployment.http_out,
-        effect_key=row["effect_key"],
-        max_effects=deployment.max_effects,
-        input_schema=deployment.input_schema,
-        document=row["document"],
-        execution=row["executions"] + 1,
-        worked_s=row["worked_s"],
-        journal=journal,
-    )
-    return LeaseOffer(
-        run=spec,
-        epoch=row["epoch"],
-        ttl_s=ttl_s,
-        deadline_s=max(0.0, deployment.budgets.max_duration_s - row["worked_s"]),
-        traceparent=row["traceparent"],
-        tracestate=row["tracestate"],
-    )
-
-
-def _step(row: Mapping[str, Any]) -> Step:
-    step = Step(
-        seq=row["seq"],
-        kind=StepKind(row["kind"]),
-        digest=row["digest"],
-        intent=row["intent"] or b"",
-        effect_key=row["effect_key"] or "",
-        reserved_tokens=row["reserved_tokens"],
-        answer=row["answer"],
-        ended_at_ms=row["ended_at_ms"],
-        inherited=row["inherited"],
-    )
-    return replace(step, usage=msgspec.convert(row["usage"], Usage)) if row["usage"] else step

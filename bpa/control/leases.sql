@@ -193,6 +193,18 @@ from beat
 left join renewed on true
 left join runs on runs.run_id = renewed.run_id;
 
+-- name: open_stream
+-- Note the latest stream of a boot, and that its process lives.
+update nodes
+set stream = %(stream)s::uuid, stream_ended_at = null
+where node_id = %(node_id)s and boot_id = %(boot_id)s
+returning node_id;
+
+-- name: end_stream
+-- Note that a boot's latest stream broke; one that it has replaced since then says nothing.
+update nodes set stream_ended_at = now()
+where node_id = %(node_id)s and stream = %(stream)s::uuid and stream_ended_at is null;
+
 -- name: announce
 -- Tell the replica that holds a node's stream of a grant to it.
 select pg_notify('offers', %(node_id)s);

@@ -10,7 +10,7 @@ import structlog
 from bpa.control.batches import jsonb
 from bpa.control.leases import Leases
 from bpa.control.names import check_names
-from bpa.domain import NodeId, NodeSpec
+from bpa.domain import NodeSpec
 from bpa.errors import Conflict, InvalidRequest, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 
@@ -44,16 +44,13 @@ class Nodes:
             Conflict: Another living process goes by this node's id.
         """
         _check(spec)
-        other = self._leases.connected(NodeId(spec.node_id))
-        if other is not None and other != spec.boot_id:
-            raise Conflict(
-                f"another process is connected as node {spec.node_id!r}; give each its own node.id"
-            )
+        silent_s = 2 * self._leases.heartbeat_every_s
         row = await fetch_one(
             self._pool,
             _QUERIES.register,
             node_id=spec.node_id,
             boot_id=spec.boot_id,
+            silent_s=silent_s,
             metadata=jsonb({"labels": spec.labels, "version": spec.version}),
             capacity=jsonb(
                 {
@@ -63,12 +60,21 @@ class Nodes:
                 }
             ),
         )
+        if row is None:
+            raise Conflict(
+                f"another process is at work as node {spec.node_id!r}: give each its own node.id. "
+                f"If that one has died, its place is free {silent_s:g} s after its last heartbeat "
+                "at the latest; try again until then"
+            )
         await self._leases.reap()
-        assert row is not None, "an upsert returns its row"
         _log.info(
             "node_registered", node_id=spec.node_id, slots=spec.slots, labels=spec.labels, **row
         )
         return Registration(**row)
+
+    async def gone(self, node_id: str) -> None:
+        """Note that the process that was this node is no more, by the word of who knows."""
+        await fetch_all(self._pool, _QUERIES.gone, node_id=node_id)
 
     async def page(self) -> list[dict[str, Any]]:
         """List nodes."""

@@ -1,5 +1,6 @@
 -- name: register
--- Announce a node; a new boot id takes the place of the old one.
+-- Announce a node. A new boot takes the place of one whose stream broke after it was last heard of,
+-- or that was not heard of for two heartbeats; in the way of a living one nothing is changed.
 insert into nodes (node_id, boot_id, metadata, capacity)
 values (%(node_id)s, %(boot_id)s, %(metadata)s::jsonb, %(capacity)s::jsonb)
 on conflict (node_id) do update
@@ -8,10 +9,20 @@ set boot_id = excluded.boot_id,
     capacity = excluded.capacity,
     status = nodes.status - 'closing',
     registered_at = now(),
-    heartbeat_at = now()
+    heartbeat_at = now(),
+    stream = case when nodes.boot_id = excluded.boot_id then nodes.stream end,
+    stream_ended_at = null
+where nodes.boot_id = excluded.boot_id
+    or nodes.stream_ended_at >= nodes.heartbeat_at
+    or nodes.heartbeat_at < now() - make_interval(secs => %(silent_s)s)
 returning
     cordoned_at is not null as cordoned,
     drain_deadline_at is not null as draining;
+
+-- name: gone
+-- Note that whatever process was this node is no more.
+update nodes set stream_ended_at = now()
+where node_id = %(node_id)s;
 
 -- name: page
 -- List nodes with the leases they hold.

@@ -9,29 +9,27 @@ And when a stream breaks, grpclib wakes the tasks that wait on it by cancelling 
 takes that back: their next ``asyncio.timeout`` or task group would believe itself cancelled, and a
 cancellation by somebody else in the same moment would be forgotten. `_Wakener` counts.
 
-And a connection that was closed loses its transport at once, but passes for a living one until
-the loop has told it so: `CappedChannel.__connect__` and `_Protocol` look before they write.
+And a connection that was closed loses its transport at once, but passes for a living one until the
+loop has told it so: `CappedChannel.__connect__` looks before it is used, and
+`bpa.grpc_transport` before it is written to.
 """
 
 from __future__ import annotations
 
 import asyncio
-from asyncio.transports import BaseTransport
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from grpclib.client import Channel, Handler, Stream
-from grpclib.config import Configuration
+from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
 from grpclib.metadata import Deadline
 from grpclib.protocol import H2Protocol
 from grpclib.utils import Wrapper
 
+from bpa.grpc_transport import KEEPALIVE_S, guarded, keepalive
 from bpa.message_cap import MESSAGE_BYTES_MAX, capped
 
-__all__ = ["MESSAGE_BYTES_MAX", "CappedChannel", "CappedStream"]
-
-KEEPALIVE_S = 3.0
+__all__ = ["KEEPALIVE_S", "MESSAGE_BYTES_MAX", "CappedChannel", "CappedStream"]
 
 _Request = TypeVar("_Request")
 _Reply = TypeVar("_Reply")
@@ -89,20 +87,6 @@ class CappedStream(Stream[_Request, _Reply]):
         )
 
 
-class _Protocol(H2Protocol):
-    """A connection that writes nothing more once it is closed."""
-
-    def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(transport)
-        connection, flush = self.connection, self.connection.flush
-
-        def flush_while_open() -> None:
-            if not connection.is_closing():
-                flush()
-
-        connection.flush = flush_while_open  # type: ignore[method-assign]
-
-
 class CappedChannel(Channel):
     """A channel of `CappedStream` calls.
 
@@ -113,13 +97,8 @@ class CappedChannel(Channel):
     """
 
     def __init__(self, address: str, *, keepalive_s: float = KEEPALIVE_S) -> None:
-        config = Configuration(
-            _keepalive_time=keepalive_s,
-            _keepalive_timeout=keepalive_s,
-            _keepalive_permit_without_calls=True,
-            _http2_max_pings_without_data=0,
-            _http2_min_sent_ping_interval_without_data=keepalive_s / 2,
-        )
+        config = keepalive(keepalive_s)
+        self._unacknowledged_s = 2 * keepalive_s
         if address.startswith("/"):
             super().__init__(path=address, config=config)
         else:
@@ -127,7 +106,7 @@ class CappedChannel(Channel):
             super().__init__(host.strip("[]"), int(port), config=config)
 
     def _protocol_factory(self) -> H2Protocol:
-        return _Protocol(Handler(), self._config, self._h2_config)
+        return guarded(super()._protocol_factory(), self._unacknowledged_s)
 
     async def __connect__(self) -> H2Protocol:
         protocol = await super().__connect__()

@@ -7,6 +7,7 @@ over gRPC like any other. Where nothing is deployed, the shipped agent and deplo
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +50,10 @@ async def _serve_both(
 ) -> None:
     """Serve control and a node of it, which stop in the order in which work flows."""
     async with control(here.plane) as plane:
-        own = replace(settings.node, control=plane.grpc)
+        node_id = settings.node.id or socket.gethostname()
+        if local.postgres_dsn:  # the data is ours alone, so whoever was this node before is gone
+            await plane.plane.nodes.gone(node_id)
+        own = replace(settings.node, control=plane.grpc, id=node_id)
         async with node(replace(settings, node=own)) as worker:
             await _deploy(plane.plane, settings)
             await either(worker.registered(), stop.wait())

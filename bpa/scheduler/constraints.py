@@ -73,7 +73,9 @@ Constraint = Callable[[Needs, Candidate, Snapshot], str | None]
 
 
 def silent(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> str | None:
-    """Refuse a node that has not been heard of for too long."""
+    """Refuse a node that has not been heard of for too long, or whose connection broke."""
+    if candidate.node.disconnected:
+        return "its connection broke"
     heard_at = candidate.node.heartbeat_at
     if snapshot.now - heard_at <= timedelta(seconds=snapshot.silent_after_s):
         return None

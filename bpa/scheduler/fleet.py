@@ -20,6 +20,8 @@ class Node:
     labels: Mapping[str, str]
     cordoned: bool = False
     draining: bool = False
+    disconnected: bool = False
+    """Its stream of offers broke after it was last heard of."""
     cpu_millis: int = 0
     """Thousandths of a core; 0 declares no limit."""
     memory_bytes: int = 0

@@ -65,6 +65,7 @@ select
                 drain_deadline_at is not null
                 or coalesce(status ->> 'closing' = 'true', false) as draining,
                 heartbeat_at,
+                coalesce(stream_ended_at >= heartbeat_at, false) as disconnected,
                 coalesce(used.slots, 0) as used_slots,
                 coalesce(used.cpu_millis, 0) as used_cpu_millis,
                 coalesce(used.memory_bytes, 0) as used_memory_bytes

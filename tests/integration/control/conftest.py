@@ -12,7 +12,7 @@ from bpa.control.nodes import Nodes
 from bpa.control.runs import Runs
 from bpa.postgres import Pipeline, Pool, open_pool
 from bpa.telemetry import Metrics, Tracing
-from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet
+from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet, hearing
 
 
 @pytest_asyncio.fixture
@@ -37,3 +37,10 @@ async def fleet(pool: Pool) -> AsyncIterator[Fleet]:
     await runs.aclose()
     await leases.aclose()
     await writes.aclose()
+
+
+@pytest_asyncio.fixture
+async def listening(fleet: Fleet, database: str) -> AsyncIterator[None]:
+    """What the replica hears of others, and tells them of broken streams."""
+    async with hearing(fleet.leases, database):
+        yield

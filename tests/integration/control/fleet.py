@@ -1,5 +1,9 @@
 """What the tests of control work with."""
 
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -18,7 +22,7 @@ from bpa.domain import (
     effect_key_of,
     run_id_of,
 )
-from bpa.postgres import Pool
+from bpa.postgres import Notifications, Pool
 
 AGENT = AgentSpec(
     agent_id="invoice-classifier", version="1.0.0", name="Invoice Classifier", instructions="Do."
@@ -56,6 +60,8 @@ class Fleet:
         return Drains(self.pool, self.leases)
 
     async def register(self, node_id: str = "node-1", boot_id: str = "boot-1") -> None:
+        """Register a node in the place of whatever process was it before."""
+        await self.nodes.gone(node_id)
         await self.nodes.register(NodeSpec(node_id=node_id, boot_id=boot_id, slots=8))
 
     async def queued(self, number: int = 1) -> RunId:
@@ -98,6 +104,23 @@ class Fleet:
 
     async def status(self, run_id: RunId) -> str:
         return str((await self.runs.get(run_id))["status"])
+
+
+@asynccontextmanager
+async def hearing(leases: Leases, database: str) -> AsyncIterator[None]:
+    """Run what a replica does beside answering: it listens, and notes whose stream broke."""
+    notifications = Notifications(database, application_name="test", rng=random.Random(1))
+    tasks = [
+        asyncio.ensure_future(notifications.run()),
+        asyncio.ensure_future(leases.listen(notifications)),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results), results
 
 
 def arrival(number: int = 1, **changes: object) -> Arrival:

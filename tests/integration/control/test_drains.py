@@ -143,6 +143,7 @@ async def test_a_new_boot_of_a_drained_node_stays_drained_and_resumes_nothing(fl
     assert (registration.cordoned, registration.draining) == (False, False)
     held = await fleet.running()
     await fleet.drains.drain("node-1", "test", 600)
+    await fleet.nodes.gone("node-1")
     registration = await fleet.nodes.register(spec("boot-2"))
     assert (registration.cordoned, registration.draining) == (True, True)
     assert await fleet.status(held[0]) == "queued"
@@ -278,6 +279,7 @@ async def test_a_node_over_rest_hears_of_its_drain_like_any_other(rest: Rest, fl
     outcome = {"kind": "handed_back", "detail": "drained"}
     path = f"/v1/runs/{run_id}:fail"
     assert (await rest.post(path, {"epoch": epoch, "outcome": outcome})).status == 204
+    await fleet.nodes.gone("node-1")
     again = (await rest.post("/v1/nodes:register", {**body, "bootId": "boot-2"})).json
     assert (again["cordoned"], again["draining"]) == (True, True)
     assert (await rest.get("/v1/nodes/node-1")).json["state"] == "drained"

@@ -20,7 +20,6 @@ from bpa.message_cap import MESSAGE_BYTES_MAX
 from bpa.node.link import ControlLink
 from bpa.protos.bpa.v1 import Acknowledge, NodeLinkStub, Progress, Refuse, RegisterRequest
 from bpa.telemetry import Metrics
-from tests.eventually import eventually
 from tests.integration.control.fleet import Fleet
 
 NODE = NodeSpec(node_id="node-1", boot_id="boot-1", slots=8)
@@ -117,21 +116,6 @@ async def test_a_node_that_drains_says_so_with_its_heartbeat(fleet: Fleet, link:
     await link.register()
     await link.heartbeat([], draining=True, timeout_s=5)
     assert (await fleet.nodes.get("node-1"))["status"] == {"closing": True}
-
-
-async def test_a_second_process_under_a_connected_id_is_refused(
-    fleet: Fleet, link: ControlLink, address: str
-):
-    await link.register()
-    offers = link.pull()
-    first = asyncio.ensure_future(anext(offers))
-    await eventually(lambda: fleet.leases.connected("node-1") == "boot-1")
-    other = msgspec.structs.replace(NODE, boot_id="boot-2")
-    async with ControlLink(address=address, node=other, log=structlog.get_logger()) as second:
-        with pytest.raises(Conflict, match=r"its own node\.id"):
-            await second.register()
-    first.cancel()
-    await asyncio.wait({first})
 
 
 async def test_nonsense_is_refused_and_harms_nobody(fleet: Fleet, link: ControlLink, address: str):

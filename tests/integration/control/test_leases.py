@@ -6,7 +6,7 @@ import pytest
 
 from bpa.control.leases import _QUERIES, _over
 from bpa.domain import Step, StepKind, Usage
-from bpa.errors import Conflict, StaleLease
+from bpa.errors import NotFound, StaleLease
 from bpa.postgres import fetch_all
 from bpa.scheduler.snapshot import SnapshotReader
 from tests.integration.control.fleet import Fleet
@@ -29,7 +29,8 @@ async def test_an_offer_reaches_the_stream_of_its_node(fleet: Fleet):
 async def test_an_offer_of_another_boot_is_not_sent(fleet: Fleet):
     await fleet.register()
     await fleet.granted(await fleet.queued())
-    assert await fleet.leases.pull("node-1", "boot-2", 0.05, 8) == []
+    with pytest.raises(NotFound, match="register"):
+        await fleet.leases.pull("node-1", "boot-2", 0.05, 8)
     assert len(await fleet.leases.pull("node-1", "boot-1", 5, 8)) == 1
 
 
@@ -105,18 +106,6 @@ async def test_a_new_boot_ends_the_leases_of_the_old_one(fleet: Fleet):
     assert await fleet.status(run_id) == "queued"
     with pytest.raises(StaleLease):
         await fleet.leases.acknowledge(run_id, epoch)
-
-
-async def test_a_second_live_process_under_one_id_is_refused(fleet: Fleet):
-    await fleet.register(boot_id="boot-1")
-    poll = asyncio.ensure_future(fleet.leases.pull("node-1", "boot-1", 30, 8))
-    while not fleet.leases.connected("node-1"):
-        await asyncio.wait({poll}, timeout=0.01)
-    with pytest.raises(Conflict, match=r"its own node\.id"):
-        await fleet.register(boot_id="boot-2")
-    poll.cancel()
-    await asyncio.wait({poll})
-    await fleet.register(boot_id="boot-2")
 
 
 async def test_a_renewal_that_comes_before_the_reaper_wins(fleet: Fleet):

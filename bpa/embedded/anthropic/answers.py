@@ -46,8 +46,8 @@ def answer(request: MessagesRequest, behave: Behaviour, call_id: str) -> Answer:
     arguments = _arguments(tool, facts)
     if behave is Behaviour.WRONG_ARGUMENTS:
         arguments = {**arguments, "route": WRONG_ROUTE}
-    elif again:
-        arguments = {**arguments, "route": _next_route(tool, arguments.get("route"))}
+    elif again and "route" in arguments:
+        arguments = {**arguments, "route": _next_route(tool, arguments["route"])}
     call = {"type": "tool_use", "id": call_id, "name": tool["name"], "input": arguments}
     return _finish(request, [call], "tool_use")
 
@@ -58,7 +58,8 @@ def _text(text: str) -> dict[str, Any]:
 
 def _next_route(tool: Mapping[str, Any], route: Any) -> Any:
     """Return the route after ``route`` in the tool's list, the first after the last."""
-    routes = _enum(tool["input_schema"].get("properties", {}).get("route"))
+    properties = tool["input_schema"].get("properties")
+    routes = _enum(properties.get("route")) if isinstance(properties, dict) else []
     return routes[(routes.index(route) + 1) % len(routes)] if route in routes else route
 
 

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from bpa.control.leases import _QUERIES, _over
-from bpa.domain import Step, StepKind, Usage
+from bpa.domain import DeploymentSpec, HttpOutSpec, Step, StepKind, Usage
 from bpa.errors import NotFound, StaleLease
 from bpa.postgres import fetch_all
 from bpa.scheduler.snapshot import SnapshotReader
-from tests.integration.control.fleet import Fleet
+from tests.integration.control.fleet import AGENT, Fleet, arrival
 
 
 async def test_an_offer_reaches_the_stream_of_its_node(fleet: Fleet):
@@ -24,6 +24,23 @@ async def test_an_offer_reaches_the_stream_of_its_node(fleet: Fleet):
     assert offer.run.routes == ["it", "general"]
     assert offer.run.document == b"{}"
     assert offer.deadline_s == 60.0
+
+
+async def test_an_offer_says_what_the_deployment_allows_its_effects(fleet: Fleet):
+    strict = DeploymentSpec(
+        agent_id=AGENT.agent_id,
+        version=AGENT.version,
+        environment="prod",
+        http_out=HttpOutSpec(idempotent=False),
+        max_effects=3,
+    )
+    await fleet.deployments.create(strict)
+    await fleet.register()
+    run_id = (await fleet.runs.receive(arrival(dep_id=f"{AGENT.agent_id}-prod"))).run_id
+    await fleet.granted(run_id)
+    (offer,) = await fleet.leases.pull("node-1", "boot-1", 5, 8)
+    assert offer.run.max_effects == 3
+    assert not offer.run.http_out.idempotent
 
 
 async def test_an_offer_of_another_boot_is_not_sent(fleet: Fleet):

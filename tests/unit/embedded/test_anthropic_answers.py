@@ -76,3 +76,22 @@ def test_the_kind_is_one_of_the_list_or_the_documents_own_word(allowed, text, ki
     schema = {"type": "string"} | ({} if allowed is None else {"enum": allowed})
     made = said(text, {"type": "object", "properties": {"kind": schema}})
     assert made.content[0]["input"] == {"kind": kind}
+
+
+def test_another_call_takes_the_next_route_and_the_first_after_the_last():
+    routes = ["general", "it"]
+    schema = {"type": "object", "properties": {"route": {"enum": routes}}, "required": ["route"]}
+    plain, another = (
+        said("Invoice of ACME over servers", schema, behave=behave).content[0]["input"]["route"]
+        for behave in (Behaviour.ANSWER, Behaviour.ANOTHER_CALL)
+    )
+    assert {plain, another} == set(routes)
+
+
+@pytest.mark.parametrize("properties", [None, [], 7, {"route": []}])
+def test_another_call_by_a_schema_without_routes_is_the_plain_one(properties):
+    schema = {"type": "object", "properties": properties}
+    calls = [
+        said("x", schema, behave=b).content for b in (Behaviour.ANSWER, Behaviour.ANOTHER_CALL)
+    ]
+    assert calls[0] == calls[1]

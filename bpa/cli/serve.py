@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import importlib
+import os
 import signal
 from collections.abc import Callable
 
 import click
+import structlog
 import uvloop
 
 from bpa.cli.context import json_option, loaded, print_json
@@ -19,6 +20,7 @@ from bpa.roles.addresses import Addresses
 from bpa.telemetry import configure_logging
 
 _ROLES = ("all", "control", "node")
+_log = structlog.stdlib.get_logger(__name__)
 
 
 @click.command("serve")
@@ -35,7 +37,12 @@ def command(context: click.Context, *, role: str, as_json: bool) -> None:
     """Serve until SIGTERM or Ctrl-C; a second one ends at once.
 
     Prints every address when ready, as one JSON line with --json. The first signal stops the
-    intake, lets running work end within node.drain_deadline_s, and hands back the rest.
+    intake, lets running work end within node.drain_deadline_s, and hands back the rest; an effect
+    on its way to the target is waited for. To empty a node first, and see it, `bpa drain NODE`.
+
+    A second signal ends the process and all that it started at once, with 130 or 143, as a kill
+    does: nothing is handed over. Its leases end when the node starts again or their time is up,
+    its messages come again when their locks run out.
     """
     settings = loaded(context).settings
     configure_logging(settings.log, role)
@@ -57,19 +64,23 @@ async def _serve(role: str, settings: Settings, announce: Callable[[Addresses], 
     module = importlib.import_module(f"bpa.roles.{role}")  # what a role needs, and no more
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
 
-    def asked() -> None:
-        if stop.is_set() and task is not None:
-            task.cancel()
+    def asked(number: signal.Signals) -> None:
+        if stop.is_set():
+            _end_at_once(number)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked)
+        loop.add_signal_handler(number, asked, number)
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)  # what a run leaves behind is freed by reference counts
-    with contextlib.suppress(asyncio.CancelledError):
-        await module.serve(settings, stop, announce)
+    await module.serve(settings, stop, announce)
+
+
+def _end_at_once(number: signal.Signals) -> None:
+    """End the process without another step that could hang; what it started dies with it."""
+    _log.warning("ended_at_once", signal=number.name)
+    os._exit(128 + number)
 
 
 def _first_known(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.fleet import Fleet, backing
 from tests.e2e.queues import documents, emptied, send
-from tests.e2e.server import BPA, Bpa
+from tests.e2e.server import BPA, Bpa, nobody_lives
 from tests.eventually import eventually
 
 QUEUE = "drained"
@@ -258,6 +258,37 @@ async def test_a_drained_node_stays_so_over_restarts_until_it_is_taken_back(flee
         code, out, _ = await bpa(control, "cordon", "only", "--json")
         assert (code, json.loads(out)["node"]["state"]) == (0, "cordoned")
         assert (await bpa(control, "drain", "nobody"))[0] == 3
+
+
+async def test_a_second_signal_ends_a_node_that_drains_by_itself_and_a_control(
+    fleet: Fleet,
+) -> None:
+    async with fleet.governed() as control:
+        await fleet.deploy(QUEUE, ["aus-east"])
+        await control.put("/_stub/script", {"rules": [{"latency_ms": 600_000}]}, "anthropic")
+        async with fleet.node("only", "aus-east") as only:
+            runs = await sent(control, ["CUT-OFF"])
+            [lease] = await held(control, "only", 1)
+            family = only.family()
+            only.process.send_signal(signal.SIGTERM)
+            await logged(only, "node_draining")
+            assert only.process.returncode is None, "the first waits for what runs"
+            only.process.send_signal(signal.SIGTERM)
+            assert await only.process.wait() == 143
+            await nobody_lives(family)
+            run = await control.run_of(next(iter(runs)))
+            assert (run["status"], run["leaseEpoch"]) == ("running", lease["epoch"]), "not handed"
+        await control.put("/_stub/script", {"rules": []}, "anthropic")
+        async with fleet.node("only", "aus-east"):
+            [run] = (await control.ended_of(runs)).values()
+            assert (run["status"], run["executions"]) == ("completed", 2)
+            assert (await control.run_of(next(iter(runs))))["infraFailures"] == 1
+        control.process.send_signal(signal.SIGSTOP)
+        control.process.send_signal(signal.SIGTERM)
+        control.process.send_signal(signal.SIGINT)  # both are there when it goes on
+        control.process.send_signal(signal.SIGCONT)
+        assert await control.process.wait() in (130, 143)
+        assert "ended_at_once" in control.log_text()
 
 
 async def logged(node: Bpa, event: str) -> set[str]:

@@ -6,8 +6,8 @@ import asyncio
 import os
 import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -28,6 +28,7 @@ CONNECT_TIMEOUT_S = 5
 _GIVE_UP_S = 5.0
 """How long the pool tries to replace a connection before it waits to be asked again. Its pauses
 double without an end, so without this a long outage would outlast itself by as much."""
+_STALE_PLAN = "cached plan must not change result type"
 _REFUSAL = re.compile(
     r"password|authentication|pg_hba|does not exist|permission denied|support SSL|certificate",
     re.IGNORECASE,
@@ -66,16 +67,35 @@ class BoundedConnection(AsyncConnection[DictRow]):
             limit.cancel()
 
 
+@asynccontextmanager
+async def taken(pool: Pool) -> AsyncIterator[Connection]:
+    """Lend a connection of the pool; one that prepared statements for an older schema is closed.
+
+    A release that is rolled out adds columns under replicas that are still at work, and what they
+    prepared would fail for as long as the connection lives.
+    """
+    async with pool.connection() as connection:
+        try:
+            yield connection
+        except psycopg.errors.FeatureNotSupported:
+            await connection.close()
+            raise
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Raise :class:`~bpa.errors.Unavailable` where Postgres is away, overloaded or read-only.
 
     That takes in a lost or refused connection, an exhausted pool, a statement over its time, a
-    deadlock and a serialisation failure: each may succeed when tried again. A constraint's
-    violation and a wrong statement pass through as they are.
+    deadlock and a serialisation failure, a schema that has just changed: each may succeed when
+    tried again. A constraint's violation and a wrong statement pass through as they are.
     """
     try:
         yield
+    except psycopg.errors.FeatureNotSupported as error:
+        if _STALE_PLAN not in str(error):
+            raise
+        raise Unavailable("Postgres has just got another schema; try again") from error
     except (psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex):
         raise  # an OperationalError by class, but it will fail for ever
     except (

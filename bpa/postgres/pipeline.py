@@ -10,7 +10,7 @@ import psycopg
 
 from bpa.batching import Batcher
 from bpa.errors import Unavailable
-from bpa.postgres.connections import Pool, translated
+from bpa.postgres.connections import Pool, taken, translated
 from bpa.postgres.queries import load_queries
 
 _QUERIES = load_queries(__file__)
@@ -76,7 +76,7 @@ class Pipeline:
 
     async def _together(self, statements: list[_Statement]) -> list[Rows]:
         runs = frozenset[str]().union(*(statement.runs for statement in statements))
-        async with self._pool.connection() as connection:
+        async with taken(self._pool) as connection:
             async with connection.pipeline():
                 if runs:
                     await connection.execute(_QUERIES.lock_runs, {"run_ids": sorted(runs)})

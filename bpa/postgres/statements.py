@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, LiteralString
 
-from bpa.postgres.connections import Pool, translated
+from bpa.postgres.connections import Pool, taken, translated
 
 
 async def fetch_all(pool: Pool, query: LiteralString, **values: object) -> list[dict[str, Any]]:
@@ -14,7 +14,7 @@ async def fetch_all(pool: Pool, query: LiteralString, **values: object) -> list[
         Unavailable: Postgres is away.
     """
     with translated():
-        async with pool.connection() as connection:
+        async with taken(pool) as connection:
             cursor = await connection.execute(query, values)
             return await cursor.fetchall() if cursor.description else []
 

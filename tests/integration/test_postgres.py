@@ -11,7 +11,15 @@ from psycopg_pool import PoolTimeout
 
 from bpa.embedded.postgres import EmbeddedPostgres
 from bpa.errors import StartupError, Unavailable
-from bpa.postgres import Notifications, Pool, migrate, open_pool, translated
+from bpa.postgres import (
+    Notifications,
+    Pipeline,
+    Pool,
+    fetch_all,
+    migrate,
+    open_pool,
+    translated,
+)
 from tests.eventually import eventually
 
 
@@ -74,6 +82,30 @@ async def test_a_violated_constraint_is_not_taken_for_an_outage(database: str) -
         await connection.execute("INSERT INTO things VALUES (1)")
         with pytest.raises(psycopg.errors.UniqueViolation), translated():
             await connection.execute("INSERT INTO things VALUES (1)")
+
+
+async def test_a_schema_that_changes_under_a_replica_costs_a_moment(empty_database: str) -> None:
+    pool = await open_pool(empty_database, min_size=1, max_size=1, application_name="test")
+    writes = Pipeline(pool)
+    async with pool:
+        await fetch_all(pool, "CREATE TABLE things (id int)")
+        for _ in range(3):  # prepared from its second use on
+            assert await fetch_all(pool, "SELECT * FROM things") == []
+        async with await psycopg.AsyncConnection.connect(empty_database, autocommit=True) as other:
+            await other.execute("ALTER TABLE things ADD COLUMN name text")
+        with pytest.raises(Unavailable, match="another schema"):
+            await fetch_all(pool, "SELECT * FROM things")
+
+        async def works() -> bool:
+            return await fetch_all(pool, "SELECT * FROM things") == []
+
+        await eventually(works)
+        async with await psycopg.AsyncConnection.connect(empty_database, autocommit=True) as other:
+            await other.execute("ALTER TABLE things ADD COLUMN size int")
+        together = (writes.fetch_all("SELECT * FROM things") for _ in range(3))
+        await asyncio.gather(*together, return_exceptions=True)
+        await eventually(works)
+        await writes.aclose()
 
 
 # --- Migrations ---

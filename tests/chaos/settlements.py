@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bpa.embedded.service_bus import codec
+from bpa import amqp
 from bpa.embedded.service_bus.conditions import LOCK_LOST_TEXT, MESSAGE_LOCK_LOST
 
 _PIECE = 64 * 1024
@@ -190,10 +190,10 @@ def read_disposition(frame: bytes) -> Disposition | None:
     body = frame[4] * 4
     if frame[body : body + 3] != _DISPOSITION:
         return None
-    role, first, _, settled, state, *_ = [*codec.items(frame, body + 3), *[b"\x40"] * 5]
+    role, first, _, settled, state, *_ = [*amqp.items(frame, body + 3), *[b"\x40"] * 5]
     return Disposition(
         channel=frame[6:8],
-        first=codec.number(first) or 0,
+        first=amqp.number(first) or 0,
         is_settlement=role in _TRUE  # of a receiver
         and settled not in _TRUE
         and state.startswith(_ACCEPTED_OR_REJECTED),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bpa.embedded.service_bus import codec
+from bpa import amqp
 from tests.chaos import judges
 from tests.chaos.fleet import SLOTS
 from tests.chaos.judges import Verdict
@@ -111,7 +111,7 @@ def test_slots_and_epochs_are_watched() -> None:
 def test_a_settlement_is_told_from_its_answer() -> None:
     asked = Disposition(b"\x00\x01", 7, is_settlement=True)
     frame = lock_lost(asked)
-    assert codec.value_end(frame, 8) == len(frame)
+    assert amqp.value_end(frame, 8) == len(frame)
     assert read_disposition(frame) == Disposition(b"\x00\x01", 7, is_settlement=False)
 
 

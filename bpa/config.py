@@ -107,6 +107,8 @@ class Control(Section, frozen=True):
     """What nodes keep to; one that missed two gets nothing new and may be replaced."""
     reap_every_s: float = 0.5
     """How often lapsed leases are looked for: what a lost run waits on top of the TTL."""
+    sweep_every_s: float = 30.0
+    """How often the dead letters are gone through for what the broker put there by itself."""
     cancel_grace_s: float = 20.0
     """What a node has to end a cancelled run: two heartbeats and ten seconds by default."""
     clock_skew_max_s: float = SKEW_MAX_S

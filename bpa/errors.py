@@ -41,6 +41,16 @@ class Reason(StrEnum):
     CANCELLED = "Cancelled"
 
 
+class BrokerReason(StrEnum):
+    """Why a message lies in the dead-letter queue that the platform did not put there."""
+
+    MAX_DELIVERY_COUNT_EXCEEDED = "MaxDeliveryCountExceeded"
+    TTL_EXPIRED = "TTLExpiredException"
+    HEADER_SIZE_EXCEEDED = "HeaderSizeExceeded"
+    ELSEWHERE = "DeadLetteredElsewhere"
+    """By another receiver of the queue; its own words are in the detail."""
+
+
 class GrpcStatus(StrEnum):
     """The gRPC status names an error maps to."""
 

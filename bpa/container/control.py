@@ -46,6 +46,7 @@ from bpa.control.replays import Replays
 from bpa.control.rooms import Rooms
 from bpa.control.runs import Ended, Runs
 from bpa.control.settlement import Settlement
+from bpa.control.sweep import Sweep
 from bpa.domain import RunId
 from bpa.postgres import Notifications, Pipeline, Pool, pool_of
 from bpa.scheduler.commit import Committer
@@ -79,6 +80,7 @@ class ControlPlane:
     runs: Runs
     scheduler: Scheduler
     settlement: Settlement
+    sweep: Sweep
     api: Services
 
     def connect(self) -> None:
@@ -96,6 +98,7 @@ class ControlPlane:
             self.leases.listen(self.notifications),
             self.reaper.run(),
             self.scheduler.run(),
+            self.sweep.run(),
         ]
 
     @asynccontextmanager
@@ -337,6 +340,30 @@ class ControlProvider(Provider):
         bus, environment = self._settings.service_bus.connection_string, self._settings.environment
         return DeadLetters(
             environment, namespace, deployments, replays, partial(DeadLetterReader, bus)
+        )
+
+    @provide
+    def sweep(
+        self,
+        namespace: Namespace,
+        deployments: Deployments,
+        replays: Replays,
+        runs: Runs,
+        pool: Pool,
+        tracing: Tracing,
+    ) -> Sweep:
+        """Return what ends the runs of messages that the broker dead-lettered."""
+        bus = self._settings.service_bus.connection_string
+        return Sweep(
+            self._settings.environment,
+            namespace,
+            deployments,
+            replays,
+            runs,
+            pool,
+            tracing,
+            partial(DeadLetterReader, bus),
+            self._settings.control.sweep_every_s,
         )
 
     @provide

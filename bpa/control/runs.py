@@ -18,7 +18,7 @@ from bpa.control.cursors import cursor_of, read_cursor
 from bpa.control.decision import Counters, Decision, decide
 from bpa.control.steps import StepReport, distinct, stale, step_row, unrecorded
 from bpa.domain import TERMINAL, Outcome, OutcomeKind, RunId, RunStatus, Step
-from bpa.errors import Conflict, InvalidRequest, NotFound, Reason
+from bpa.errors import BrokerReason, Conflict, InvalidRequest, NotFound, Reason
 from bpa.postgres import Pipeline, Pool, fetch_all, fetch_one, load_queries
 
 _QUERIES = load_queries(__file__)
@@ -45,7 +45,7 @@ class Arrival:
     enqueued_at: datetime
     effect_key: str
     delivery_count: int
-    reason: Reason | None = None
+    reason: Reason | BrokerReason | None = None
     """Set when the run ends here."""
     detail: str | None = None
     inherits_from: RunId | None = None
@@ -190,6 +190,20 @@ class Runs:
         return bool(
             await self._writes.fetch_all(_QUERIES.hurry, lock=[run_id], run_id=run_id, actor=actor)
         )
+
+    async def bury(self, dead: Sequence[tuple[RunId, BrokerReason | Reason, str]]) -> int:
+        """End living runs whose messages are dead letters; return how many lived.
+
+        Args:
+            dead: Each run with why its message was dead-lettered, and in whose words.
+        """
+        rows = [{"run_id": run_id, "reason": why, "detail": text} for run_id, why, text in dead]
+        ended = await self._writes.fetch_all(
+            _QUERIES.bury, lock=[run_id for run_id, _, _ in dead], rows=jsonb(rows)
+        )
+        for row in ended:
+            self._tell(row)
+        return len(ended)
 
     async def settled(self, delivery_id: int, disposition: str) -> None:
         """Note how a delivery was settled."""

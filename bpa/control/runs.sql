@@ -340,6 +340,54 @@ noted as (
 )
 select run_id::text as run_id from moved;
 
+-- name: bury
+-- End living runs whose messages are dead letters; the epoch rises, so who works on one is fenced.
+with dead as (
+    select * from jsonb_to_recordset(%(rows)s::jsonb) as t (run_id uuid, reason text, detail text)
+),
+moved as (
+    update runs
+    set status = 'dead_lettered',
+        reason = dead.reason,
+        detail = concat_ws(
+            '; ',
+            dead.detail,
+            (
+                select case when answer is null then 'an effect may have been applied under the key '
+                    else 'an effect was applied under the key ' end || steps.effect_key
+                from steps
+                where steps.run_id = runs.run_id and kind = 'effect'
+                order by seq desc
+                limit 1
+            )
+        ),
+        lease_epoch = lease_epoch + 1,
+        waiting_reason = null,
+        waiting_nodes = null,
+        ended_at = now(),
+        tokens_used = spent.tokens,
+        cost_usd = spent.usd,
+        costs = spent.costs
+    from dead
+    cross join lateral run_spent(dead.run_id) as spent
+    where runs.run_id = dead.run_id and status in ('queued', 'offered', 'running')
+    returning runs.run_id, node_id, dep_id, agent_id, version, status, runs.reason, runs.detail,
+        trace_id, enqueued_at, ended_at
+),
+freed as (
+    delete from leases using moved where leases.run_id = moved.run_id
+)
+select
+    *,
+    run_id::text as run_id,
+    extract(epoch from ended_at - enqueued_at) * 1000 as latency_ms,
+    (
+        select d.owner from deliveries as d
+        where d.run_id = moved.run_id and d.settled_at is null
+        order by d.delivery_id desc limit 1
+    ) as owner
+from moved;
+
 -- name: settled
 -- Note how deliveries were settled; with a message that is gone, every other delivery of it is over.
 with report as (

@@ -1,0 +1,156 @@
+"""What the broker dead-letters by itself ends as a run: real queue and Postgres."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from msgspec.structs import replace
+from opentelemetry.sdk.trace import TracerProvider
+from structlog.testing import capture_logs
+
+from bpa.connectors.service_bus import DeadLetterReader
+from bpa.control.replays import Replays
+from bpa.control.sweep import Sweep, Swept
+from bpa.domain import Step, StepKind, run_id_of
+from bpa.errors import StaleLease
+from bpa.postgres import fetch_all
+from bpa.telemetry import Tracing
+from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet
+from tests.integration.control.intaking import GOOD, Intaking, intake_of
+
+DELIVERIES_MAX = 10
+
+
+@pytest_asyncio.fixture
+async def intaking(fleet: Fleet, database: str, valkey_url: str) -> AsyncIterator[Intaking]:
+    async with intake_of(fleet, database, valkey_url) as intaking:
+        yield intaking
+
+
+def sweep_of(intaking: Intaking, every_s: float = 0.0) -> Sweep:
+    fleet = intaking.fleet
+    address = intaking.queue.emulator.connection_string
+    return Sweep(
+        "dev",
+        "ns",
+        fleet.deployments,
+        Replays(fleet.pool),
+        fleet.runs,
+        fleet.pool,
+        Tracing(TracerProvider()),
+        lambda queue: DeadLetterReader(address, queue),
+        every_s,
+    )
+
+
+async def use_up(intaking: Intaking) -> None:
+    """Give the message back until the broker has had enough of it."""
+    for _ in range(DELIVERIES_MAX + 1):
+        if intaking.broker() == (0, 0, 1):
+            break
+        message = await intaking.queue.source.receive(10)
+        assert message is not None
+        await intaking.queue.source.abandon(message)
+    (letter,) = await intaking.queue.dead_letters()
+    assert letter.reason == "MaxDeliveryCountExceeded"
+
+
+async def taken(intaking: Intaking) -> str:
+    """Have a message become a run whose message nobody holds any more."""
+    await intaking.send(GOOD)
+    await intaking.take(1)
+    await intaking.settlement.abandon_all()
+    (run,) = await intaking.runs()
+    return run["run_id"]
+
+
+async def test_a_message_that_never_became_a_run_is_recorded_as_one(intaking: Intaking):
+    await intaking.send(GOOD)
+    await use_up(intaking)
+    assert await sweep_of(intaking).one_pass() == Swept(recorded=1)
+    (listed,) = await intaking.runs()
+    run = await intaking.fleet.runs.get(listed["run_id"])
+    assert (run["status"], run["reason"]) == ("dead_lettered", "MaxDeliveryCountExceeded")
+    ref = run["input_ref"]
+    assert run["run_id"] == run_id_of("ns", "invoices", ref["sequence_number"], ref["enqueued_ms"])
+    assert ref["excerpt"].startswith('{"invoice_id"')
+    assert await intaking.dispositions() == ["dead_letter"]
+    assert await sweep_of(intaking).one_pass() == Swept()
+
+
+async def test_a_run_that_waits_ends_with_the_brokers_reason(intaking: Intaking):
+    run_id = await taken(intaking)
+    await use_up(intaking)
+    assert await sweep_of(intaking).one_pass() == Swept(ended=1)
+    run = await intaking.fleet.runs.get(run_id)
+    assert (run["status"], run["reason"]) == ("dead_lettered", "MaxDeliveryCountExceeded")
+
+
+async def test_who_works_on_the_run_is_fenced_before_its_effect(intaking: Intaking):
+    run_id = await taken(intaking)
+    epoch = await intaking.fleet.granted(run_id)
+    await intaking.fleet.leases.acknowledge(run_id, epoch)
+    model = Step(seq=0, kind=StepKind.MODEL, digest="m", answer=b"{}")
+    await intaking.fleet.runs.record_step(run_id, epoch, model)
+    await use_up(intaking)
+    assert await sweep_of(intaking).one_pass() == Swept(ended=1)
+    effect = Step(seq=1, kind=StepKind.EFFECT, digest="e", intent=b"{}", effect_key="k")
+    with pytest.raises(StaleLease):
+        await intaking.fleet.runs.record_step(run_id, epoch, effect)
+    assert await fetch_all(intaking.fleet.pool, "select 1 from leases") == []
+
+
+async def test_an_effect_that_may_have_been_applied_shows_as_such(intaking: Intaking):
+    run_id = await taken(intaking)
+    epoch = await intaking.fleet.granted(run_id)
+    await intaking.fleet.leases.acknowledge(run_id, epoch)
+    effect = Step(seq=0, kind=StepKind.EFFECT, digest="e", intent=b"{}", effect_key=f"{run_id}:1")
+    await intaking.fleet.runs.record_step(run_id, epoch, effect)
+    await use_up(intaking)
+    await sweep_of(intaking).one_pass()
+    detail = (await intaking.fleet.runs.get(run_id))["detail"]
+    assert detail.endswith(f"an effect may have been applied under the key {run_id}:1")
+
+
+async def test_a_run_that_completed_first_stays_completed(intaking: Intaking):
+    run_id = await taken(intaking)
+    await use_up(intaking)
+    await intaking.finish(run_id)
+    assert await sweep_of(intaking).one_pass() == Swept()
+    assert (await intaking.fleet.runs.get(run_id))["status"] == "completed"
+
+
+async def test_a_strangers_reason_is_quoted_and_not_taken_over(intaking: Intaking):
+    await intaking.send(GOOD)
+    message = await intaking.queue.source.receive(10)
+    assert message is not None
+    await intaking.queue.source.dead_letter(message, "Poked", "by\nhand")
+    assert await sweep_of(intaking).one_pass() == Swept(recorded=1)
+    (run,) = await intaking.runs()
+    assert run["reason"] == "DeadLetteredElsewhere"
+    detail = (await intaking.fleet.runs.get(run["run_id"]))["detail"]
+    assert detail == "the message was dead-lettered without the platform: Poked: by hand"
+
+
+async def test_a_queue_that_is_out_of_reach_keeps_no_other_waiting(intaking: Intaking):
+    await intaking.fleet.agents.create(replace(AGENT, agent_id="another"))
+    other = replace(DEPLOYMENT, agent_id="another", queue="a-queue-that-is-not-there")
+    await intaking.fleet.deployments.create(other)
+    await intaking.send(GOOD)
+    await use_up(intaking)
+    with capture_logs() as logs:
+        assert await sweep_of(intaking).one_pass() == Swept(recorded=1)
+    assert [e["queue"] for e in logs if e["event"] == "sweep_cut_short"] == [other.queue]
+
+
+async def test_replicas_take_turns(intaking: Intaking):
+    first, second = sweep_of(intaking, 60.0), sweep_of(intaking, 60.0)
+    await intaking.send(GOOD)
+    await use_up(intaking)
+    assert await first.one_pass() == Swept(recorded=1)
+    await fetch_all(intaking.fleet.pool, "delete from runs returning 1")
+    assert await second.one_pass() == Swept()
+    await fetch_all(
+        intaking.fleet.pool, "update sweeps set swept_at = now() - interval '1 h' returning 1"
+    )
+    assert await second.one_pass() == Swept(recorded=1)

@@ -19,10 +19,11 @@ from bpa.control.deployments import Feeding
 from bpa.control.intake import Intake, Origin
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
+from bpa.control.replays import Replays
 from bpa.control.runs import Ended, Runs
 from bpa.control.settlement import Settlement
 from bpa.domain import NodeSpec, RunId, effect_key_of, run_id_of
-from bpa.errors import BpaError, Unavailable
+from bpa.errors import BpaError, Conflict, Unavailable
 from bpa.postgres import Notifications, Pipeline, Pool
 from bpa.scheduler.commit import Committer
 from bpa.scheduler.holds import Hold, Holds
@@ -47,6 +48,7 @@ CLEAR = ("delete from runs", "delete from nodes", "delete from audit")
 EXPIRE = (
     "update leases set expires_at = now() - interval '1 ms' where run_id = any(%(ids)s::uuid[])"
 )
+SILENCE = "update nodes set heartbeat_at = now() - interval '1 hour' where node_id = %(node_id)s"
 NO_BACKOFF = "update runs set not_before = now() where not_before > now() and status = 'queued'"
 AGE = """
 update runs set agent_failures = %(agent_failures)s, crashes = %(crashes)s,
@@ -139,7 +141,9 @@ class Replica:
         self.committer = Committer(world.pool, self.holds, offer_ttl_s=world.rules.ttl_s)
         unused = Notifications("", application_name=name, rng=random.Random(1))
         self.settlement = Settlement(self.runs, unused, name, tracing, metrics)
-        self.intake = Intake(self.runs, self.settlement, tracing, lambda _: None)
+        self.intake = Intake(
+            self.runs, Replays(world.pool), self.settlement, tracing, lambda _: None
+        )
         for source in (self.runs, self.leases):
             source.on_ended(self._freed)
             source.on_ended(self.settlement.ended)
@@ -226,11 +230,17 @@ class World:
         assert (received.verdict is not None) == (not self.rules.runs[run_id].is_alive)
         self.counts["received" if is_new else "joined"] += 1
 
-    async def boot(self, node_id: str, n: int) -> None:
+    async def boot(self, node_id: str, n: int, *, is_silent: bool = True) -> None:
+        """Start a node anew; while its earlier boot is still heard of, it is refused."""
         boot_id = f"boot-{next(self._boots)}"
         spec = NodeSpec(node_id=node_id, boot_id=boot_id, slots=SLOTS)
-        await self.replicas[n].nodes.register(spec)
-        self.counts["taken from an earlier boot"] += self.rules.register(node_id, boot_id)
+        if is_silent:
+            await self.rows(SILENCE, node_id=node_id)
+            await self.replicas[n].nodes.register(spec)
+            self.counts["taken from an earlier boot"] += self.rules.register(node_id, boot_id)
+        else:
+            assert await heard(self.replicas[n].nodes.register(spec)) is Conflict
+            self.counts["boots refused"] += 1
 
     async def schedule(self, n: int) -> None:
         replica = self.replicas[n]

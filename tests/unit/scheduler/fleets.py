@@ -19,11 +19,9 @@ def deployment(name="dep-1", *, budget=4, replicas=1, active=True, leased=0, wai
     )
 
 
-def runs(count, dep="dep-1", *, first=0, alone=False):
+def runs(count, dep="dep-1", *, first=0):
     return [
-        WaitingRun(
-            RunId(f"{dep}-{n}"), DeploymentId(dep), NOW - timedelta(seconds=1000 - n), alone=alone
-        )
+        WaitingRun(RunId(f"{dep}-{n}"), DeploymentId(dep), NOW - timedelta(seconds=1000 - n))
         for n in range(first, first + count)
     ]
 

@@ -186,12 +186,12 @@ class _Watch:
         with Live(console=console, transient=True, auto_refresh=False) as live:
             while True:
                 node = self._watched.node
-                if console.is_terminal:
-                    live.update(_view(node), refresh=True)
-                else:
-                    self._tell(node)
                 if not node.leases or node.drain is None or self._is_late(node):
                     return
+                if console.is_terminal:
+                    live.update(_view(node, console.width), refresh=True)
+                else:
+                    self._tell(node)
                 await asyncio.sleep(_LOOK_EVERY_S)
                 await self._look()
 
@@ -233,13 +233,13 @@ class _Watch:
     def _tell(self, node: NodeDetail) -> None:
         """Write a line when what remains has changed: nobody watches this as it goes."""
         left = frozenset(lease.run_id for lease in node.leases)
-        if left and left != self._told:
+        if left != self._told:
             click.echo(f"{_headline(node)}: {', '.join(sorted(left)[:8])}", err=True)
         self._told = left
 
 
-def _view(node: NodeDetail) -> Group:
-    return Group(Text(_headline(node)), leases_of(node))
+def _view(node: NodeDetail, width: int) -> Group:
+    return Group(Text(_headline(node)), leases_of(node, width))
 
 
 def _headline(node: NodeDetail) -> str:

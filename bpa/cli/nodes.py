@@ -18,8 +18,10 @@ _SILENT_AFTER_S = 15.0
 """Without a heartbeat for so long, a node is shown as silent; three of the default beats."""
 
 
+_ROOMY_CHARS = 120
+"""A terminal of so many columns shows the deployments of runs as well."""
 _STAGES = {
-    Stage.OFFERED: "offered, not acknowledged",
+    Stage.OFFERED: "offered",
     Stage.STARTING: "starting",
     Stage.MODEL: "waits for the model",
     Stage.THINKING: "thinks",
@@ -89,17 +91,18 @@ def show_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
     console.print(facts(rows))
     if node.leases:
         console.print()
-        console.print(leases_of(node))
+        console.print(leases_of(node, console.width))
 
 
-def leases_of(node: NodeDetail) -> Table:
-    """Return what a node holds, and what each run waits for."""
-    rows = table("run", "deployment", "stage", "for", "at the latest", cut="at the latest")
+def leases_of(node: NodeDetail, width: int) -> Table:
+    """Return what a node holds, and what each run waits for, in so many characters."""
+    named = ("deployment",) if width >= _ROOMY_CHARS else ()
+    rows = table("run", *named, "stage", "for", "at the latest", cut="at the latest")
     for lease in node.leases:
         since = lease.acknowledged_at or lease.granted_at
         rows.add_row(
             lease.run_id,
-            lease.deployment_id,
+            *([lease.deployment_id] if named else []),
             _STAGES[lease.stage],
             ago(since),
             cut(_latest(lease, node.drain)),
@@ -143,10 +146,10 @@ def _drain(node: Node) -> str:
 def _latest(lease: NodeLease, drain: Drain | None) -> str:
     """Say what ends a run's stay, whatever it does: its own deadline or the drain's."""
     if lease.left_s is not None and (drain is None or lease.left_s < drain.left_s):
-        return f"ends in {span(lease.left_s)}, its own time is up then"
+        return f"ends in {span(lease.left_s)}"
     if drain is None:
-        return "lapses if the node does not acknowledge it"
-    return f"is handed back in {span(drain.left_s)}" if drain.left_s else "is being handed back"
+        return "lapses"
+    return f"handed back in {span(drain.left_s)}" if drain.left_s else "handed back now"
 
 
 def _labels(node: Node) -> str:

@@ -110,13 +110,16 @@ def test_what_remains_says_what_it_waits_for_and_what_ends_its_stay(capsys):
         lease(2, stage=Stage.MODEL, left_s=12.0),
         lease(3, stage=Stage.HTTP_OUT, left_s=900.0),
     )
-    output().print(leases_of(shown))
+    output().print(leases_of(shown, 400))
     lines = capsys.readouterr().out.splitlines()
-    assert "offered, not acknowledged" in lines[1]
+    assert "offered" in lines[1]
     assert "waits for the model" in lines[2]
-    assert lines[2].endswith("ends in 12.0 s, its own time is up then")
+    assert lines[2].endswith("ends in 12.0 s")
     assert "waits for the target" in lines[3]
-    assert lines[3].endswith("is handed back in 10 min")
+    assert lines[3].endswith("handed back in 10 min")
+    assert "invoices" in lines[3]
+    output().print(leases_of(shown, 80))
+    assert "invoices" not in capsys.readouterr().out, "what is least needed gives way"
     assert _headline(shown) == "node-1 is draining (deadline in 10 min); 3 runs remain"
 
 

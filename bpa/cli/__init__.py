@@ -21,6 +21,7 @@ _COMMANDS = {
     "config": "bpa.cli.settings",
     "cordon": "bpa.cli.cordon:cordon",
     "demo": "bpa.cli.demo",
+    "dlq": "bpa.cli.dlq",
     "drain": "bpa.cli.drain",
     "emulate": "bpa.cli.emulate",
     "nodes": "bpa.cli.nodes",

@@ -40,11 +40,17 @@ class Api:
         given = {name: value for name, value in query.items() if value is not None}
         return _decoded(await self._request("GET", path, params=given), kind, path)
 
-    async def post(self, path: str, body: Any, kind: type[T]) -> T:
+    async def post(
+        self, path: str, body: Any, kind: type[T], *, timeout_s: float = _TIMEOUT_S
+    ) -> T:
         """Post a document, and return the answer as the given kind."""
-        content = msgspec.json.encode(body)
-        headers = {"Content-Type": "application/json"}
-        answer = await self._request("POST", path, data=content, headers=headers)
+        answer = await self._request(
+            "POST",
+            path,
+            data=msgspec.json.encode(body),
+            headers={"Content-Type": "application/json"},
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+        )
         return _decoded(answer, kind, path)
 
     async def _request(self, method: str, path: str, **options: Any) -> bytes:

@@ -13,7 +13,9 @@ from rich.text import Text
 
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
+from bpa.cli.dlq import REPLAY_S, exit_code, print_replayed, whoami
 from bpa.cli.tables import ago, cut, facts, output, span, status, table, usd
+from bpa.control.rest.dead_letter_schemas import Retried
 from bpa.control.rest.schemas import Cancel, Cancelled, Run, RunPage, RunSummary, StepView
 from bpa.control.steps import StepState
 from bpa.domain import RunStatus
@@ -24,7 +26,7 @@ _ROOMY_CHARS = 100
 _STAGES = ("sandbox_start", "model", "http_out", "total")
 
 
-@click.group("runs", short_help="Look at runs, and cancel them.")
+@click.group("runs", short_help="Look at runs, cancel them, try them again.")
 def command() -> None:
     """Look at runs: one for each message, from its receipt to its one outcome."""
 
@@ -109,6 +111,29 @@ def cancel_run(context: click.Context, *, run_id: str, detail: str, as_json: boo
         click.echo(f"{run_id} is cancelled")
 
 
+@command.command("retry", short_help="Try a run again.")
+@click.argument("run_id", metavar="RUN")
+@json_option
+@click.pass_context
+def retry_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
+    """Try a run again: replay its dead letter, or end its backoff.
+
+    The replay of a dead-lettered run's message is a new run, which goes on from what this one has
+    recorded under the same key; see `bpa dlq replay --help`. A run that waits to be tried again is
+    tried now. Exits with 3 when there is no such run, and with 5 when it is at work, has completed
+    or was replayed before.
+    """
+    retried = asyncio.run(_retry(context, run_id))
+    if as_json:
+        print_json(retried)
+    elif retried.replayed is None:
+        click.echo(f"{retried.run_id} waits no more: it is placed as soon as there is room")
+    else:
+        print_replayed(retried.replayed)
+    if retried.replayed is not None:
+        context.exit(exit_code([retried.replayed]))
+
+
 async def _list(
     context: click.Context, wanted: str | None, deployment: str | None, limit: int
 ) -> tuple[list[RunSummary], bool]:
@@ -133,6 +158,12 @@ async def _list(
 async def _get(context: click.Context, run_id: str) -> Run:
     async with open_api(context) as api:
         return await api.get(f"/v1/runs/{segment(run_id)}", Run)
+
+
+async def _retry(context: click.Context, run_id: str) -> Retried:
+    async with open_api(context) as api:
+        path = f"/v1/runs/{segment(run_id)}:retry"
+        return await api.post(path, {"requestedBy": whoami()}, Retried, timeout_s=REPLAY_S)
 
 
 async def _cancel(context: click.Context, run_id: str, detail: str) -> Cancelled:

@@ -22,8 +22,8 @@ from typing import Any, Protocol
 from bpa.connectors import Message, PropertyValue
 from bpa.connectors.service_bus import DeadLetter
 from bpa.control.deployments import Deployments
-from bpa.control.replay_plan import plan
-from bpa.control.replays import Identity, Replays, Row
+from bpa.control.replay_plan import Identity, LetterId, plan
+from bpa.control.replays import Replays, Row
 from bpa.documents.characters import excerpt, one_line
 from bpa.errors import InvalidRequest, NotFound
 
@@ -48,30 +48,6 @@ class Reader(Protocol):
         self, size: int = ..., from_sequence_number: int = ...
     ) -> AsyncGenerator[list[DeadLetter], None]:
         """Go through the dead letters, oldest first, a page at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class LetterId:
-    """A dead letter by its queue and its sequence number there, which it keeps for life."""
-
-    queue: str
-    sequence_number: int
-
-    def __str__(self) -> str:
-        """Write it as ``queue:number``; a slash in the name becomes ``~``, as Azure has it."""
-        return f"{self.queue.replace('/', '~')}:{self.sequence_number}"
-
-    @classmethod
-    def read(cls, text: str) -> LetterId:
-        """Read what ``str`` wrote.
-
-        Raises:
-            NotFound: It is none.
-        """
-        queue, _, number = text.rpartition(":")
-        if not queue or not number.isascii() or not number.isdigit() or len(number) > 19:
-            raise NotFound(f"there is no dead letter {text[:300]!r}: an id reads queue:number")
-        return cls(queue.replace("~", "/"), int(number))
 
 
 @dataclass(frozen=True, slots=True)

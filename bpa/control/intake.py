@@ -11,7 +11,8 @@ from opentelemetry.trace import SpanKind
 
 from bpa.connectors import Message, Source
 from bpa.control.deployments import Feeding
-from bpa.control.replays import Identity, Replays, claimed_run_id
+from bpa.control.replay_plan import Identity
+from bpa.control.replays import Replays, claimed_run_id
 from bpa.control.runs import Arrival, Received, Runs
 from bpa.control.settlement import Held, Settlement
 from bpa.documents.characters import excerpt

@@ -1,4 +1,7 @@
-"""What a replay of a dead letter comes to, given what is known of its run. Pure."""
+"""What a replay of a dead letter comes to, given what is known of its run. Pure.
+
+The words that the command line shares with control stand here, apart from their client libraries.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,45 @@ from enum import StrEnum
 from typing import Any
 
 from bpa.connectors import Message
-from bpa.control.replays import Identity
 from bpa.domain import RunId, RunStatus
+from bpa.errors import NotFound
+
+IDS_AT_MOST = 100
+"""Dead letters of one request: their bodies are in memory, and its answer waits for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterId:
+    """A dead letter by its queue and its sequence number there, which it keeps for life."""
+
+    queue: str
+    sequence_number: int
+
+    def __str__(self) -> str:
+        """Write it as ``queue:number``; a slash in the name becomes ``~``, as Azure has it."""
+        return f"{self.queue.replace('/', '~')}:{self.sequence_number}"
+
+    @classmethod
+    def read(cls, text: str) -> LetterId:
+        """Read what ``str`` wrote.
+
+        Raises:
+            NotFound: It is none.
+        """
+        queue, _, number = text.rpartition(":")
+        if not queue or not number.isascii() or not number.isdigit() or len(number) > 19:
+            raise NotFound(f"there is no dead letter {text[:300]!r}: an id reads queue:number")
+        return cls(queue.replace("~", "/"), int(number))
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which run a message belongs to, and how its effects are named."""
+
+    run_id: RunId
+    effect_key: str
+    inherits_from: RunId | None = None
+    """The run whose journal it goes on from: a replay whose body was not edited (I4)."""
 
 
 class Action(StrEnum):
@@ -55,6 +95,37 @@ class Planned:
     """How many of them the target has confirmed: they are not sent again."""
     run_id: RunId | None = None
     """The replay's run, where it has been chosen already."""
+
+
+class Result(StrEnum):
+    """What became of one dead letter."""
+
+    REPLAYED = "replayed"
+    """A new message was sent and the dead letter is gone."""
+    SETTLED = "settled"
+    """Nothing had to be sent; the dead letter is gone."""
+    SENT = "sent"
+    """The new message was sent, and the dead letter is still there: repeat to remove it."""
+    REFUSED = "refused"
+    """Its state does not allow it."""
+    GONE = "gone"
+    """There is no such dead letter."""
+    BUSY = "busy"
+    """It could not be locked: somebody else has it, it lies too deep, or the time was over."""
+    FAILED = "failed"
+    """A dependency did not answer, or the message cannot be sent; repeat it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one dead letter, or would."""
+
+    id: LetterId
+    result: Result
+    why: str
+    planned: Planned | None = None
+    run_id: RunId | None = None
+    """The run of the new message."""
 
 
 def plan(

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 import structlog
@@ -20,8 +19,17 @@ import structlog
 from bpa.amqp import MalformedMessage
 from bpa.connectors import Message, PropertyValue, SettlementLost
 from bpa.connectors.service_bus import Rewrite, replayed
-from bpa.control.dead_letters import DeadLetters, Found, LetterId
-from bpa.control.replay_plan import Action, Edit, Planned, plan
+from bpa.control.dead_letters import DeadLetters, Found
+from bpa.control.replay_plan import (
+    IDS_AT_MOST,
+    Action,
+    Edit,
+    LetterId,
+    Outcome,
+    Planned,
+    Result,
+    plan,
+)
 from bpa.control.replays import RUN_ID_PROPERTY, NewReplay, Replays, new_run_id
 from bpa.control.runs import Runs
 from bpa.documents.characters import one_line
@@ -29,8 +37,6 @@ from bpa.domain import RunId, RunStatus
 from bpa.errors import BpaError, Conflict, InvalidRequest
 from bpa.telemetry import Metrics
 
-IDS_AT_MOST = 100
-"""Dead letters of one request: their bodies are in memory, and its answer waits for all of them."""
 _PASS_S = 20.0
 """Seconds after which a request takes no further dead letter; what is left is said to be busy."""
 _NAME_CHARS_MAX = 4096
@@ -56,37 +62,6 @@ class Publisher(Protocol):
 
     async def send_encoded(self, encoded: bytes) -> None:
         """Publish one encoded message."""
-
-
-class Result(StrEnum):
-    """What became of one dead letter."""
-
-    REPLAYED = "replayed"
-    """A new message was sent and the dead letter is gone."""
-    SETTLED = "settled"
-    """Nothing had to be sent; the dead letter is gone."""
-    SENT = "sent"
-    """The new message was sent, and the dead letter is still there: repeat to remove it."""
-    REFUSED = "refused"
-    """Its state does not allow it."""
-    GONE = "gone"
-    """There is no such dead letter."""
-    BUSY = "busy"
-    """It could not be locked: somebody else has it, it lies too deep, or the time was over."""
-    FAILED = "failed"
-    """A dependency did not answer, or the message cannot be sent; repeat it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one dead letter, or would."""
-
-    id: LetterId
-    result: Result
-    why: str
-    planned: Planned | None = None
-    run_id: RunId | None = None
-    """The run of the new message."""
 
 
 class Replaying:

@@ -18,6 +18,7 @@ from typing import Any
 
 from bpa.connectors import Message
 from bpa.control.batches import jsonb
+from bpa.control.replay_plan import Identity
 from bpa.domain import RunId, effect_key_of, run_id_of
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 
@@ -27,16 +28,6 @@ RUN_ID_PROPERTY = "x-replay-run-id"
 _QUERIES = load_queries(__file__)
 
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which run a message belongs to, and how its effects are named."""
-
-    run_id: RunId
-    effect_key: str
-    inherits_from: RunId | None = None
-    """The run whose journal it goes on from: a replay whose body was not edited (I4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

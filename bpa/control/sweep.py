@@ -21,7 +21,8 @@ import structlog
 from bpa.connectors.service_bus import DeadLetter
 from bpa.control.dead_letters import Reader
 from bpa.control.deployments import Deployments, Feeding
-from bpa.control.replays import Identity, Replays
+from bpa.control.replay_plan import Identity
+from bpa.control.replays import Replays
 from bpa.control.runs import Arrival, Runs
 from bpa.documents.characters import excerpt, one_line
 from bpa.domain import RunId

@@ -20,8 +20,17 @@ from tests.e2e.server import Bpa, serving
 from tests.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
-QUEUES = ("here", "there", "elsewhere", "node-lost", "control-killed", "control-stopped", "drained")
-LOCKS = {"control-killed": "PT5S"}
+QUEUES = (
+    "here",
+    "there",
+    "elsewhere",
+    "node-lost",
+    "control-killed",
+    "control-stopped",
+    "drained",
+    "replay-killed",
+)
+LOCKS = {"control-killed": "PT5S", "replay-killed": "PT5S"}
 """How long a message stays locked whose receiver is gone; a minute where nothing is said."""
 STORES = ("postgres.", "redis.", "service_bus.")
 """What a node is not told: it meets control over gRPC only."""

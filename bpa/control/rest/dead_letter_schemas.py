@@ -8,8 +8,7 @@ from typing import Annotated, Any, Self
 
 import msgspec
 
-from bpa.control.replay_plan import Action, Edit
-from bpa.control.replaying import IDS_AT_MOST, Outcome, Result
+from bpa.control.replay_plan import IDS_AT_MOST, Action, Edit, Outcome, Result
 from bpa.control.rest.schemas import Document, Text
 from bpa.errors import InvalidRequest
 

@@ -9,7 +9,7 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from bpa.control.dead_letters import LetterId
+from bpa.control.replay_plan import LetterId
 from bpa.control.rest.dead_letter_schemas import (
     DeadLetter,
     DeadLetterPage,

@@ -1,5 +1,6 @@
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +79,13 @@ def test_every_budget_says_what_it_has_and_what_was_wanted():
 
 def test_without_a_usd_budget_a_model_needs_no_price():
     assert excess(Budgets(max_usd=None), Consumed(), Reservation(1, 1, None)) is None
+
+
+def test_what_a_replay_inherited_is_not_charged_to_it():
+    own = model_step(1, tokens=30, digest="own")
+    inherited = msgspec.structs.replace(model_step(0, tokens=70, digest="old"), inherited=True)
+    assert charged([inherited, own]) == charged([own])
+    assert charged([inherited]) == Consumed()
 
 
 @given(st.text(max_size=300), st.integers(0, 10**6))

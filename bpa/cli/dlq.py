@@ -1,0 +1,334 @@
+"""``bpa dlq``: what was dead-lettered, and its replay."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import socket
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bpa.cli.api import Api, open_api, segment
+from bpa.cli.context import json_option, print_json
+from bpa.cli.tables import ago, cut, facts, output, table
+from bpa.control.replay_plan import Result
+from bpa.control.rest.dead_letter_schemas import (
+    DeadLetter,
+    DeadLetterPage,
+    DeadLetterSummary,
+    DeadLetterTotal,
+    Replayed,
+    Replays,
+)
+from bpa.errors import BpaError, NotFound
+
+_PAGE = 500
+_AT_ONCE = 25
+"""Dead letters of one request; fewer where a rate is kept."""
+REPLAY_S = 120.0
+"""How long a request that replays may take."""
+_DONE = (Result.REPLAYED, Result.SETTLED)
+_NOT_FOUND, _CONFLICT, _UNAVAILABLE, _PARTLY = 3, 5, 6, 7
+
+queue_option = click.option("--queue", metavar="NAME", help="Only those of this queue.")
+reason_option = click.option(
+    "--reason", metavar="R", help="Only those with this reason, as RetriesExhausted."
+)
+
+
+@click.group("dlq", short_help="Look at dead letters, and replay them.")
+def command() -> None:
+    """Look at dead letters: messages whose runs ended without success, and replay them."""
+
+
+@command.command("list", short_help="List dead letters with their runs.")
+@reason_option
+@queue_option
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="So many at most."
+)
+@json_option
+@click.pass_context
+def list_letters(
+    context: click.Context, *, reason: str | None, queue: str | None, limit: int, as_json: bool
+) -> None:
+    """List dead letters, oldest first, each with its run, and count them by reason.
+
+    They are looked at without a lock: nothing changes, nobody is kept from them.
+    """
+    letters, more, totals = asyncio.run(_list(context, reason, queue, limit))
+    if as_json:
+        print_json({"deadLetters": letters, "more": more, "totals": totals})
+        return
+    if not letters:
+        click.echo("no dead letters", err=True)
+        return
+    rows = table(
+        "id", "reason", "age", "replays", "run", "why", right=("age", "replays"), cut="why"
+    )
+    for one in letters:
+        rows.add_row(
+            one.id,
+            one.reason,
+            ago(one.dead_lettered_at or one.enqueued_at),
+            str(one.replay_count),
+            one.run_id,
+            cut(_why(one)),
+        )
+    output().print(rows)
+    counts = ", ".join(
+        f"{total.count}{'' if total.complete else ' or more'} {total.reason} in {total.queue}"
+        for total in totals
+        if reason in (None, total.reason)
+    )
+    click.echo(f"in all: {counts}{'; --limit shows more' if more else ''}", err=True)
+
+
+@command.command("show", short_help="Show all of one dead letter.")
+@click.argument("dead_letter_id", metavar="ID")
+@json_option
+@click.pass_context
+def show_letter(context: click.Context, *, dead_letter_id: str, as_json: bool) -> None:
+    """Show one dead letter: why, whose, what was sent to the target, what a replay would do.
+
+    Values of properties whose names suggest a secret are withheld. Exits with 3 when there is no
+    such dead letter.
+    """
+    letter = asyncio.run(_get(context, dead_letter_id))
+    if as_json:
+        print_json(letter)
+        return
+    properties = ", ".join(f"{name}={value}" for name, value in letter.properties.items())
+    output().print(
+        facts(
+            [
+                ("dead letter", letter.id),
+                ("reason", letter.reason),
+                ("description", letter.description),
+                ("message", f"{letter.message_id}, {letter.bytes:,} bytes, {letter.content_type}"),
+                ("excerpt", letter.excerpt),
+                ("undecodable", letter.undecodable),
+                ("properties", properties),
+                ("enqueued", f"{letter.enqueued_at:%Y-%m-%d %H:%M:%S} UTC"),
+                (
+                    "dead-lettered",
+                    letter.dead_lettered_at and f"{letter.dead_lettered_at:%F %T} UTC",
+                ),
+                ("deliveries", letter.delivery_count),
+                ("run", f"{letter.run_id} ({letter.run_status or 'never became one'})"),
+                ("replays", letter.replay_count),
+                ("original run", letter.original_run_id if letter.replay_count else ""),
+                ("half replayed as", letter.half_replayed_as),
+                ("effect key", letter.effect_key),
+                ("effects", _effects(letter)),
+                ("a replay", f"{letter.replay.action}: {letter.replay.why}"),
+            ]
+        )
+    )
+
+
+@command.command("replay", short_help="Send dead letters to their queue again.")
+@click.option("--id", "ids", multiple=True, metavar="ID", help="This one; may be repeated.")
+@reason_option
+@queue_option
+@click.option("--limit", type=click.IntRange(min=1), help="So many at most, the oldest.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="So many a second.")
+@click.option(
+    "--edit",
+    "edit",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Send this file in place of the body of the one dead letter.",
+)
+@click.option("--content-type", help="Of that file; left out, the dead letter's stays.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_context
+def replay(
+    context: click.Context,
+    /,
+    *,
+    ids: tuple[str, ...],
+    edit: Path | None,
+    content_type: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Replay dead letters: send each to its queue again, then remove it.
+
+    Those given with --id, or those of a reason or queue, or all. Which ones is settled at the
+    start; what arrives later is left alone. On a terminal it asks first, unless --yes.
+
+    The new run has the same key and goes on from what the old one has recorded: no answer is paid
+    for twice, and what the target has applied is not sent again. With --edit the run starts afresh
+    under a key of its own. A replay that was cut off is finished by repeating it.
+
+    Exits with 3 when nothing matches, with 5 when all were refused, and with 7 when only a part was
+    replayed: the rest is listed with the reason.
+    """
+    if ids and (chosen["reason"] or chosen["queue"]):
+        raise click.UsageError("give --id, or --reason and --queue, not both")
+    if content_type and not edit:
+        raise click.UsageError("--content-type is that of a file; give --edit as well")
+    wanted = list(ids)[: chosen["limit"]] or asyncio.run(_matching(context, **chosen))
+    if not wanted:
+        raise NotFound("no dead letter matches; `bpa dlq list` shows what there is")
+    if edit and len(wanted) > 1:
+        raise click.UsageError(f"--edit replaces one body, and {len(wanted)} match; give one --id")
+    if not (dry_run or yes or ids) and sys.stdin.isatty():
+        click.confirm(f"replay {len(wanted)} dead letters?", abort=True, err=True)
+    asked = {
+        "body": edit.read_bytes() if edit else None,
+        "contentType": content_type,
+        "dryRun": dry_run,
+        "requestedBy": whoami(),
+    }
+    results, failure = asyncio.run(_replay(context, wanted, asked, chosen["rate"]))
+    left = wanted[len(results) :]
+    if as_json:
+        print_json({"dryRun": dry_run, "matched": len(wanted), "results": results, "untried": left})
+    else:
+        _print_results(results, len(left), dry_run=dry_run)
+    if failure is not None:
+        click.echo(f"bpa: {failure}", err=True)
+    context.exit(exit_code(results, failure))
+
+
+def whoami() -> str:
+    """Return who asks, for the audit."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"[:200]
+
+
+def print_replayed(one: Replayed, *, dry_run: bool = False) -> None:
+    """Print what became of one dead letter."""
+    words = f"would be {one.result}" if dry_run else str(one.result)
+    run = f" as run {one.run_id}" if one.run_id else ""
+    details = [one.why]
+    if one.result is Result.REPLAYED:
+        details.append(f"key {one.effect_key or 'of its own'}")
+        if one.inherited_steps:
+            details.append(f"{one.inherited_steps} recorded steps")
+        if one.effects_applied and not one.edited:
+            details.append("the target has applied it")
+    click.echo(f"{one.id}  {words}{run}: {', '.join(details)}")
+
+
+async def _list(
+    context: click.Context, reason: str | None, queue: str | None, limit: int
+) -> tuple[list[DeadLetterSummary], bool, list[DeadLetterTotal]]:
+    async with open_api(context) as api:
+        letters, more = await _letters(api, reason, queue, limit)
+        return (
+            letters,
+            more,
+            await api.get("/v1/dead-letters/totals", list[DeadLetterTotal], queue=queue),
+        )
+
+
+async def _letters(
+    api: Api, reason: str | None, queue: str | None, limit: int | None
+) -> tuple[list[DeadLetterSummary], bool]:
+    letters: list[DeadLetterSummary] = []
+    cursor: str | None = None
+    while True:
+        most = _PAGE if limit is None else min(_PAGE, limit - len(letters))
+        page = await api.get(
+            "/v1/dead-letters",
+            DeadLetterPage,
+            reason=reason,
+            queue=queue,
+            limit=most,
+            cursor=cursor,
+        )
+        letters += page.dead_letters
+        cursor = page.next_cursor
+        if cursor is None or len(letters) == limit:
+            return letters, cursor is not None
+
+
+async def _get(context: click.Context, dead_letter_id: str) -> DeadLetter:
+    async with open_api(context) as api:
+        return await api.get(f"/v1/dead-letters/{segment(dead_letter_id)}", DeadLetter)
+
+
+async def _matching(
+    context: click.Context,
+    reason: str | None,
+    queue: str | None,
+    limit: int | None,
+    rate: float | None,
+) -> list[str]:
+    async with open_api(context) as api:
+        letters, _ = await _letters(api, reason, queue, limit)
+        return [letter.id for letter in letters]
+
+
+async def _replay(
+    context: click.Context, wanted: Sequence[str], asked: dict[str, Any], rate: float | None
+) -> tuple[list[Replayed], BpaError | None]:
+    """Replay in parts; what was done when a part fails is not forgotten."""
+    results: list[Replayed] = []
+    size = _AT_ONCE if rate is None else max(1, min(_AT_ONCE, int(rate)))
+    clock = asyncio.get_running_loop().time
+    started_s = clock()
+    async with open_api(context) as api:
+        while len(results) < len(wanted):
+            part = wanted[len(results) : len(results) + size]
+            try:
+                answer = await api.post(
+                    "/v1/dead-letters:replay", {"ids": part, **asked}, Replays, timeout_s=REPLAY_S
+                )
+            except BpaError as error:
+                if not results:
+                    raise
+                return results, error
+            results += answer.results
+            if len(wanted) > size:
+                click.echo(f"{len(results)} of {len(wanted)}", err=True)
+            if rate is not None and len(results) < len(wanted):
+                await asyncio.sleep(max(0.0, started_s + len(results) / rate - clock()))
+    return results, None
+
+
+def _why(letter: DeadLetterSummary) -> str:
+    half = f"half replayed as {letter.half_replayed_as}; " if letter.half_replayed_as else ""
+    applied = "the target has applied it; " if letter.effects_applied else ""
+    return f"{half}{applied}{letter.description}"
+
+
+def _effects(letter: DeadLetter) -> str:
+    return ", ".join(
+        f"{effect.effect_key} "
+        + (f"applied {effect.applied_at:%F %T} UTC" if effect.applied_at else "without an answer")
+        for effect in letter.sent
+    )
+
+
+def _print_results(results: Sequence[Replayed], untried: int, *, dry_run: bool) -> None:
+    for one in results:
+        print_replayed(one, dry_run=dry_run)
+    counts = Counter(one.result.value for one in results)
+    if untried:
+        counts["not tried"] = untried
+    told = ", ".join(f"{count} {result}" for result, count in counts.items())
+    click.echo(f"{'would be: ' if dry_run else ''}{told}", err=True)
+
+
+def exit_code(results: Sequence[Replayed], failure: BpaError | None = None) -> int:
+    """Return 0 when all is done, 7 for a part of it, else a code for what stood in the way."""
+    found = {one.result for one in results}
+    done = found & set(_DONE)
+    if found <= set(_DONE) and failure is None:
+        return 0
+    if done or Result.SENT in found:
+        return _PARTLY
+    if found == {Result.GONE}:
+        return _NOT_FOUND
+    return _UNAVAILABLE if Result.FAILED in found else _CONFLICT

@@ -94,7 +94,7 @@ async def test_the_runs_of_a_killed_node_are_executed_by_another_one(fleet: Flee
     async with fleet.governed() as control, fleet.node("first", "aus-east") as first:
         await fleet.deploy("node-lost", ["aus-east"])
         slow = {"match": {"contains": CHOSEN[0].expected["invoice_id"]}, "times": 1}
-        await control.put("/_stub/script", {"rules": [{**slow, "latency_ms": 6_000}]}, "anthropic")
+        await control.put("/_stub/script", {"rules": [{**slow, "latency_ms": 25_000}]}, "anthropic")
         bus = control.addresses["service_bus"]
         (trace_id,) = await send_documents(bus, CHOSEN[:1], "node-lost")
 

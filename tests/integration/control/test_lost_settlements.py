@@ -16,6 +16,7 @@ from bpa.connectors import OutgoingMessage
 from bpa.connectors.service_bus import ServiceBusSource, link
 from bpa.control import settlement as settlement_module
 from bpa.control.intake import Intake, Origin
+from bpa.control.replays import Replays
 from bpa.control.runs import Received, Runs
 from bpa.control.settlement import Settlement
 from bpa.domain import Outcome, OutcomeKind
@@ -77,7 +78,7 @@ async def replica_of(fleet: Fleet, database: str, name: str, port: int) -> Async
     runs.on_ended(settlement.ended)
     feeding = (await fleet.deployments.feeding("dev"))[DEP_ID]
     origin = Origin("ns", feeding, source, None)
-    intake = Intake(runs, settlement, tracing, lambda _: None)
+    intake = Intake(runs, Replays(fleet.pool), settlement, tracing, lambda _: None)
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(s.run()) for s in (notifications, settlement)]
         yield Replica(source, intake, settlement, runs, origin)

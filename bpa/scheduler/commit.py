@@ -24,6 +24,7 @@ import structlog
 from bpa.domain import DeploymentId, NodeId, RunId
 from bpa.errors import Unavailable
 from bpa.postgres import Pool, load_queries, translated
+from bpa.scheduler.fleet import ALONE_FROM
 from bpa.scheduler.holds import Hold, Holds, OtherGeneration, Verdict
 from bpa.scheduler.planner import Explanation, Plan, Proposal, Unplaced
 
@@ -238,6 +239,7 @@ class Committer:
         granted = {
             "generation": str(generation),
             "ttl_s": self._offer_ttl_s,
+            "alone_from": ALONE_FROM,
             "proposals": _json(proposals),
         }
         with translated():

@@ -34,7 +34,7 @@ with proposal as (
 ),
 -- what another transaction has in hand is not free
 free_run as (
-    select runs.run_id from proposal
+    select runs.run_id, infra_failures >= %(alone_from)s as alone from proposal
     join runs using (run_id)
     where status = 'queued'
         and cancel_asked_at is null
@@ -55,7 +55,8 @@ node as (
         select
             count(*) as used_slots,
             coalesce(sum(cpu_millis), 0) as used_cpu,
-            coalesce(sum(memory_bytes), 0) as used_memory
+            coalesce(sum(memory_bytes), 0) as used_memory,
+            coalesce(bool_or(alone), false) as has_loner
         from leases where leases.node_id = nodes.node_id
     ) as used
 ),
@@ -69,6 +70,7 @@ deployment as (
 judged as (
     select
         proposal.*,
+        free_run.alone,
         case
             when %(generation)s is distinct from (
                 select value #>> '{}' from settings where name = 'hold_generation'
@@ -91,6 +93,7 @@ counted as (
         row_number() over of_node as slots_asked,
         sum(cpu_millis) over of_node as cpu_asked,
         sum(memory_bytes) over of_node as memory_asked,
+        bool_or(alone) over of_node as alone_asked,
         row_number() over of_deployment as places_asked
     from judged
     where refused is null
@@ -106,6 +109,10 @@ fitting as (
         and used + places_asked <= run_limit
         and (used_cpu + cpu_asked <= cpu) is not false
         and (used_memory + memory_asked <= memory) is not false
+        and case
+            when alone then used_slots + slots_asked = 1
+            else not (has_loner or alone_asked)
+        end
 ),
 granted as (
     update runs
@@ -118,19 +125,20 @@ granted as (
 ),
 leased as (
     insert into leases (
-        run_id, node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, expires_at
+        run_id, node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, alone, expires_at
     )
     select
-        run_id, node_id, boot_id, dep_id, lease_epoch, cpu_millis, memory_bytes,
+        run_id, node_id, boot_id, dep_id, lease_epoch, cpu_millis, memory_bytes, alone,
         now() + make_interval(secs => %(ttl_s)s)
     from granted
     -- a queued run has no lease: what is there was left behind
     on conflict (run_id) do update set (
-        node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, granted_at, acknowledged_at,
-        expires_at
+        node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, alone, granted_at,
+        acknowledged_at, missing_at, expires_at
     ) = row(
         excluded.node_id, excluded.boot_id, excluded.dep_id, excluded.epoch, excluded.cpu_millis,
-        excluded.memory_bytes, excluded.granted_at, null, excluded.expires_at
+        excluded.memory_bytes, excluded.alone, excluded.granted_at, null, null,
+        excluded.expires_at
     )
 )
 select

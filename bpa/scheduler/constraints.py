@@ -8,7 +8,7 @@ that move while a run waits, so that a reason is written once and not with every
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -25,6 +25,8 @@ class Why(StrEnum):
     LABELS = "labels"
     SLOTS = "slots"
     RESOURCES = "resources"
+    ALONE = "alone"
+    """A run that has to be alone on its node: this one, or the one that is there."""
     NODES = "nodes"
     """Several of the above, each by another node."""
     NO_NODES = "no_nodes"
@@ -51,21 +53,29 @@ class Candidate:
     used_slots: int
     used_cpu_millis: int
     used_memory_bytes: int
+    has_loner: bool
+    is_kept: bool = False
+    """Nothing is added, so that it becomes empty for a run that has to be alone."""
 
     @classmethod
     def of(cls, node: Node) -> Candidate:
         """Start from what the node's leases hold."""
-        return cls(node, node.used_slots, node.used_cpu_millis, node.used_memory_bytes)
+        return cls(
+            node, node.used_slots, node.used_cpu_millis, node.used_memory_bytes, node.has_loner
+        )
 
     def take(self, needs: Needs) -> None:
         """Count one more run."""
         self.used_slots += 1
         self.used_cpu_millis += needs.cpu_millis
         self.used_memory_bytes += needs.memory_bytes
+        self.has_loner = self.has_loner or needs.alone
 
     @property
     def load_with_one_more(self) -> float:
-        """The fraction of slots in use once one more run is placed."""
+        """The fraction of slots in use once one more run is placed; a kept node goes first."""
+        if self.is_kept:
+            return -1.0
         return (self.used_slots + 1) / self.node.slots
 
 
@@ -109,6 +119,15 @@ def slots(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> str | None:
     return None if candidate.used_slots < capacity else f"all {capacity} slots used"
 
 
+def company(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> str | None:
+    """Keep a run that has to be alone apart from all others."""
+    if candidate.has_loner:
+        return "a run works there that has to be alone"
+    if needs.alone:
+        return "other runs work there" if candidate.used_slots else None
+    return "kept free for a run that has to be alone" if candidate.is_kept else None
+
+
 def resources(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> str | None:
     """Refuse a node whose declared CPU or memory would not suffice."""
     node = candidate.node
@@ -126,6 +145,7 @@ CONSTRAINTS: tuple[tuple[Why, Constraint], ...] = (
     (Why.SILENT, silent),
     (Why.DRAINING, draining),
     (Why.CORDONED, cordoned),
+    (Why.ALONE, company),
     (Why.SLOTS, slots),
     (Why.RESOURCES, resources),
 )
@@ -138,6 +158,25 @@ def refusal(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> Refusal |
         if text is not None:
             return Refusal(why, text)
     return None
+
+
+def candidates(snapshot: Snapshot) -> list[Candidate]:
+    """Return the nodes as they stand, one of them kept for each kind of run that must be alone.
+
+    That is the one with the fewest leases: in a busy fleet none would ever become empty by itself.
+    """
+    found = [Candidate.of(node) for node in snapshot.nodes]
+    waiting = ((snapshot.deployments[run.dep_id], run) for run in snapshot.waiting if run.alone)
+    for needs in {d.needs_of(run) for d, run in waiting if limit(d, 0) is None}:
+        fit = [one for one in found if not one.has_loner and _fits_when_empty(needs, one, snapshot)]
+        if fit:
+            min(fit, key=lambda one: (one.used_slots, one.node.node_id)).is_kept = True
+    return found
+
+
+def _fits_when_empty(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> bool:
+    empty = replace(candidate, used_slots=0, used_cpu_millis=0, used_memory_bytes=0)
+    return refusal(needs, empty, snapshot) is None
 
 
 def limit(deployment: Deployment, placed: int) -> Refusal | None:

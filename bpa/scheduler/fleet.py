@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bpa.domain import DeploymentId, DeploymentSpec, NodeId, RunId, cpu_millis, memory_bytes
+
+ALONE_FROM = 3
+"""From so many infrastructure failures on, a run is alone on its node: it may be what kills it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Node:
     used_slots: int = 0
     used_cpu_millis: int = 0
     used_memory_bytes: int = 0
+    has_loner: bool = False
+    """Whether a run works there that has to be alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class Needs:
     """Each label with its admissible values, sorted by label."""
     cpu_millis: int = 0
     memory_bytes: int = 0
+    alone: bool = False
+    """Whether nothing else may be on the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,10 @@ class Deployment:
         """Runs that may hold a lease at once."""
         return self.slot_budget * self.replicas
 
+    def needs_of(self, run: WaitingRun) -> Needs:
+        """Return what one of its runs demands of a node."""
+        return replace(self.needs, alone=True) if run.alone else self.needs
+
 
 @dataclass(frozen=True, slots=True)
 class WaitingRun:
@@ -71,6 +82,8 @@ class WaitingRun:
     created_at: datetime
     told: str | None = None
     """The summary of why it waits that is recorded for it."""
+    alone: bool = False
+    """Whether it lost `ALONE_FROM` leases or more, and has to be alone on its node."""
 
 
 @dataclass(frozen=True, slots=True)

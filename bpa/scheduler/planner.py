@@ -1,8 +1,8 @@
 """Say which waiting run should go to which node, and why the others wait. Pure.
 
-Runs of a deployment are interchangeable but for their age, and deployments with equal needs see
-the same nodes. So each node is judged once for each distinct need, not for each run, and what
-remains for a run is a heap's push and pop.
+Runs of a deployment are interchangeable but for their age (those that have to be alone on their
+node wait apart), and deployments with equal needs see the same nodes. So each node is judged once
+for each distinct need, not for each run, and what remains for a run is a heap's push and pop.
 
 Order: the deployment that uses the smallest share of its own limit goes next, then the one whose
 oldest run waits longest; within it the oldest run. A long backlog of one cannot starve another.
@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from bpa.domain import DeploymentId, NodeId, RunId
-from bpa.scheduler.constraints import Candidate, Refusal, Why, limit, refusal
-from bpa.scheduler.fleet import Deployment, Needs, Node, Snapshot, WaitingRun
+from bpa.scheduler.constraints import Candidate, Refusal, Why, candidates, limit, refusal
+from bpa.scheduler.fleet import ALONE_FROM, Deployment, Needs, Node, Snapshot, WaitingRun
 
 _NODES_IN_A_SUMMARY = 3
 
@@ -68,19 +68,22 @@ class Plan:
     unplaced: tuple[Unplaced, ...]
 
 
+_Turn = tuple[float, datetime, DeploymentId, bool]
+"""The smallest goes next; its end names the queue."""
+
+
 @dataclass(slots=True)
 class _Queue:
-    """One deployment's waiting runs while the plan grows."""
+    """One deployment's waiting runs of a kind while the plan grows."""
 
     deployment: Deployment
+    needs: Needs
     runs: deque[WaitingRun]
-    placed: int = 0
 
-    @property
-    def turn(self) -> tuple[float, datetime, DeploymentId]:
-        """The smallest goes next."""
-        share = (self.deployment.leased + self.placed) / max(self.deployment.run_limit, 1)
-        return share, self.runs[0].created_at, self.deployment.dep_id
+    def turn(self, placed: int) -> _Turn:
+        """Return when it is its turn, with so many of its deployment's runs placed."""
+        share = (self.deployment.leased + placed) / max(self.deployment.run_limit, 1)
+        return share, self.runs[0].created_at, self.deployment.dep_id, self.needs.alone
 
 
 class _Pool:
@@ -119,43 +122,53 @@ class _Pool:
 
 def plan(snapshot: Snapshot) -> Plan:
     """Place as many waiting runs as fit and explain the others; equal input, equal plan."""
-    ranked = [Candidate.of(node) for node in snapshot.nodes]
+    ranked = candidates(snapshot)
     random.Random(snapshot.seed).shuffle(ranked)  # noqa: S311 - it breaks ties, it keeps no secret
     queues = _queues(snapshot)
     pools: dict[Needs, _Pool] = {}
+    placed: Counter[DeploymentId] = Counter()
     proposals: list[Proposal] = []
     waiting: list[tuple[_Queue, Refusal | None]] = []
-    turns = [queue.turn for queue in queues.values()]
+    turns = [queue.turn(0) for queue in queues.values()]
     heapq.heapify(turns)
     while turns:
-        queue = queues[turns[0][2]]
-        refused = limit(queue.deployment, queue.placed)
-        node = None if refused else _pool(pools, queue, ranked, snapshot).take()
+        queue = queues[turns[0][2:]]
+        deployment = queue.deployment
+        turn = queue.turn(placed[deployment.dep_id])
+        if turn > turns[0]:  # a run of the deployment's other queue was placed meanwhile
+            heapq.heapreplace(turns, turn)
+            continue
+        refused = limit(deployment, placed[deployment.dep_id])
+        node = None if refused else _pool(pools, queue.needs, ranked, snapshot).take()
         if node is None:
             heapq.heappop(turns)
             waiting.append((queue, refused))
             continue
-        proposals.append(Proposal(queue.runs.popleft(), node, queue.deployment))
-        queue.placed += 1
+        proposals.append(Proposal(queue.runs.popleft(), node, deployment))
+        placed[deployment.dep_id] += 1
         if queue.runs:
-            heapq.heapreplace(turns, queue.turn)
+            heapq.heapreplace(turns, queue.turn(placed[deployment.dep_id]))
         else:
             heapq.heappop(turns)
     unplaced = _explain(waiting, ranked, snapshot)
     return Plan(snapshot.hold_generation, tuple(proposals), tuple(unplaced))
 
 
-def _queues(snapshot: Snapshot) -> dict[DeploymentId, _Queue]:
-    runs: defaultdict[DeploymentId, list[WaitingRun]] = defaultdict(list)
+def _queues(snapshot: Snapshot) -> dict[tuple[DeploymentId, bool], _Queue]:
+    """Return each deployment's runs, apart from those that have to be alone: they wait longer."""
+    queues: dict[tuple[DeploymentId, bool], _Queue] = {}
     for run in snapshot.waiting:
-        runs[run.dep_id].append(run)
-    return {dep_id: _Queue(snapshot.deployments[dep_id], deque(r)) for dep_id, r in runs.items()}
+        deployment = snapshot.deployments[run.dep_id]
+        key = run.dep_id, run.alone
+        if key not in queues:
+            queues[key] = _Queue(deployment, deployment.needs_of(run), deque())
+        queues[key].runs.append(run)
+    return queues
 
 
 def _pool(
-    pools: dict[Needs, _Pool], queue: _Queue, ranked: Sequence[Candidate], snapshot: Snapshot
+    pools: dict[Needs, _Pool], needs: Needs, ranked: Sequence[Candidate], snapshot: Snapshot
 ) -> _Pool:
-    needs = queue.deployment.needs
     pool = pools.get(needs)
     if pool is None:
         pool = pools[needs] = _Pool(needs, ranked, snapshot)
@@ -170,7 +183,7 @@ def _explain(
     """Explain each deployment's remaining runs, judging the nodes once for each distinct need."""
     by_needs: dict[Needs, Explanation] = {}
     for queue, refused in waiting:
-        needs = queue.deployment.needs
+        needs = queue.needs
         if refused is not None:
             explanation = Explanation(refused.why, refused.text, {})
         elif needs in by_needs:
@@ -189,9 +202,10 @@ def _refused_by_all(needs: Needs, ranked: Sequence[Candidate], snapshot: Snapsho
         refusals[candidate.node.node_id] = refused
     counts = Counter(refused.why for refused in refusals.values())
     why = next(iter(counts)) if len(counts) == 1 else Why.NODES if counts else Why.NO_NODES
+    must = f"must be alone on a node after {ALONE_FROM} infrastructure failures; "
     return Explanation(
         why,
-        _summary(why, needs, refusals, counts),
+        (must if needs.alone else "") + _summary(why, needs, refusals, counts),
         {node_id: refused.text for node_id, refused in refusals.items()},
     )
 
@@ -202,6 +216,7 @@ _HEADLINES = {
     Why.CORDONED: "every node is cordoned",
     Why.SLOTS: "no node has a free slot",
     Why.RESOURCES: "no node has the resources",
+    Why.ALONE: "no node may be shared",
 }
 _COUNTED = {
     Why.SILENT: "{} silent",
@@ -210,6 +225,7 @@ _COUNTED = {
     Why.LABELS: "{} with other labels",
     Why.SLOTS: "{} without a free slot",
     Why.RESOURCES: "{} without the resources",
+    Why.ALONE: "{} that may not be shared",
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bpa.domain import DeploymentId
-from bpa.scheduler.constraints import Candidate, refusal
+from bpa.scheduler.constraints import Candidate, candidates, refusal
 from bpa.scheduler.fleet import Deployment, Needs, Snapshot
 from bpa.scheduler.planner import Proposal
 
@@ -37,10 +37,10 @@ def rooms(snapshot: Snapshot, granted: Iterable[Proposal] = ()) -> dict[Deployme
     That is its free eligible slots within its limit, or the few that may wait ahead if those are
     more, less the runs that wait already; never below 0.
     """
-    candidates = {node.node_id: Candidate.of(node) for node in snapshot.nodes}
+    nodes = {one.node.node_id: one for one in candidates(snapshot)}
     placed: Counter[DeploymentId] = Counter()
     for proposal in granted:
-        candidates[proposal.node.node_id].take(proposal.deployment.needs)
+        nodes[proposal.node.node_id].take(proposal.deployment.needs_of(proposal.run))
         placed[proposal.deployment.dep_id] += 1
     free: dict[Needs, int] = {}
     found: dict[DeploymentId, Room] = {}
@@ -49,7 +49,7 @@ def rooms(snapshot: Snapshot, granted: Iterable[Proposal] = ()) -> dict[Deployme
             continue
         needs = deployment.needs
         if needs not in free:
-            free[needs] = sum(_fits(needs, c, snapshot) for c in candidates.values())
+            free[needs] = sum(_fits(needs, c, snapshot) for c in nodes.values())
         runs = _room(deployment, placed[deployment.dep_id], free[needs])
         found[deployment.dep_id] = Room(runs, snapshot.now)
     return found

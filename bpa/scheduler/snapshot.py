@@ -11,7 +11,7 @@ import msgspec
 from bpa.domain import DeploymentId, DeploymentSpec
 from bpa.errors import Unavailable
 from bpa.postgres import Pool, load_queries, translated
-from bpa.scheduler.fleet import Deployment, Needs, Node, Snapshot, WaitingRun, needs_of
+from bpa.scheduler.fleet import ALONE_FROM, Deployment, Needs, Node, Snapshot, WaitingRun, needs_of
 
 QUERIES = load_queries(__file__)
 
@@ -70,6 +70,7 @@ class SnapshotReader:
         self._parameters = {
             "env": environment,
             "most": most_waiting,
+            "alone_from": ALONE_FROM,
             "counted": _WAITING_COUNTED,
             "forgotten_after_s": forgotten_after_s,
         }

@@ -6,7 +6,8 @@ with held as (
         dep_id,
         count(*) as slots,
         sum(cpu_millis) as cpu_millis,
-        sum(memory_bytes) as memory_bytes
+        sum(memory_bytes) as memory_bytes,
+        bool_or(alone) as has_loner
     from leases
     group by node_id, dep_id
 ),
@@ -34,6 +35,7 @@ waiting as (
             dep_id,
             created_at,
             waiting_reason as told,
+            infra_failures >= %(alone_from)s as alone,
             row_number() over (order by created_at, run_id) as nth
         from runs
         where runs.dep_id = served.dep_id
@@ -68,14 +70,16 @@ select
                 coalesce(stream_ended_at >= heartbeat_at, false) as disconnected,
                 coalesce(used.slots, 0) as used_slots,
                 coalesce(used.cpu_millis, 0) as used_cpu_millis,
-                coalesce(used.memory_bytes, 0) as used_memory_bytes
+                coalesce(used.memory_bytes, 0) as used_memory_bytes,
+                coalesce(used.has_loner, false) as has_loner
             from nodes
             left join (
                 select
                     node_id,
                     sum(slots) as slots,
                     sum(cpu_millis) as cpu_millis,
-                    sum(memory_bytes) as memory_bytes
+                    sum(memory_bytes) as memory_bytes,
+                    bool_or(has_loner) as has_loner
                 from held
                 group by node_id
             ) as used on used.node_id = nodes.node_id

@@ -354,3 +354,36 @@ async def test_explanations_are_written_once_and_only_to_waiting_runs(fleet, rep
 async def test_the_driver_remembers_how_to_read_the_statements_of_every_pass():
     for statement in (snapshot.QUERIES.look, commit.QUERIES.lock, commit.QUERIES.grant):
         assert len(statement) <= 4096
+
+
+async def test_a_run_that_lost_three_leases_is_granted_alone(fleet, replica):
+    await fleet.deployment(budget=9)
+    await fleet.node("n", 8)
+    first, *others = await fleet.runs(3)
+    await fleet.rows(f"update runs set infra_failures = 3 where run_id = '{first}'")
+    result = await replica.committer.commit(await planned(replica))
+    assert [grant.run_id for grant in result.grants] == [first]
+    assert await fleet.value("select alone from leases")
+    assert (await planned(replica)).proposals == ()
+    await fleet.finish([first])
+    replica.holds.release([Hold(first, "n", "dep-1")])
+    result = await replica.committer.commit(await planned(replica))
+    assert [grant.run_id for grant in result.grants] == others
+    assert not await fleet.value("select bool_or(alone) from leases")
+
+
+async def test_what_has_to_be_alone_is_judged_again_as_it_is_granted(fleet, replica):
+    await fleet.deployment(budget=9)
+    await fleet.node("n", 8)
+    first, second, third = await fleet.runs(3)
+    made = await planned(replica)
+    assert len(made.proposals) == 3
+    await fleet.rows(f"update runs set infra_failures = 3 where run_id = '{second}'")
+    result = await replica.committer.commit(made)
+    assert {grant.run_id for grant in result.grants} == {first}
+    assert obstacles(result) == [Obstacle.FULL, Obstacle.FULL]
+    await fleet.finish([first])
+    await fleet.rows(f"update runs set infra_failures = 3 where run_id = '{third}'")
+    replica.holds.release([Hold(first, "n", "dep-1")])
+    result = await replica.committer.commit(made)
+    assert {grant.run_id for grant in result.grants} == {second}

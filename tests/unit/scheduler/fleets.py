@@ -19,9 +19,11 @@ def deployment(name="dep-1", *, budget=4, replicas=1, active=True, leased=0, wai
     )
 
 
-def runs(count, dep="dep-1", *, first=0):
+def runs(count, dep="dep-1", *, first=0, alone=False):
     return [
-        WaitingRun(RunId(f"{dep}-{n}"), DeploymentId(dep), NOW - timedelta(seconds=1000 - n))
+        WaitingRun(
+            RunId(f"{dep}-{n}"), DeploymentId(dep), NOW - timedelta(seconds=1000 - n), alone=alone
+        )
         for n in range(first, first + count)
     ]
 

@@ -11,7 +11,7 @@ import hashlib
 import re
 import uuid
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Annotated, Any, NewType
 
 import msgspec
 
@@ -296,6 +296,21 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """When the answer came. An effect that has ended without one is known not to be applied."""
 
 
+HOST_CHARS_MAX = 300
+"""Longer than any name of a host, with scheme and port."""
+
+
+class Admission(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What control knew of the breaker of the run's target when it offered the run."""
+
+    closings: int = 0
+    """How often that breaker has closed: higher than the node has heard closes the node's own."""
+    probe: bool = False
+    """The run's one request finds out whether the target answers again."""
+    watched: bool = False
+    """The breaker is not closed yet: control wants to hear that the target answered."""
+
+
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """All that a node needs to execute one run."""
 
@@ -317,6 +332,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     worked_s: float = 0.0
     """Seconds of the duration budget that earlier executions used."""
     journal: list[Step] = msgspec.field(default_factory=list)
+    admission: Admission = Admission()
 
 
 class LeaseOffer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -345,6 +361,21 @@ class OutcomeKind(StrEnum):
     """The node had no sandbox for it; as a lapsed lease, twenty in all."""
     HANDED_BACK = "handed_back"
     """Given back on drain or shutdown; costs nothing."""
+    PARKED = "parked"
+    """Its target fails for everybody: nothing was sent, or it was a probe; costs nothing."""
+
+
+class TargetSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """What an execution saw of its target, where that concerns the breaker of the target's host."""
+
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=HOST_CHARS_MAX)]
+    """Scheme, host and port."""
+    closings: int = 0
+    """How often the breaker had closed, as far as the node had heard."""
+    tries: int = 0
+    """Requests that failed."""
+    error: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    """What the last of them came to; empty if the target answered."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -361,6 +392,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     replayed: list[int] = msgspec.field(default_factory=list)
     """Positions of the steps whose answers, recorded by earlier executions, this one went on from.
     An execution that ends without an outcome leaves none."""
+    target: TargetSeen | None = None
     worked_s: float = 0.0
     timings: dict[str, float] = msgspec.field(default_factory=dict)
     """Milliseconds of each stage of this execution."""

@@ -25,6 +25,9 @@ Metrics (``bpa_`` but for the names that the architecture document gives)::
     bpa_unpriced_tokens_total         counter    agent, model
     bpa_steps_replayed_total          counter    kind
     bpa_budget_exceeded_total         counter    budget
+    bpa_http_out_breaker_open         gauge      host
+    bpa_http_out_probes_total         counter    host, result
+    bpa_runs_parked_total             counter    host
     bpa_dlq_replayed_total            counter    result
     bpa_leases_fenced_total           counter    -
     bpa_leases_expired_total          counter    -
@@ -179,6 +182,14 @@ class Metrics:
         self.budget_exceeded = self._counter(
             "bpa_budget_exceeded", "Calls that did not fit a budget", "budget"
         )
+        self.breaker_open = Gauge(
+            "bpa_http_out_breaker_open",
+            "Whether no run but a probe goes to the host",
+            ("host",),
+            registry=self.registry,
+        )
+        self.probes = self._counter("bpa_http_out_probes", "Probes ended", "host", "result")
+        self.runs_parked = self._counter("bpa_runs_parked", "Executions parked", "host")
         self.dlq_replayed = self._counter("bpa_dlq_replayed", "Dead letters replayed", "result")
         self.leases_fenced = self._counter("bpa_leases_fenced", "Reports under a stale lease")
         self.leases_expired = self._counter("bpa_leases_expired", "Leases that lapsed")

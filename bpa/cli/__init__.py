@@ -18,6 +18,7 @@ from bpa.errors import BpaError
 
 _COMMANDS = {
     "apply": "bpa.cli.apply",
+    "breakers": "bpa.cli.breakers",
     "config": "bpa.cli.settings",
     "cordon": "bpa.cli.cordon:cordon",
     "demo": "bpa.cli.demo",

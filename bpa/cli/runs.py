@@ -230,6 +230,7 @@ def _print_run(console: Console, run: Run) -> None:
                 ("detail", run.detail),
                 ("waits for", _waits_for(run)),
                 ("cancel", _cancelling(run)),
+                ("parked", f"{ago(run.parked.since)} ago" if run.parked else ""),
                 ("message", _message(source)),
                 ("excerpt", source.get("excerpt")),
                 ("deployment", f"{run.deployment_id} ({run.agent_id} {run.version})"),

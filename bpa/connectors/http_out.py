@@ -112,7 +112,7 @@ class HttpOut:
             retry=retry_if_exception_type(_TryFailed),
             wait=self._pause_s,
             stop=lambda state: self._gives_up(state, request.deadline_s),
-            sleep=self._sleep,
+            sleep=request.pause or self._sleep,
             reraise=True,
         )
         tries = 0
@@ -140,7 +140,7 @@ class HttpOut:
         if request.before_try is not None:
             request.before_try()
         started_s = time.monotonic()
-        timeout_s = request.timeout_s or self._timeout_s
+        own_timeout_s = timeout_s = request.timeout_s or self._timeout_s
         if request.deadline_s is not None:
             timeout_s = min(timeout_s, request.deadline_s - started_s)
         if timeout_s <= 0:
@@ -153,14 +153,24 @@ class HttpOut:
         except aiohttp.InvalidURL as error:
             raise InvalidRequest(f"not an address to post to: {request.url!r}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            kind = type(error).__name__
-            self._on_try(
-                OutboundTry(number=number, status=None, elapsed_ms=_ms_since(started_s), error=kind)
+            kind, elapsed_ms = type(error).__name__, _ms_since(started_s)
+            cut_short = isinstance(error, TimeoutError) and timeout_s < own_timeout_s
+            self._tell(
+                request,
+                OutboundTry(
+                    number=number,
+                    status=None,
+                    elapsed_ms=elapsed_ms,
+                    error=kind,
+                    cut_short=cut_short,
+                ),
             )
             if body.is_begun and not request.idempotent:
                 raise _outcome_unknown(f"no answer ({kind})", number) from error
             raise _TryFailed(f"no answer ({kind})") from error
-        self._on_try(OutboundTry(number=number, status=status, elapsed_ms=_ms_since(started_s)))
+        self._tell(
+            request, OutboundTry(number=number, status=status, elapsed_ms=_ms_since(started_s))
+        )
         if 200 <= status < 300:
             return status, excerpt
         if is_retryable_status(status) and (request.idempotent or status in _NOT_TAKEN):
@@ -170,6 +180,11 @@ class HttpOut:
         raise RunEnded(
             Reason.NON_RETRYABLE_HTTP_STATUS, f"the target answered HTTP {status} on try {number}"
         )
+
+    def _tell(self, request: OutboundRequest, tried: OutboundTry) -> None:
+        self._on_try(tried)
+        if request.after_try is not None:
+            request.after_try(tried)
 
     async def _post(
         self, request: OutboundRequest, headers: dict[str, str], body: _Body, timeout_s: float

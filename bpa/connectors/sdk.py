@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -138,6 +138,10 @@ class OutboundRequest:
     """Further headers from the deployment; may hold credentials, hence not in the repr."""
     before_try: Callable[[], None] | None = field(default=None, repr=False)
     """Called right before each try; what it raises ends the effect, with nothing more sent."""
+    after_try: Callable[[OutboundTry], None] | None = field(default=None, repr=False)
+    """Called right after each try."""
+    pause: Callable[[float], Awaitable[None]] | None = field(default=None, repr=False)
+    """Waits between tries, at most so many seconds; None is the sink's own way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +155,8 @@ class OutboundTry:
     elapsed_ms: float
     error: str | None = None
     """The kind of transport error when no answer came."""
+    cut_short: bool = False
+    """Whether the effect's deadline ended it before its own time was over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from bpa.connectors.service_bus import (
     namespace_of,
 )
 from bpa.control.agents import Agents
+from bpa.control.breakers import Breakers
 from bpa.control.database import Database
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
@@ -228,10 +229,10 @@ class ControlProvider(Provider):
 
     @provide
     async def runs(
-        self, pool: Pool, writes: Pipeline, replica_id: ReplicaId
+        self, pool: Pool, writes: Pipeline, breakers: Breakers, replica_id: ReplicaId
     ) -> AsyncIterator[Runs]:
         """Open the life of runs; what was submitted is written at the end."""
-        runs = Runs(pool, writes, replica_id)
+        runs = Runs(pool, writes, breakers, replica_id)
         yield runs
         await runs.aclose()
 
@@ -253,6 +254,7 @@ class ControlProvider(Provider):
         await leases.aclose()
 
     agents = provide(Agents)
+    breakers = provide(Breakers)
     deployments = provide(Deployments)
     nodes = provide(Nodes)
     drains = provide(Drains)
@@ -409,6 +411,7 @@ class ControlProvider(Provider):
     def api(
         self,
         agents: Agents,
+        breakers: Breakers,
         deployments: Deployments,
         nodes: Nodes,
         drains: Drains,
@@ -424,6 +427,7 @@ class ControlProvider(Provider):
         """Return what REST serves."""
         return Services(
             agents=agents,
+            breakers=breakers,
             deployments=deployments,
             nodes=nodes,
             drains=drains,

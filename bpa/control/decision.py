@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from bpa.domain import Outcome, OutcomeKind, RunStatus
 from bpa.errors import Reason
+from bpa.scheduler.breakers import Parking
 
 AGENT_FAILURES_MAX = 3
 CRASHES_MAX = 5
@@ -39,16 +40,25 @@ class Decision:
     crashes: int = 0
     infra_failures: int = 0
     delay_s: float = 0.0
+    parked: Parking | None = None
 
 
-def decide(outcome: Outcome, before: Counters, jitter: float) -> Decision:
+def decide(
+    outcome: Outcome, before: Counters, jitter: float, parking: Parking | None = None
+) -> Decision:
     """Return what follows from ``outcome``.
 
     Args:
         outcome: How the execution ended.
         before: What had gone wrong earlier, this outcome not counted.
         jitter: From 0 to 1; spreads the backoff over its upper half.
+        parking: How the run waits for its target; whatever its outcome says, nothing is counted.
     """
+    if parking is not None:
+        reason, delay_s = parking.waiting_reason, parking.delay_s
+        return Decision(RunStatus.QUEUED, waiting_reason=reason, delay_s=delay_s, parked=parking)
+    if outcome.kind is OutcomeKind.PARKED:
+        return Decision(RunStatus.QUEUED, waiting_reason=outcome.detail)
     if outcome.kind is OutcomeKind.COMPLETED:
         return Decision(RunStatus.COMPLETED)
     if outcome.kind is OutcomeKind.REJECTED:

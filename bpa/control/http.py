@@ -12,6 +12,7 @@ from litestar.types import ASGIApp
 
 from bpa.control.rest import (
     agents,
+    breakers,
     dead_letters,
     deployments,
     health,
@@ -31,7 +32,7 @@ __all__ = ["BODY_BYTES_MAX", "Services", "create_app"]
 BODY_BYTES_MAX = 4 * 1024 * 1024
 """The size of a request's body at most; a larger one is answered 413."""
 
-_RESOURCES = (nodes, leases, runs, dead_letters, agents, deployments, health)
+_RESOURCES = (nodes, leases, runs, dead_letters, agents, deployments, breakers, health)
 
 
 def create_app(services: Services) -> ASGIApp:

@@ -22,13 +22,27 @@ select
     runs.tracestate,
     runs.agent_id,
     runs.version,
-    greatest(runs.created_at, runs.not_before) as waiting_since
+    greatest(runs.created_at, runs.not_before) as waiting_since,
+    jsonb_build_object(
+        'closings', coalesce(breaker.closings, 0),
+        'watched', coalesce(breaker.state <> 'closed', false),
+        'probe', coalesce(
+            breaker.state = 'open'
+            and (breaker.probe_run, breaker.probe_epoch) = (leases.run_id, leases.epoch), false
+        )
+    ) as admission
 from leases
 join runs using (run_id)
 join run_inputs using (run_id)
 join deployments on deployments.dep_id = runs.dep_id
 join agent_versions on agent_versions.agent_id = runs.agent_id
     and agent_versions.version = runs.version
+left join lateral (
+    select * from breakers
+    where (breakers.deployments ->> runs.dep_id)::bigint = deployments.revision
+    order by state = 'closed', state desc, host
+    limit 1
+) as breaker on true
 where leases.acknowledged_at is null
     and (leases.run_id = any(%(run_ids)s::uuid[]) or leases.node_id = %(node_id)s)
 order by runs.created_at;

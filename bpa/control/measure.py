@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
 from bpa.control.runs import Ended
 from bpa.domain import RunStatus
+from bpa.scheduler.breakers import BreakerState, Gate
 from bpa.scheduler.commit import Grant
 from bpa.scheduler.constraints import Why
 from bpa.telemetry import Metrics
@@ -20,6 +21,7 @@ class Measured:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._hosts: set[str] = set()
 
     def placed(self, grants: Sequence[Grant]) -> None:
         """Take grants, each with how long its run waited."""
@@ -30,6 +32,13 @@ class Measured:
         """Take how many runs wait for what."""
         for why in Why:
             self._metrics.unplaceable.labels(why.value).set(runs.get(why, 0))
+
+    def gated(self, gates: Iterable[Gate]) -> None:
+        """Take the breakers that are not closed."""
+        is_open = {gate.host: gate.state is BreakerState.OPEN for gate in gates}
+        self._hosts |= is_open.keys()
+        for host in self._hosts:
+            self._metrics.breaker_open.labels(host).set(is_open.get(host, False))
 
     def ended(self, ended: Ended) -> None:
         """Take a run that left its node."""

@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bpa.domain import (
+    Admission,
     AgentSpec,
     DeploymentSpec,
     LeaseOffer,
@@ -87,6 +88,7 @@ def offer_of(row: Mapping[str, Any], journal: list[Step], ttl_s: float) -> Lease
         execution=row["executions"] + 1,
         worked_s=row["worked_s"],
         journal=journal,
+        admission=msgspec.convert(row["admission"], Admission),
     )
     return LeaseOffer(
         run=spec,

@@ -14,8 +14,10 @@ from typing import Any
 
 from bpa.batching import Batcher
 from bpa.control.batches import isolated, jsonb
+from bpa.control.breakers import Breakers
 from bpa.control.cursors import cursor_of, read_cursor
-from bpa.control.decision import Counters, Decision, decide
+from bpa.control.decision import Counters, decide
+from bpa.control.ends import end_row
 from bpa.control.steps import StepReport, distinct, stale, step_row, unrecorded
 from bpa.domain import TERMINAL, Outcome, OutcomeKind, RunId, RunStatus, Step
 from bpa.errors import BrokerReason, Conflict, InvalidRequest, NotFound, Reason
@@ -97,12 +99,14 @@ class Runs:
     Args:
         pool: Connections to Postgres.
         writes: Shares commits among what happens at the same time.
+        breakers: Hears of targets that fail, and parks their runs.
         replica_id: Who we are, as the owner of deliveries.
     """
 
-    def __init__(self, pool: Pool, writes: Pipeline, replica_id: str) -> None:
+    def __init__(self, pool: Pool, writes: Pipeline, breakers: Breakers, replica_id: str) -> None:
         self._pool = pool
         self._writes = writes
+        self._breakers = breakers
         self._replica_id = replica_id
         self._receives = Batcher(isolated(self._receive))
         self._steps = Batcher(isolated(self._record_steps))
@@ -150,11 +154,13 @@ class Runs:
 
         Raises:
             StaleLease: The lease has moved on.
-            InvalidRequest: A rejection without a known reason.
+            InvalidRequest: A rejection without a known reason, or parked by an unnamed target.
             Unavailable: Postgres is away.
         """
         if outcome.kind is OutcomeKind.REJECTED and outcome.reason not in set(Reason):
             raise InvalidRequest(f"{outcome.reason!r} is no dead-letter reason")
+        if outcome.kind is OutcomeKind.PARKED and outcome.target is None:
+            raise InvalidRequest("an outcome that is parked names the target that it waits for")
         await self._finishes.submit((run_id, epoch, outcome))
 
     async def cancel(self, run_id: RunId, actor: str, detail: str) -> RunStatus:
@@ -305,12 +311,18 @@ class Runs:
 
     async def _finish(self, items: list[tuple[RunId, int, Outcome]]) -> list[Exception | None]:
         counters = await self._counters([i for i, _, o in items if o.kind in _COUNTED])
+        parked = await self._breakers.heed(items)
         rows = [
-            _finish_row(
+            end_row(
                 run_id,
                 epoch,
                 outcome,
-                decide(outcome, counters.get(run_id, Counters()), random.random()),  # noqa: S311
+                decide(
+                    outcome,
+                    counters.get(run_id, Counters()),
+                    random.random(),  # noqa: S311 - jitter
+                    parked.get((run_id, epoch)),
+                ),
             )
             for run_id, epoch, outcome in items
         ]
@@ -393,27 +405,4 @@ def _arrival_row(arrival: Arrival, owner: str) -> dict[str, Any]:
         "owner": owner,
         "delivery_count": arrival.delivery_count,
         "inherits_from": arrival.inherits_from,
-    }
-
-
-def _finish_row(run_id: RunId, epoch: int, outcome: Outcome, decision: Decision) -> dict[str, Any]:
-    effect = outcome.effect
-    return {
-        "run_id": run_id,
-        "epoch": epoch,
-        "status": decision.status,
-        "reason": decision.reason,
-        "detail": decision.detail,
-        "outcome": outcome.result,
-        "worked_s": outcome.worked_s,
-        "timings": outcome.timings,
-        "agent_failures": decision.agent_failures,
-        "crashes": decision.crashes,
-        "infra_failures": decision.infra_failures,
-        "delay_s": decision.delay_s,
-        "waiting_reason": decision.waiting_reason,
-        "effect_seq": effect.seq if effect else None,
-        "effect_answer": effect.answer if effect else None,
-        "effect_ended_at_ms": effect.ended_at_ms if effect else None,
-        "replayed": outcome.replayed,
     }

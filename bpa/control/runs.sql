@@ -174,7 +174,8 @@ with report as (
         run_id uuid, epoch bigint, status text, reason text, detail text, outcome jsonb,
         worked_s double precision, timings jsonb, agent_failures int, crashes int,
         infra_failures int, delay_s double precision, waiting_reason text,
-        effect_seq int, effect_answer text, effect_ended_at_ms bigint, replayed int[]
+        effect_seq int, effect_answer text, effect_ended_at_ms bigint, replayed int[],
+        parked jsonb, spared int
     )
 ),
 moved as (
@@ -191,6 +192,8 @@ moved as (
         not_before = now() + make_interval(secs => report.delay_s),
         waiting_reason = report.waiting_reason,
         waiting_nodes = null,
+        parked = report.parked || jsonb_build_object('since', now()),
+        spared = r.spared + report.spared,
         ended_at = case when report.status in ('completed', 'dead_lettered') then now() end,
         tokens_used = spent.tokens,
         cost_usd = spent.usd,
@@ -473,6 +476,7 @@ select
     waiting_reason,
     case when status = 'queued' and not_before > now() then not_before end as waiting_until,
     cancel_asked_at,
+    parked,
     executions,
     cost_usd::text as cost_usd,
     tokens_used,

@@ -92,7 +92,12 @@ class Broker:
         result = self._posting.result
         if result is None:
             return None
-        return Outcome(kind=OutcomeKind.COMPLETED, result=result, effect=self._posting.answered)
+        return Outcome(
+            kind=OutcomeKind.COMPLETED,
+            result=result,
+            effect=self._posting.answered,
+            target=self._posting.seen,
+        )
 
     @property
     def effect_under_way(self) -> bool:
@@ -104,11 +109,20 @@ class Broker:
         """Whether an effect may have been applied although no answer says so."""
         return any(not (e.answer or e.ended_at_ms) for e in self._journal.effects)
 
+    def must_admit(self) -> None:
+        """Check that the run's effect could be sent now: else there is no use in thinking.
+
+        Raises:
+            Parked: The target fails for everybody.
+        """
+        self._posting.must_admit()
+
     async def serve(self, call: Call) -> Answer:
         """Answer one call of the child.
 
         Raises:
             RunEnded: The run ends here, for the reason given.
+            Parked: The execution ends here: the target fails for everybody.
             StaleLease: The lease is no longer ours; nothing more may be done.
         """
         if call.kind == "model":

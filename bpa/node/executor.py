@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from bpa.documents.wire import from_wire
 from bpa.domain import Outcome, OutcomeKind, RunSpec
 from bpa.errors import Conflict, InvalidRequest, Reason, RunEnded, StaleLease, Unavailable
 from bpa.node import frames
+from bpa.node.breakers import EndedAtTarget, Parked
 from bpa.node.broker import Broker
 from bpa.node.frames import SandboxProtocolError
 from bpa.node.lease import HeldLease, Stop, trace_id_of
@@ -121,15 +122,13 @@ class Executor:
                 failed(think, outcome.reason or outcome.kind)
         if outcome is None:
             return None
-        worked_s = time.monotonic() - started_s
+        total_ms = round((time.monotonic() - started_s) * 1000, 3)
         broker = execution.broker
+        timings = {**(broker.timings.ms if broker else {}), "total": total_ms}
         return msgspec.structs.replace(
             outcome,
-            worked_s=round(worked_s, 6),
-            timings={
-                **(broker.timings.ms if broker else {}),
-                "total": round(worked_s * 1000, 3),
-            },
+            worked_s=round(_worked_s(outcome, run, timings), 6),
+            timings=timings,
             replayed=broker.replayed if broker else [],
         )
 
@@ -152,7 +151,9 @@ class Executor:
             return _from_outside(stopped, execution)
         outcome = work.result()
         by_itself = stopped is None and execution.left_s > 0
-        return outcome if by_itself or _is_final(outcome) else _from_outside(stopped, execution)
+        if by_itself or _is_final(outcome) or (stopped is None and _is_parked(outcome)):
+            return outcome
+        return _from_outside(stopped, execution)
 
     async def _run(self, execution: _Execution) -> Outcome | None:
         lease = execution.lease
@@ -172,6 +173,7 @@ class Executor:
             execution.broker = broker
             if (completed := broker.completed) is not None:  # an earlier execution got this far
                 return completed
+            broker.must_admit()
             if execution.left_s <= 0:
                 return _from_outside(None, execution)
             started_s = time.monotonic()
@@ -250,6 +252,11 @@ async def _ended(
     """Turn whatever an execution raises into its outcome; None when its lease is lost."""
     try:
         return await work
+    except Parked as parked:
+        return Outcome(kind=OutcomeKind.PARKED, detail=str(parked), target=parked.seen)
+    except EndedAtTarget as ended:
+        outcome = _rejected(ended.reason, ended.detail)
+        return msgspec.structs.replace(outcome, target=ended.seen)
     except RunEnded as ended:
         return _rejected(ended.reason, ended.detail)
     except SandboxProtocolError as error:
@@ -285,6 +292,15 @@ async def _shielded(lease: HeldLease, outcome: Outcome) -> None:
         raise
 
 
+def _worked_s(outcome: Outcome, run: RunSpec, timings: Mapping[str, float]) -> float:
+    """Return the seconds that count: not those that a failing target took from a parked run."""
+    if outcome.kind is not OutcomeKind.PARKED:
+        return timings["total"] / 1000
+    if run.admission.probe:
+        return 0.0
+    return max(0.0, timings["total"] - timings.get("http_out", 0.0)) / 1000
+
+
 def _stopped(lease: HeldLease) -> Stop | None:
     return lease.stopped.result() if lease.stopped.done() else None
 
@@ -292,6 +308,10 @@ def _stopped(lease: HeldLease) -> Stop | None:
 def _is_final(outcome: Outcome | None) -> bool:
     """Tell whether an outcome stands although the run was told to stop as well."""
     return outcome is not None and outcome.kind in (OutcomeKind.COMPLETED, OutcomeKind.REJECTED)
+
+
+def _is_parked(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.kind is OutcomeKind.PARKED
 
 
 def _from_outside(stopped: Stop | None, execution: _Execution) -> Outcome | None:

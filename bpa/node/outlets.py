@@ -15,6 +15,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from bpa.connectors.sdk import Sink
 from bpa.domain import LeaseOffer, Step, StepKind, Usage
 from bpa.errors import BpaError, RunEnded, StaleLease
+from bpa.node.breakers import Breakers
 from bpa.node.budget import BudgetKind
 from bpa.node.journal import Journal
 from bpa.node.model_calls import ModelCalls
@@ -56,6 +57,7 @@ class Outlets:
     prices: Prices
     tracer: Tracer
     measures: Measures
+    breakers: Breakers = field(default_factory=Breakers)
     target_url: str = ""
     """Where effects go for deployments that name no address of their own."""
 

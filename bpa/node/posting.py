@@ -25,7 +25,7 @@ from bpa.documents.answers import check_answer, tool_parameters
 from bpa.documents.payloads import payload
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.values import Document
-from bpa.domain import RunSpec, Step, StepKind, Usage, further_key_of
+from bpa.domain import RunSpec, Step, StepKind, TargetSeen, Usage, further_key_of
 from bpa.errors import BpaError, InvalidRequest, Reason, RunEnded, StaleLease
 from bpa.node.conversation import Tool
 from bpa.node.journal import canonical, digest_of
@@ -67,6 +67,8 @@ class Posting:
         self._deadline_s = deadline_s
         self._timings = timings
         self._log = log
+        self._url = run.http_out.base_url or outlets.target_url
+        self._gate = outlets.breakers.gate(run, self._url)
         parameters = tool_parameters(document, run.routes)
         self.tool = Tool(POST_INVOICE, _description(run.max_effects), parameters)
         applied = [effect for effect in recorder.journal.effects if effect.answer]
@@ -92,11 +94,25 @@ class Posting:
         first, *further = self._results
         return {**first, "further": further} if further else first
 
+    @property
+    def seen(self) -> TargetSeen | None:
+        """What control wants to hear of a target that has answered."""
+        return self._gate.answered()
+
+    def must_admit(self) -> None:
+        """Check that the effect could be sent, right now.
+
+        Raises:
+            Parked: The breaker of its host is open.
+        """
+        self._gate.pass_through()
+
     async def use(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Post the invoice as the agent judged it, once however often it is asked for.
 
         Raises:
             RunEnded: The run ends here, for the reason given.
+            Parked: The execution ends here: the target fails for everybody.
             StaleLease: The lease is no longer ours.
         """
         name, arguments = request.get("name"), request.get("arguments")
@@ -207,7 +223,6 @@ class Posting:
 
     async def _send(self, effect: Step, context: Context) -> OutboundResult:
         started_s = time.monotonic()
-        url = self._run.http_out.base_url or self._outlets.target_url
         with span(
             self._outlets.tracer,
             "http.out",
@@ -216,13 +231,13 @@ class Posting:
             {
                 "bpa.run.id": self._run.run_id,
                 "http.request.method": "POST",
-                "server.address": urlsplit(url).hostname or "",
+                "server.address": urlsplit(self._url).hostname or "",
             },
         ) as out:
             carrier: dict[str, str] = {}
             _PROPAGATOR.inject(carrier, set_span_in_context(out))
             request = OutboundRequest(
-                url=url,
+                url=self._url,
                 body=effect.intent,
                 idempotency_key=effect.effect_key,
                 deadline_s=self._deadline_s,
@@ -230,7 +245,9 @@ class Posting:
                 idempotent=self._run.http_out.idempotent,
                 traceparent=carrier.get("traceparent"),
                 tracestate=carrier.get("tracestate"),
-                before_try=self._recorder.must_hold,
+                before_try=self._before_try,
+                after_try=self._gate.note,
+                pause=self._gate.pause,
             )
             self.is_sending = True
             try:
@@ -239,12 +256,18 @@ class Posting:
                 raise RunEnded(
                     Reason.AGENT_ERROR, f"the deployment's target cannot be posted to: {error}"
                 ) from error
+            except RunEnded as ended:
+                raise self._gate.judged(ended) from ended
             finally:
                 self.is_sending = False
                 self._timings.add("http_out", started_s)
             out.set_attribute("http.response.status_code", sent.status)
             out.set_attribute("http.request.resend_count", sent.tries - 1)
             return sent
+
+    def _before_try(self) -> None:
+        self._recorder.must_hold()
+        self._gate.pass_through()
 
 
 @lru_cache(maxsize=64)

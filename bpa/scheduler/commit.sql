@@ -1,7 +1,7 @@
 -- name: lock
--- Let one commit at a time count the leases of these nodes and deployments, and hold off a
--- registration, a drain, a change of a deployment and a rebuild until it is done. Its own statement,
--- because the grant has to see what was committed while this one waited.
+-- Let one commit at a time count the leases of these nodes, deployments and failing targets, and
+-- hold off a registration, a drain, a change of a deployment or a breaker and a rebuild until it is
+-- done. Its own statement, because the grant has to see what was committed while this one waited.
 with generation as materialized (
     select 1 from settings where name = 'hold_generation' for share
 ),
@@ -16,11 +16,19 @@ locked_deployments as materialized (
     where dep_id in (select jsonb_array_elements_text(%(dep_ids)s::jsonb))
     order by dep_id
     for no key update of deployments
+),
+locked_breakers as materialized (
+    select 1 from breakers
+    where state <> 'closed'
+        and deployments ?| array(select jsonb_array_elements_text(%(dep_ids)s::jsonb))
+    order by host
+    for no key update of breakers
 )
 select
     (select count(*) from generation),
     (select count(*) from locked_nodes),
-    (select count(*) from locked_deployments);
+    (select count(*) from locked_deployments),
+    (select count(*) from locked_breakers);
 
 -- name: grant
 -- Grant what still fits of a batch of proposals, and say of each other one what is in its way.
@@ -51,26 +59,25 @@ node as (
         used.*
     from (select distinct node_id from proposal) as p
     join nodes using (node_id)
-    cross join lateral (
-        select
-            count(*) as used_slots,
-            coalesce(sum(cpu_millis), 0) as used_cpu,
-            coalesce(sum(memory_bytes), 0) as used_memory,
-            coalesce(bool_or(alone), false) as has_loner
-        from leases where leases.node_id = nodes.node_id
-    ) as used
+    cross join lateral node_use(node_id) as used
 ),
 deployment as (
     select
         deployments.*,
-        (select count(*) from leases where leases.dep_id = deployments.dep_id) as used
+        (select count(*) from leases where leases.dep_id = deployments.dep_id) as used,
+        host,
+        gate.state,
+        room
     from (select distinct dep_id from proposal) as p
     join deployments using (dep_id)
+    left join lateral breaker_gate(dep_id, revision) as gate on true
 ),
 judged as (
     select
         proposal.*,
         free_run.alone,
+        host,
+        state as breaker,
         case
             when %(generation)s is distinct from (
                 select value #>> '{}' from settings where name = 'hold_generation'
@@ -94,12 +101,14 @@ counted as (
         sum(cpu_millis) over of_node as cpu_asked,
         sum(memory_bytes) over of_node as memory_asked,
         bool_or(alone) over of_node as alone_asked,
-        row_number() over of_deployment as places_asked
+        row_number() over of_deployment as places_asked,
+        row_number() over of_host as host_asked
     from judged
     where refused is null
     window
         of_node as (partition by node_id order by nth),
-        of_deployment as (partition by dep_id order by nth)
+        of_deployment as (partition by dep_id order by nth),
+        of_host as (partition by host order by nth)
 ),
 fitting as (
     select counted.* from counted
@@ -107,6 +116,7 @@ fitting as (
     join deployment using (dep_id)
     where used_slots + slots_asked <= slots
         and used + places_asked <= run_limit
+        and (host_asked <= room) is not false
         and (used_cpu + cpu_asked <= cpu) is not false
         and (used_memory + memory_asked <= memory) is not false
         and case
@@ -117,11 +127,17 @@ fitting as (
 granted as (
     update runs
     set status = 'offered', lease_epoch = lease_epoch + 1, node_id = fitting.node_id,
-        waiting_reason = null, waiting_nodes = null,
+        waiting_reason = null, waiting_nodes = null, parked = null,
         started_at = coalesce(started_at, now())
     from fitting
     where runs.run_id = fitting.run_id and status = 'queued'
     returning fitting.*, lease_epoch, greatest(created_at, not_before) as waiting_since
+),
+probing as (
+    update breakers
+    set probe_run = granted.run_id, probe_epoch = lease_epoch
+    from granted
+    where breakers.host = granted.host and breaker = 'open'
 ),
 leased as (
     insert into leases (

@@ -32,6 +32,8 @@ class Why(StrEnum):
     NO_NODES = "no_nodes"
     SLOT_BUDGET = "slot_budget"
     PAUSED = "paused"
+    TARGET = "target"
+    """Its target fails, or answers again only just now."""
     OVERTAKEN = "overtaken"
     """Its proposals were refused by commit again and again; the next pass tries on."""
     HOLDS = "holds"
@@ -167,7 +169,7 @@ def candidates(snapshot: Snapshot) -> list[Candidate]:
     """
     found = [Candidate.of(node) for node in snapshot.nodes]
     waiting = ((snapshot.deployments[run.dep_id], run) for run in snapshot.waiting if run.alone)
-    for needs in {d.needs_of(run) for d, run in waiting if limit(d, 0) is None}:
+    for needs in {d.needs_of(run) for d, run in waiting if limit(d, 0, 0) is None}:
         fit = [one for one in found if not one.has_loner and _fits_when_empty(needs, one, snapshot)]
         if fit:
             min(fit, key=lambda one: (one.used_slots, one.node.node_id)).is_kept = True
@@ -179,10 +181,19 @@ def _fits_when_empty(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> 
     return refusal(needs, empty, snapshot) is None
 
 
-def limit(deployment: Deployment, placed: int) -> Refusal | None:
-    """Return why the deployment itself takes no further run, ``placed`` proposals counted."""
+def limit(deployment: Deployment, placed: int, placed_at_host: int) -> Refusal | None:
+    """Return why the deployment itself takes no further run, proposals counted.
+
+    Args:
+        deployment: Whose run it would be.
+        placed: Proposals for it.
+        placed_at_host: Proposals for all deployments that share its target's breaker.
+    """
     if not deployment.active:
         return Refusal(Why.PAUSED, "the deployment is paused")
+    gate = deployment.gate
+    if gate is not None and placed_at_host >= gate.room:
+        return Refusal(Why.TARGET, gate.why)
     if deployment.leased + placed < deployment.run_limit:
         return None
     if deployment.replicas == 1:

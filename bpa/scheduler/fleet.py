@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bpa.domain import DeploymentId, DeploymentSpec, NodeId, RunId, cpu_millis, memory_bytes
+from bpa.scheduler.breakers import Gate
 
 ALONE_FROM = 3
 """From so many infrastructure failures on, a run is alone on its node: it may be what kills it."""
@@ -62,6 +63,8 @@ class Deployment:
     """Runs that hold a lease."""
     waiting: int = 0
     """Runs that wait for one, those that back off included."""
+    gate: Gate | None = None
+    """What the breaker of its target leaves to it; None where that is closed."""
 
     @property
     def run_limit(self) -> int:

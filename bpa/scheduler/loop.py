@@ -18,6 +18,7 @@ import structlog
 from bpa.domain import DeploymentId
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications
+from bpa.scheduler.breakers import Gate
 from bpa.scheduler.commit import CommitResult, Committer, Grant, Obstacle, Refused
 from bpa.scheduler.constraints import Why
 from bpa.scheduler.holds import Hold, Holds
@@ -55,6 +56,9 @@ class PlacementObserver(Protocol):
 
     def waiting(self, runs: Mapping[Why, int]) -> None:
         """Take how many runs wait for what."""
+
+    def gated(self, gates: Iterable[Gate]) -> None:
+        """Take the breakers that are not closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,7 @@ class Scheduler:
                 break
         unplaced = [*made.unplaced, *map(_overtaken, result.refused)]
         self._observer.waiting(Counter(left.explanation.why for left in unplaced))
+        self._observer.gated(d.gate for d in snapshot.deployments.values() if d.gate)
         self._held_up = frozenset(left.run.dep_id for left in made.unplaced)
         self._rooms.publish(rooms_of(snapshot, _came_true(made, result.grants)))
         told_before = snapshot.now - timedelta(seconds=self._config.explain_after_s)

@@ -80,6 +80,11 @@ class _Queue:
     needs: Needs
     runs: deque[WaitingRun]
 
+    @property
+    def host(self) -> str:
+        """Whose breaker limits it; empty where none does."""
+        return self.deployment.gate.host if self.deployment.gate else ""
+
     def turn(self, placed: int) -> _Turn:
         """Return when it is its turn, with so many of its deployment's runs placed."""
         share = (self.deployment.leased + placed) / max(self.deployment.run_limit, 1)
@@ -127,6 +132,7 @@ def plan(snapshot: Snapshot) -> Plan:
     queues = _queues(snapshot)
     pools: dict[Needs, _Pool] = {}
     placed: Counter[DeploymentId] = Counter()
+    at_host: Counter[str] = Counter()
     proposals: list[Proposal] = []
     waiting: list[tuple[_Queue, Refusal | None]] = []
     turns = [queue.turn(0) for queue in queues.values()]
@@ -138,7 +144,7 @@ def plan(snapshot: Snapshot) -> Plan:
         if turn > turns[0]:  # a run of the deployment's other queue was placed meanwhile
             heapq.heapreplace(turns, turn)
             continue
-        refused = limit(deployment, placed[deployment.dep_id])
+        refused = limit(deployment, placed[deployment.dep_id], at_host[queue.host])
         node = None if refused else _pool(pools, queue.needs, ranked, snapshot).take()
         if node is None:
             heapq.heappop(turns)
@@ -146,6 +152,7 @@ def plan(snapshot: Snapshot) -> Plan:
             continue
         proposals.append(Proposal(queue.runs.popleft(), node, deployment))
         placed[deployment.dep_id] += 1
+        at_host[queue.host] += 1
         if queue.runs:
             heapq.heapreplace(turns, queue.turn(placed[deployment.dep_id]))
         else:

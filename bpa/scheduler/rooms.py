@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bpa.domain import DeploymentId
+from bpa.scheduler.breakers import BreakerState
 from bpa.scheduler.constraints import Candidate, candidates, refusal
 from bpa.scheduler.fleet import Deployment, Needs, Snapshot
 from bpa.scheduler.planner import Proposal
@@ -58,6 +59,11 @@ def rooms(snapshot: Snapshot, granted: Iterable[Proposal] = ()) -> dict[Deployme
 def _room(deployment: Deployment, placed: int, free: int) -> int:
     startable = min(free, deployment.run_limit - deployment.leased - placed)
     ahead = _ahead(deployment.leased + placed)
+    gate = deployment.gate
+    if gate is not None and gate.state is BreakerState.OPEN:
+        return 0 if gate.untried else 1  # the queue holds the backlog of an outage
+    if gate is not None:
+        startable = min(startable, gate.room - placed)
     return max(max(startable, ahead) - (deployment.waiting - placed), 0)
 
 

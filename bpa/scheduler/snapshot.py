@@ -11,6 +11,7 @@ import msgspec
 from bpa.domain import DeploymentId, DeploymentSpec
 from bpa.errors import Unavailable
 from bpa.postgres import Pool, load_queries, translated
+from bpa.scheduler.breakers import Gate
 from bpa.scheduler.fleet import ALONE_FROM, Deployment, Needs, Node, Snapshot, WaitingRun, needs_of
 
 QUERIES = load_queries(__file__)
@@ -27,6 +28,7 @@ class _Served:
     active: bool
     leased: int
     waiting: int
+    gate: Gate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,4 +131,5 @@ class SnapshotReader:
             terms.needs,
             served.leased,
             served.waiting,
+            served.gate,
         )

@@ -23,8 +23,10 @@ served as (
                 where runs.dep_id = d.dep_id and runs.status = 'queued'
                 limit %(counted)s
             ) as counted
-        ) as waiting
+        ) as waiting,
+        case when gate.host is not null then to_jsonb(gate) end as gate
     from deployments as d
+    left join lateral breaker_gate(d.dep_id, d.revision) as gate on true
     where d.env = %(env)s
 ),
 waiting as (

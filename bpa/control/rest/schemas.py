@@ -176,6 +176,43 @@ class Deployment(Document, frozen=True):
         return super().of({**row, **names})
 
 
+class Breaker(Document, frozen=True):
+    """The circuit breaker of one target host."""
+
+    host: str
+    """Scheme, host and port."""
+    state: str
+    """``open``: no run but a probe goes there; ``closing``: a few at once; ``closed``: all."""
+    since: datetime | None
+    """When it opened, or when the target last answered while it closed."""
+    probe_at: datetime | None
+    """When the next probe may go, while it is open."""
+    probe_run_id: str | None
+    """The run that probes it at this moment."""
+    ramp: int | None
+    """Runs at once while it closes."""
+    failed_probes: int
+    parked_runs: int
+    """Runs that wait for it, their executions having ended there."""
+    deployments: list[str]
+    """Whose runs have failed there."""
+    last_error: str
+    failed_at: datetime | None
+
+
+class Parked(Document, frozen=True):
+    """A run that waits for its target to answer again; it costs the run nothing."""
+
+    host: str
+    since: datetime
+    error: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Build it from its JSON."""
+        return super().of({**row, "since": datetime.fromisoformat(row["since"])})
+
+
 class RunSummary(Document, frozen=True):
     """A run in a list."""
 
@@ -192,6 +229,7 @@ class RunSummary(Document, frozen=True):
     """Set while it may not be placed before that time."""
     cancelling: bool
     """Somebody wants it ended, and its node has not ended it yet."""
+    parked: Parked | None
     executions: int
     cost_usd: str
     tokens_used: int
@@ -204,7 +242,13 @@ class RunSummary(Document, frozen=True):
     def of(cls, row: Mapping[str, Any]) -> Self:
         """Build it from its row."""
         cancelling = row["cancel_asked_at"] is not None and row["status"] not in TERMINAL
-        return super().of({**row, "deployment_id": row["dep_id"], "cancelling": cancelling})
+        waits = row["parked"] is not None and row["status"] == RunStatus.QUEUED
+        more = {
+            "deployment_id": row["dep_id"],
+            "cancelling": cancelling,
+            "parked": Parked.of(row["parked"]) if waits else None,
+        }
+        return super().of({**row, **more})
 
 
 class StepView(Document, frozen=True):

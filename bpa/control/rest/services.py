@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from bpa.control.agents import Agents
+from bpa.control.breakers import Breakers
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
@@ -25,6 +26,7 @@ class Services:
     """Control's services, and what wakes the rest of the replica."""
 
     agents: Agents
+    breakers: Breakers
     deployments: Deployments
     nodes: Nodes
     drains: Drains

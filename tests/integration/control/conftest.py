@@ -6,6 +6,7 @@ import pytest_asyncio
 from opentelemetry.sdk.trace import TracerProvider
 
 from bpa.control.agents import Agents
+from bpa.control.breakers import Breakers
 from bpa.control.deployments import Deployments
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
@@ -27,10 +28,13 @@ async def pool(database: str) -> AsyncIterator[Pool]:
 @pytest_asyncio.fixture
 async def fleet(pool: Pool) -> AsyncIterator[Fleet]:
     """Runs, leases and nodes, with the agent and its deployment in place."""
-    writes = Pipeline(pool)
-    runs = Runs(pool, writes, "replica-1")
-    leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), Metrics())
-    fleet = Fleet(pool, runs, leases, Nodes(pool, leases), Agents(pool), Deployments(pool))
+    writes, metrics = Pipeline(pool), Metrics()
+    breakers = Breakers(pool, metrics)
+    runs = Runs(pool, writes, breakers, "replica-1")
+    leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), metrics)
+    fleet = Fleet(
+        pool, runs, leases, Nodes(pool, leases), Agents(pool), Deployments(pool), breakers
+    )
     await fleet.agents.create(AGENT)
     await fleet.deployments.create(DEPLOYMENT)
     yield fleet

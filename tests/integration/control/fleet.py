@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from bpa.control.agents import Agents
+from bpa.control.breakers import Breakers
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
 from bpa.control.leases import Leases
@@ -54,6 +55,7 @@ class Fleet:
     nodes: Nodes
     agents: Agents
     deployments: Deployments
+    breakers: Breakers
 
     @property
     def drains(self) -> Drains:

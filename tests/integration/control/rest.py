@@ -76,6 +76,7 @@ async def rest_over(
     dead_letters = DeadLetters("dev", "ns", fleet.deployments, replays, reader)
     services = Services(
         agents=fleet.agents,
+        breakers=fleet.breakers,
         deployments=fleet.deployments,
         nodes=fleet.nodes,
         drains=fleet.drains,

@@ -11,6 +11,7 @@ from psycopg import sql
 from structlog.testing import capture_logs
 
 from bpa.control.agents import Agents
+from bpa.control.breakers import Breakers
 from bpa.control.deployments import Deployments
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
@@ -247,10 +248,13 @@ async def own_pool(database: str) -> AsyncIterator[Fleet]:
     """Services on connections that a test may cut."""
     pool = await open_pool(database, min_size=1, max_size=2, application_name="cut", timeout_s=0.3)
     writes = Pipeline(pool)
-    runs = Runs(pool, writes, "replica-1")
+    breakers = Breakers(pool, Metrics())
+    runs = Runs(pool, writes, breakers, "replica-1")
     leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), Metrics())
     try:
-        yield Fleet(pool, runs, leases, Nodes(pool, leases), Agents(pool), Deployments(pool))
+        yield Fleet(
+            pool, runs, leases, Nodes(pool, leases), Agents(pool), Deployments(pool), breakers
+        )
     finally:
         await runs.aclose()
         await leases.aclose()

@@ -31,6 +31,9 @@ class Unmeasured:
     def placed(self, grants):
         """Take grants."""
 
+    def gated(self, gates):
+        """Take breakers."""
+
     def waiting(self, runs):
         """Take counts."""
 

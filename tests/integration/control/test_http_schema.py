@@ -42,6 +42,7 @@ DOCUMENTED = {
     ("post", "/v1/deployments"),
     ("get", "/v1/deployments"),
     ("get", "/v1/deployments/{deployment_id}"),
+    ("get", "/v1/breakers"),
     ("get", "/livez"),
     ("get", "/readyz"),
     ("get", "/startupz"),

@@ -10,6 +10,7 @@ import psycopg.errors
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
+from bpa.control.breakers import Breakers
 from bpa.control.drains import Drains
 from bpa.control.leases import Leases
 from bpa.control.runs import Runs
@@ -34,7 +35,7 @@ where datname = current_database() and wait_event_type = 'Lock'
 async def replica(database: str, name: str) -> AsyncIterator[tuple[Runs, Leases]]:
     pool = await open_pool(database, min_size=1, max_size=4, application_name=name)
     writes = Pipeline(pool)
-    runs = Runs(pool, writes, name)
+    runs = Runs(pool, writes, Breakers(pool, Metrics()), name)
     leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), Metrics())
     try:
         yield runs, leases

@@ -406,10 +406,10 @@ async def test_nothing_is_sent_under_a_lease_that_has_run_out(world):
 async def test_no_further_try_starts_under_a_lease_that_has_run_out(world):
     await world.script_target({"status": 503})
 
-    async def expire(_pause_s):
+    def expire(_try):
         run.lease.is_good = False
 
-    sink = HttpOut(world.session, sleep=expire)
+    sink = HttpOut(world.session, on_try=expire)
     world.outlets = dataclasses.replace(world.outlets, sink=sink)
     run = execution(world)
     with pytest.raises(StaleLease):
@@ -533,10 +533,10 @@ async def test_an_effect_that_is_known_not_to_be_applied_may_be_sent_by_a_later_
 async def test_a_lease_that_ends_between_two_tries_leaves_the_outcome_unknown(world):
     await world.script_target({"status": 503})
 
-    async def expire(_pause_s):
+    def expire(_try):
         run.lease.is_good = False
 
-    sink = HttpOut(world.session, sleep=expire)
+    sink = HttpOut(world.session, on_try=expire)
     world.outlets = dataclasses.replace(world.outlets, sink=sink)
     run = execution(world, http_out=UNSAFE)
     with pytest.raises(StaleLease):

@@ -33,6 +33,9 @@ class Control:
     def placed(self, grants):
         self.waited_s += [grant.waited_s for grant in grants]
 
+    def gated(self, gates):
+        """Take breakers."""
+
     def waiting(self, runs):
         self.waits = dict(runs)
 

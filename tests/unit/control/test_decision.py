@@ -5,6 +5,7 @@ import pytest
 from bpa.control.decision import Counters, decide, lapse
 from bpa.domain import Outcome, OutcomeKind, RunStatus
 from bpa.errors import Reason
+from bpa.scheduler.breakers import Parking
 
 LIMITS = {
     OutcomeKind.AGENT_FAILED: ("agent_failures", 3, Reason.ATTEMPTS_EXHAUSTED),
@@ -38,4 +39,15 @@ def test_a_run_handed_back_costs_nothing():
     before = Counters(agent_failures=2, crashes=4, infra_failures=19)
     decision = decide(Outcome(kind=OutcomeKind.HANDED_BACK), before, 0.5)
     assert (decision.status, decision.delay_s) == (RunStatus.QUEUED, 0.0)
+    assert (decision.agent_failures, decision.crashes, decision.infra_failures) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", [OutcomeKind.PARKED, OutcomeKind.REJECTED])
+def test_a_parked_run_waits_and_nothing_is_counted(kind):
+    parking = Parking("http://target:80", "HTTP 503", "parked: it fails", delay_s=3.0)
+    decision = decide(
+        Outcome(kind=kind, reason="RetriesExhausted"), Counters(2, 4, 19), 0.5, parking
+    )
+    assert (decision.status, decision.parked, decision.reason) == (RunStatus.QUEUED, parking, None)
+    assert (decision.waiting_reason, decision.delay_s) == ("parked: it fails", 3.0)
     assert (decision.agent_failures, decision.crashes, decision.infra_failures) == (0, 0, 0)

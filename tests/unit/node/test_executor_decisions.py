@@ -1,8 +1,20 @@
 import pytest
+from msgspec.structs import replace
 
-from bpa.domain import AgentSpec, Budgets, HttpOutSpec, LeaseOffer, Outcome, OutcomeKind, RunSpec
+from bpa.domain import (
+    Admission,
+    AgentSpec,
+    Budgets,
+    HttpOutSpec,
+    LeaseOffer,
+    Outcome,
+    OutcomeKind,
+    RunSpec,
+    TargetSeen,
+)
 from bpa.errors import InvalidRequest, Reason, RunEnded, StaleLease, Unavailable
 from bpa.node import executor
+from bpa.node.breakers import EndedAtTarget, Parked
 from bpa.node.frames import SandboxProtocolError
 from bpa.node.lease import HeldLease, Stop
 from bpa.node.sandbox import ExitStatus
@@ -57,6 +69,20 @@ def test_the_end_of_a_child_says_how_and_with_what():
     )
 
 
+async def test_what_control_wants_to_hear_of_a_target_goes_with_the_outcome():
+    seen = TargetSeen(host="http://target:80", tries=4, error="HTTP 503")
+
+    async def work(error):
+        raise error
+
+    parked = await executor._ended(work(Parked(seen)), Log())
+    assert (parked.kind, parked.target) == (OutcomeKind.PARKED, seen)
+    ended = EndedAtTarget(RunEnded(Reason.RETRIES_EXHAUSTED, "HTTP 503 on the last of 4"), seen)
+    rejected = await executor._ended(work(ended), Log())
+    assert (rejected.kind, rejected.reason) == (OutcomeKind.REJECTED, "RetriesExhausted")
+    assert (rejected.target, rejected.detail) == (seen, "HTTP 503 on the last of 4")
+
+
 @pytest.mark.parametrize(
     ("kind", "stands"),
     [
@@ -66,6 +92,7 @@ def test_the_end_of_a_child_says_how_and_with_what():
         (OutcomeKind.CRASHED, False),
         (OutcomeKind.NODE_FAILED, False),
         (OutcomeKind.HANDED_BACK, False),
+        (OutcomeKind.PARKED, False),
     ],
 )
 def test_a_stopped_child_that_fails_fails_because_it_was_stopped(kind, stands):
@@ -75,6 +102,21 @@ def test_a_stopped_child_that_fails_fails_because_it_was_stopped(kind, stands):
 def test_what_an_agent_says_of_its_failure_is_one_bounded_line():
     assert executor._agent_failed("a\nb\x1b[0m").detail == "a b [0m"
     assert len(executor._agent_failed("x" * 10_000).detail) == 2_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_probe", "counts_s"),
+    [
+        (OutcomeKind.COMPLETED, False, 5.0),
+        (OutcomeKind.REJECTED, True, 5.0),
+        (OutcomeKind.PARKED, False, 1.0),
+        (OutcomeKind.PARKED, True, 0.0),
+    ],
+)
+async def test_the_time_that_a_failing_target_takes_is_not_the_run_s(kind, is_probe, counts_s):
+    run = replace(a_lease([0.0]).offer.run, admission=Admission(probe=is_probe))
+    timings = {"model": 900.0, "http_out": 4_000.0, "total": 5_000.0}
+    assert executor._worked_s(Outcome(kind=kind), run, timings) == counts_s
 
 
 # -- leases ----------------------------------------------------------------------------------------

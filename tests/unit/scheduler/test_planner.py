@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpa.domain import DeploymentSpec, NodeId, Placement, Resources, Target
+from bpa.scheduler.breakers import BreakerState
 from bpa.scheduler.constraints import Why
 from bpa.scheduler.fleet import Needs, needs_of
 from bpa.scheduler.planner import plan
-from tests.unit.scheduler.fleets import deployment, node, runs, snapshot
+from tests.unit.scheduler.fleets import deployment, gate, node, runs, snapshot
 
 AUSTRALIA = Needs((("region", ("aus-east",)),))
 
@@ -249,3 +250,25 @@ def test_no_run_waits_for_nodes_while_one_of_them_would_take_it(given_):
                 assert one.used_slots + used[node_id] >= one.slots
             if text in ("draining", "cordoned"):
                 assert getattr(one, text)
+
+
+def test_deployments_of_one_failing_host_share_what_its_breaker_leaves_them():
+    deployments = [
+        deployment("a", budget=9, gate=gate(BreakerState.CLOSING, 2, ramp=4)),
+        deployment("b", budget=9, gate=gate(BreakerState.CLOSING, 2, ramp=4)),
+        deployment("c", budget=9, gate=gate(BreakerState.CLOSING, 3, ramp=4, host="http://other")),
+        deployment("d", budget=9),
+    ]
+    waiting = [run for name in "abcd" for run in runs(5, name)]
+    made = plan(snapshot([node(slots=99)], deployments, waiting))
+    placed = Counter(proposal.run.dep_id for proposal in made.proposals)
+    assert placed == {"a": 1, "b": 1, "c": 3, "d": 5}
+    assert {left.explanation.why for left in made.unplaced} == {Why.TARGET}
+
+
+def test_a_run_of_a_failing_target_says_so_with_the_time_of_the_next_probe():
+    parked = deployment(gate=gate(BreakerState.OPEN, 0))
+    [left] = plan(snapshot([node()], [parked], runs(1))).unplaced
+    assert left.explanation.summary == (
+        "parked: target http://target:80 fails (HTTP 503); probed next at 2026-03-01T12:00:05Z"
+    )

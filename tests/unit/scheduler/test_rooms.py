@@ -1,9 +1,10 @@
 import pytest
 
 from bpa.domain import DeploymentId
+from bpa.scheduler.breakers import BreakerState
 from bpa.scheduler.fleet import Needs
 from bpa.scheduler.rooms import room, rooms
-from tests.unit.scheduler.fleets import NOW, deployment, node, snapshot
+from tests.unit.scheduler.fleets import NOW, deployment, gate, node, snapshot
 
 DEP = DeploymentId("dep-1")
 
@@ -56,3 +57,15 @@ def test_rooms_say_as_of_when_they_hold():
 def test_a_few_may_wait_ahead_of_a_full_fleet(running, ahead):
     full = [node(slots=running, used_slots=running)]
     assert room_of(full, budget=2000, leased=running) == ahead
+
+
+def test_an_open_target_has_no_room_but_for_a_new_run_to_probe_with():
+    nodes = [node(slots=8)]
+    assert room_of(nodes, gate=gate(BreakerState.OPEN, 1)) == 0
+    assert room_of(nodes, gate=gate(BreakerState.OPEN, 0, untried=False), waiting=9) == 1
+
+
+def test_a_target_that_answers_again_has_room_for_what_may_go_there_at_once():
+    closing = gate(BreakerState.CLOSING, 4, ramp=4)
+    assert room_of([node(slots=8)], budget=8, gate=closing) == 4
+    assert room_of([node(slots=8)], budget=8, gate=closing, waiting=6) == 0

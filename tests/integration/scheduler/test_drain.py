@@ -12,6 +12,7 @@ from bpa.control.leases import Leases
 from bpa.postgres import Pipeline
 from bpa.scheduler import commit
 from bpa.scheduler.commit import Obstacle
+from bpa.scheduler.fleet import ALONE_FROM
 from bpa.scheduler.holds import Hold
 from bpa.scheduler.planner import plan
 from bpa.telemetry import Metrics, Tracing
@@ -48,6 +49,7 @@ async def test_a_drain_waits_for_a_commit_and_takes_back_what_it_granted(fleet, 
         granted = {
             "generation": str(made.hold_generation),
             "ttl_s": 15.0,
+            "alone_from": ALONE_FROM,
             "proposals": msgspec.json.encode(proposals).decode(),
         }
         cursor = await connection.execute(commit.QUERIES.grant, granted)

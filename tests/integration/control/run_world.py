@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from opentelemetry.sdk.trace import TracerProvider
 
 from bpa.connectors import Message, SettlementLost
+from bpa.control.breakers import Breakers
 from bpa.control.deployments import Feeding
 from bpa.control.intake import Intake, Origin
 from bpa.control.leases import Leases
@@ -133,7 +134,7 @@ class Replica:
     def __init__(self, name: str, world: World, tracing: Tracing, metrics: Metrics) -> None:
         self.name = name
         self.writes = Pipeline(world.pool)
-        self.runs = Runs(world.pool, self.writes, name)
+        self.runs = Runs(world.pool, self.writes, Breakers(world.pool, Metrics()), name)
         self.leases = Leases(world.pool, self.writes, world.rules.ttl_s, tracing, metrics)
         self.nodes = Nodes(world.pool, self.leases)
         self.holds = Holds(world.valkey)

@@ -72,7 +72,7 @@ async def replica_of(fleet: Fleet, database: str, name: str, port: int) -> Async
     source = ServiceBusSource(address, QUEUE, links=1)
     await source.open()
     writes = Pipeline(fleet.pool)
-    runs = Runs(fleet.pool, writes, name)
+    runs = Runs(fleet.pool, writes, fleet.breakers, name)
     notifications = Notifications(database, application_name=name, rng=random.Random(1))
     settlement = Settlement(runs, notifications, name, tracing, Metrics())
     runs.on_ended(settlement.ended)

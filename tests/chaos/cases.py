@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from tests.chaos import drains
 from tests.chaos.pacing import lasting
 from tests.chaos.scene import TTL_S, Act, Case
 from tests.chaos.watch import leased_again
@@ -51,5 +52,6 @@ CASES: dict[str, Case] = {
         Case(
             "freeze-node", freeze_node, bites=("leases of a frozen node moved",),
         ),
+        *drains.CASES,
     )
 }  # fmt: skip

@@ -98,11 +98,7 @@ def act_of(what: str, world: World, replica: Replica, lease: tuple[RunId, int], 
             product = replica.leases.refuse(run_id, epoch, "full")
             return what, product, lambda rules: rules.refuse(run_id, epoch)
         case "renew":
-            node_id, boot_id = NODES[n % 2], world.rules.boots[NODES[n % 2]]
-            boot_id = "boot-0" if n > 9 else boot_id
-            held = world.granted[-4:] if n % 3 else [lease]
-            product = renewed(replica, node_id, boot_id, held)
-            return what, product, lambda rules: rules.renew(node_id, boot_id, held)
+            return what, *renewal_of(world, replica, lease, n)
         case "record":
             step = step_of(run_id, n)
             product = replica.runs.record_step(run_id, epoch, step)
@@ -126,6 +122,25 @@ def act_of(what: str, world: World, replica: Replica, lease: tuple[RunId, int], 
 async def cancelled(replica: Replica, run_id: RunId) -> None:
     """Ask for the end of a run; its status is read afterwards, when others may have moved it."""
     await replica.runs.cancel(run_id, "ops", "not wanted")
+
+
+def renewal_of(
+    world: World, replica: Replica, lease: tuple[RunId, int], n: int
+) -> tuple[Awaitable[object], Callable[[Rules], object]]:
+    """Return a heartbeat of one node that lists all leases there are, and perhaps were."""
+    leases = {
+        (RunId(run.run_id), run.epoch): run.lease
+        for run in world.rules.runs.values()
+        if run.lease is not None
+    }
+    node_id = leases[lease].node_id if lease in leases else NODES[n % 2]
+    boot_id = "boot-0" if n > 9 else world.rules.boots[node_id]
+    held = list({lease, *leases})
+    world.counts["renewed too late"] += any(
+        one.boot_id == boot_id and one.expires_at_s <= world.now_s for one in leases.values()
+    )
+    product = renewed(replica, node_id, boot_id, held)
+    return product, lambda rules: rules.renew(node_id, boot_id, held)
 
 
 async def renewed(
@@ -366,7 +381,7 @@ EXPECTED = [
     *(f"{what}: done" for what in ("acknowledge", "refuse", "renew", "record", "finish", "cancel")),
     *(f"{what}: StaleLease" for what in ("acknowledge", "refuse", "record", "finish")),
     *("cancel: Conflict", "record: Conflict", "races with a loser"),
-    *("taken from an earlier boot", "boots refused"),
+    *("taken from an earlier boot", "boots refused", "renewed too late"),
     *(
         "end cancelled: done",
         "joined",

@@ -6,6 +6,7 @@ import signal
 
 from tests.chaos import drains
 from tests.chaos.pacing import lasting
+from tests.chaos.replays import kill_replays
 from tests.chaos.scene import TTL_S, Act, Case
 from tests.chaos.watch import leased_again
 
@@ -49,6 +50,7 @@ CASES: dict[str, Case] = {
     for case in (
         Case("kill-nodes", kill_nodes, bites=("node killed",), is_short=True),
         Case("kill-controls", kill_controls, bites=("control killed",), is_short=True),
+        Case("replay-killed", kill_replays, bites=("replay cut off half done",)),
         Case(
             "freeze-node", freeze_node, bites=("leases of a frozen node moved",),
         ),

@@ -22,28 +22,39 @@ from tests.chaos.watch import Watch, rows
 ENDED = ("completed", "dead_lettered")
 _RUNS = """
 select
-    run_id::text as run_id,
-    input_ref ->> 'message_id' as message_id,
+    runs.run_id::text as run_id,
+    coalesce(replay.message_id, input_ref ->> 'message_id') as message_id,
+    coalesce(replay.replay_number, 0) as replay_number,
+    (
+        select n.run_id::text from replays as following join runs as n using (run_id)
+        where following.replayed_run_id = runs.run_id
+    ) as replayed_as,
     status,
     reason,
     detail,
-    effect_key,
+    runs.effect_key,
     executions,
     infra_failures,
     waiting_reason,
     (select count(*) from deliveries as d where d.run_id = runs.run_id) as deliveries,
     (select count(*) from leases as l where l.run_id = runs.run_id) as leases
-from runs where input_ref ->> 'message_id' like %(prefix)s
+from runs left join replays as replay on replay.run_id::text = input_ref ->> 'message_id'
+where coalesce(replay.message_id, input_ref ->> 'message_id') like %(prefix)s
 """
+"""A replay's message has its run's id as message id: a run of such a message is told by that, also
+one that should not be there."""
 _STEPS = """
 select
     steps.run_id::text as run_id,
     seq,
     digest,
+    inherited_from is not null as inherited,
     answer is not null as known,
     length(answer) > 0 as answered
 from steps join runs using (run_id)
-where steps.kind = 'model' and input_ref ->> 'message_id' like %(prefix)s
+left join replays as replay on replay.run_id::text = input_ref ->> 'message_id'
+where steps.kind = 'model'
+    and coalesce(replay.message_id, input_ref ->> 'message_id') like %(prefix)s
 order by steps.run_id, seq
 """
 
@@ -116,7 +127,10 @@ async def judge(servers: Servers, load: Load, watch: Watch, prefix: str) -> Verd
 
 def _one_place(verdict: Verdict, load: Load, runs: list[dict[str, Any]]) -> None:
     """I1 and I2: accepted = completed + dead-lettered; one message, one run."""
-    by_message = Counter(run["message_id"] for run in runs)
+    by_message = Counter(run["message_id"] for run in runs if not run["replay_number"])
+    replays = Counter((r["message_id"], r["replay_number"]) for r in runs if r["replay_number"])
+    for (invoice_id, number), there in replays.items():
+        verdict.must(there == 1, f"replay {number} of {invoice_id} has {there} runs")
     for invoice_id in sorted(load.accepted):
         most = 1 + load.unanswered[invoice_id]
         there = by_message[invoice_id]
@@ -132,6 +146,7 @@ def _one_place(verdict: Verdict, load: Load, runs: list[dict[str, Any]]) -> None
         "sends without an answer": sum(load.unanswered.values()),
         "completed": ended["completed"],
         "dead-lettered": ended["dead_lettered"],
+        "replays": sum(replays.values()),
     }
 
 
@@ -141,7 +156,7 @@ def _dead_letters(
     """I1: what the broker calls dead is what Postgres calls so, for the same reason."""
     ended: dict[str, list[str]] = defaultdict(list)
     for run in runs:
-        if run["status"] == "dead_lettered":
+        if run["status"] == "dead_lettered" and run["replayed_as"] is None:
             ended[run["message_id"]].append(run["reason"])
     for message_id in sorted(letters.keys() | ended.keys()):
         there, here = letters.get(message_id, []), ended[message_id]
@@ -155,16 +170,19 @@ def _dead_letters(
 def _effects(
     verdict: Verdict, runs: list[dict[str, Any]], tries: dict[str, dict[str, Any]]
 ) -> None:
-    """I4: one key and one body for the effect of a run, which the target applied once."""
+    """I4: one key and one body for the effect of a run and its replays, which is applied once."""
     by_run: dict[str, list[str]] = defaultdict(list)
     for key in tries:
         by_run[key.partition(":")[0]].append(key)
+    family = Counter(run["effect_key"] for run in runs if run["status"] == "completed")
     repeated = replayed = 0
     for run in runs:
         keys = by_run[run["run_id"]]
         verdict.must(set(keys) <= {run["effect_key"]}, f"{run['run_id']} used the keys {keys}")
+        if run["replay_number"]:
+            continue  # judged with its original, whose key it has
         applied = [key for key in keys if tries[key]["applied"]]
-        wanted = run["status"] == "completed"
+        wanted = family[run["effect_key"]]
         told = f"{run['run_id']} {run['status']}: applied {len(applied)} times"
         verdict.must(len(applied) == wanted, told)
         for key in keys:
@@ -197,6 +215,9 @@ def _paid_once(
     again = unknown = 0
     for step in steps:
         invoice_id = invoice_of[step["run_id"]]
+        if step["inherited"]:
+            answered.add((step["run_id"], step["digest"]))
+            continue
         calls[invoice_id] += 1
         again += (step["run_id"], step["digest"]) in answered
         unknown += not step["known"]
@@ -222,7 +243,8 @@ async def _letters(servers: Servers, prefix: str) -> dict[str, list[str]]:
     letters: dict[str, list[str]] = defaultdict(list)
     reader = DeadLetterReader(servers.bus_by(servers.bus_port), QUEUE)
     for letter in await reader.peek(10_000):
-        message_id = letter.message.message_id or ""
+        properties = letter.message.properties
+        message_id = str(properties.get("x-original-message-id", letter.message.message_id))
         if message_id.startswith(prefix):
             letters[message_id].append(letter.reason)
     return letters

@@ -16,10 +16,14 @@ from tests.chaos.settlements import Disposition, Frames, lock_lost, read_disposi
 
 RUN: dict[str, Any] = {
     "run_id": "r-1", "message_id": "m-1", "status": "completed", "reason": None, "detail": None,
+    "replay_number": 0, "replayed_as": None,
     "effect_key": "r-1:1", "executions": 1, "infra_failures": 0, "deliveries": 1, "leases": 0,
 }  # fmt: skip
 DEAD = {"status": "dead_lettered", "reason": "AgentError", "detail": "none"}
-STEP = {"run_id": "r-1", "seq": 0, "digest": "d", "known": True, "answered": True}
+REPLAY = {**RUN, "run_id": "r-2", "replay_number": 1}
+STEP: dict[str, Any] = {
+    "run_id": "r-1", "seq": 0, "digest": "d", "known": True, "answered": True, "inherited": False,
+}  # fmt: skip
 APPLIED = {"applied": True, "bodies": 1, "tries": 1, "outcomes": {"applied": 1}}
 
 
@@ -37,7 +41,9 @@ def sent(*invoice_ids: str) -> Load:
         ([RUN, {**RUN, "message_id": "m-2"}], "nobody sent"),
         ([{**RUN, "status": "running"}], "not ended"),
         ([{**RUN, "leases": 1}], "leases of runs that have ended"),
+        ([RUN, REPLAY, {**REPLAY, "run_id": "r-3"}], "replay 1 of m-1 has 2 runs"),
         ([RUN], ""),
+        ([{**RUN, **DEAD}, REPLAY], ""),
     ],
 )
 def test_a_message_is_in_exactly_one_place(runs: list[dict[str, Any]], told: str) -> None:
@@ -53,6 +59,8 @@ def test_a_message_is_in_exactly_one_place(runs: list[dict[str, Any]], told: str
         (RUN, {"m-1": ["MaxDeliveryCountExceeded"]}, "MaxDeliveryCountExceeded"),
         ({**RUN, **DEAD}, {"m-1": ["Cancelled"]}, "Cancelled"),
         ({**RUN, **DEAD}, {"m-1": ["AgentError"]}, ""),
+        ({**RUN, **DEAD, "replayed_as": "r-2"}, {"m-1": ["AgentError"]}, "in Postgres []"),
+        ({**RUN, **DEAD, "replayed_as": "r-2"}, {}, ""),
     ],
 )
 def test_the_broker_and_postgres_agree_on_who_is_dead(

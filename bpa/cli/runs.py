@@ -238,6 +238,7 @@ def _print_run(console: Console, run: Run) -> None:
                 ("lease", lease),
                 ("executions", _executions(run)),
                 ("outcome", _pairs(run.outcome or {})),
+                *(("further", _pairs(one)) for one in (run.outcome or {}).get("further", [])),
                 ("effect key", run.effect_key),
                 ("trace", run.trace_id),
                 ("took", f"{_took(run)}, {span(run.worked_s)} of it at work" if _took(run) else ""),
@@ -274,7 +275,7 @@ def _executions(run: Run) -> str:
 
 
 def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    return ", ".join(f"{name} {value}" for name, value in values.items() if name != "further")
 
 
 def _print_nodes(console: Console, run: Run) -> None:

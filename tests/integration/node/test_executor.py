@@ -254,6 +254,17 @@ async def test_an_agent_of_other_instructions_diverges_after_the_intent_and_send
     assert len(await world.model_requests()) == 1
 
 
+async def test_an_effect_that_time_ran_out_over_is_unknown_where_a_repeat_would_double_it(
+    world, zygote
+):
+    await world.script_target({"latency_ms": 60_000})
+    run = Run(world, zygote, deadline_s=2.0, http_out=HttpOutSpec(idempotent=False))
+    outcome = await run.execute()
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.REJECTED, Reason.OUTCOME_UNKNOWN)
+    assert [tried["tries"] for tried in await world.tries()] == [1]
+    assert run.ledger.steps[-1].ended_at_ms == 0
+
+
 async def test_an_agent_that_failed_over_an_answer_fails_alike_and_pays_once(world, zygote):
     await world.script_model({"behave": "text"})
     first = Run(world, zygote)

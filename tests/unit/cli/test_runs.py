@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from bpa.cli.runs import _status, _waits_for, _why
-from bpa.control.rest.schemas import RunSummary
+from bpa.cli.runs import _answer, _pairs, _status, _waits_for, _why
+from bpa.control.rest.schemas import RunSummary, StepView
+from bpa.control.steps import StepState
 
 
 def a_run(**changes):
@@ -27,3 +28,24 @@ def test_a_run_that_waits_for_a_place_names_no_time():
 def test_a_run_that_is_being_cancelled_says_so():
     assert str(_status(a_run(status="running", cancelling=True))) == "cancelling"
     assert str(_status(a_run(status="running"))) == "running"
+
+
+def a_step(**changes):
+    fields = dict.fromkeys(StepView.__struct_fields__)
+    return StepView(**fields | {"state": StepState.RECORDED, "replays": 0} | changes)
+
+
+def test_a_step_says_whether_its_answer_was_taken_again():
+    assert [_answer(a_step(replays=n)) for n in range(3)] == [
+        "recorded",
+        "replayed",
+        "replayed 2 times",
+    ]
+    assert _answer(a_step(state=StepState.IN_FLIGHT)) == "in flight"
+    assert _answer(a_step(state=StepState.UNKNOWN)) == "unknown"
+
+
+def test_an_outcome_of_several_effects_shows_the_first():
+    assert _pairs({"status": 201, "route": "it", "further": [{"status": 201}]}) == (
+        "status 201, route it"
+    )

@@ -21,7 +21,7 @@ from bpa.control.rooms import Rooms
 from bpa.control.runs import Received
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.domain import DeploymentId
-from bpa.errors import BpaError, Unavailable
+from bpa.errors import BpaError, InvalidRequest, Unavailable
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.rooms import Room
 
@@ -186,10 +186,12 @@ class Ingest:
         self._changed = asyncio.Event()
         self._feeders: dict[tuple[DeploymentId, int], _Fed] = {}
         self._replaced: list[_Fed] = []
+        self._refused: dict[tuple[DeploymentId, int], str] = {}
 
     def troubles(self) -> list[str]:
         """Say of each queue that cannot be read now why that is."""
-        return [fed.feeder.trouble for fed in self._feeders.values() if fed.feeder.trouble]
+        reading = (fed.feeder.trouble for fed in self._feeders.values())
+        return [*(trouble for trouble in reading if trouble), *self._refused.values()]
 
     def deployments_changed(self) -> None:
         """Look at the deployments again at once."""
@@ -222,15 +224,25 @@ class Ingest:
             _log.warning("deployments_unavailable", error=str(error))
             return
         wanted = {(one.dep_id, one.revision): one for one in feeding.values()}
+        self._refused = {key: why for key, why in self._refused.items() if key in wanted}
         for key in self._feeders.keys() - wanted.keys():
             fed = self._feeders.pop(key)
             fed.task.cancel()
             self._replaced.append(fed)
         for key in wanted.keys() - self._feeders.keys():
-            origin = self._origin(wanted[key])
+            try:
+                origin = self._origin(wanted[key])
+            except InvalidRequest as error:  # an earlier release took it; it holds up no other
+                self._refuse(key, str(error))
+                continue
             feeder = self._feeder(origin)
             task = tasks.create_task(feeder.run())
             self._feeders[key] = _Fed(feeder, origin.source, task)
+
+    def _refuse(self, key: tuple[DeploymentId, int], why: str) -> None:
+        if key not in self._refused:
+            _log.error("deployment_not_fed", deployment_id=key[0], why=why)
+        self._refused[key] = f"deployment {key[0]!r} is not fed: {why}"
 
     async def _close_replaced(self) -> None:
         """Disconnect those that are fed no more, once all that they received is settled."""

@@ -285,7 +285,6 @@ class ControlProvider(Provider):
         leases: Leases,
         rooms: Rooms,
         measured: Measured,
-        notifications: Notifications,
         clocks: Clocks,
     ) -> Scheduler:
         """Return the scheduler of this replica."""
@@ -294,9 +293,7 @@ class ControlProvider(Provider):
             pool, self._settings.environment, silent_after_s=2 * control.heartbeat_every_s
         )
         committer = Committer(pool, holds, offer_ttl_s=control.lease_ttl_s)
-        return Scheduler(
-            reader, committer, holds, leases, rooms, measured, notifications, unfit=clocks.trouble
-        )
+        return Scheduler(reader, committer, holds, leases, rooms, measured, unfit=clocks.trouble)
 
     @provide
     def settlement(

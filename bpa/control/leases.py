@@ -39,6 +39,7 @@ from bpa.telemetry import Metrics, Tracing
 _QUERIES = load_queries(__file__)
 _REFUSED_DELAY_S = 0.2
 _REAPED_AT_ONCE = 500
+_UNANSWERED_S = 1.0
 _ASKED = ("cordoned", "draining", "hand_back")
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -170,6 +171,22 @@ class Leases:
         if node_id in self._streams:
             await self._send([], node_id)
 
+    async def offer_unanswered(self) -> int:
+        """Send the grants to nodes whose stream is here that nobody sent; return how many.
+
+        The replica that granted them died or lost Postgres before it could say so.
+        """
+        self._forget_unanswered()
+        if not self._streams:
+            return 0
+        rows = await fetch_all(
+            self._pool, _QUERIES.unanswered, node_ids=[*self._streams], older_s=_UNANSWERED_S
+        )
+        lost = [row["run_id"] for row in rows if self._is_unsent(row)]
+        if lost:
+            await self._send(lost, None)
+        return len(lost)
+
     def closing(self) -> None:
         """Take it that streams which end from now on are ended by us; their nodes live."""
         self._closing = True
@@ -227,6 +244,7 @@ class Leases:
             node_id=node_id,
             boot_id=boot_id,
             ttl_s=self.ttl_s,
+            every_s=self.heartbeat_every_s,
             closing=closing,
         )
         renewed = [(RunId(row["run_id"]), row["epoch"]) for row in rows if row["run_id"]]
@@ -297,6 +315,10 @@ class Leases:
         finally:
             if self._streams.get(node_id) is stream:
                 del self._streams[node_id]
+
+    def _is_unsent(self, row: Mapping[str, Any]) -> bool:
+        stream = self._streams.get(row["node_id"])
+        return stream is not None and not stream.has_had(row["run_id"], row["epoch"])
 
     def _answered(self, run_id: RunId, epoch: int) -> Offered | None:
         offered = self._offered.pop((run_id, epoch), None)
@@ -393,9 +415,10 @@ class Leases:
 
 
 def _over(row: Mapping[str, Any]) -> _Lost:
-    why = f"node {row['node_id']} " + (
-        "never acknowledged the lease" if row["never_acknowledged"] else "was lost"
-    )
+    what = "does not know the lease any more" if row["missing"] else "was lost"
+    if row["never_acknowledged"]:
+        what = "never acknowledged the lease"
+    why = f"node {row['node_id']} {what}"
     if row["was_to_hand_back"]:  # as a hand-back, it costs the run nothing (I10)
         decision = Decision(RunStatus.QUEUED, waiting_reason=f"{why} while it drained")
         return _Lost(RunId(row["run_id"]), row["epoch"], Cause(row["cause"]), decision)

@@ -151,6 +151,7 @@ select
     leases.acknowledged_at is null as never_acknowledged,
     case when leases.expires_at <= now() then 'expired' else 'replaced' end as cause,
     coalesce(nodes.drain_deadline_at <= now(), false) as was_to_hand_back,
+    leases.missing_at is not null as missing,
     runs.agent_failures,
     runs.crashes,
     runs.infra_failures
@@ -164,6 +165,8 @@ limit %(most)s;
 -- name: renew
 -- Renew in one statement what a node says it holds; what does not come back is lost (I6). A node
 -- that keeps leases for a time to live after it was told to hand them back keeps them no longer.
+-- A lease that two heartbeats of its node do not list is over: one may have been sent before the
+-- node had it.
 with held as (
     select * from unnest(%(run_ids)s::uuid[], %(epochs)s::bigint[]) as t (run_id, epoch)
 ),
@@ -181,20 +184,36 @@ beat as (
 locked as materialized ( -- in the order of all writers: the node, then leases; see lock_runs
     select run_id from leases
     where exists (select from beat)
-        and run_id = any(%(run_ids)s::uuid[])
+        and node_id = %(node_id)s
+        and boot_id = %(boot_id)s
     order by run_id
     for no key update
 ),
 renewed as (
     update leases
-    set expires_at = now() + make_interval(secs => %(ttl_s)s)
+    set expires_at = now() + make_interval(secs => %(ttl_s)s), missing_at = null
     from held join locked using (run_id) cross join beat
     where leases.run_id = held.run_id
         and leases.epoch = held.epoch
         and leases.boot_id = %(boot_id)s
+        and leases.acknowledged_at is not null
         and leases.expires_at > now()
         and not beat.overdue
     returning leases.run_id, leases.epoch
+),
+missing as (
+    update leases
+    set missing_at = coalesce(missing_at, now()),
+        expires_at = case
+            when missing_at <= now() - make_interval(secs => %(every_s)s / 2)
+                then least(expires_at, now())
+            else expires_at
+        end
+    from locked
+    where leases.run_id = locked.run_id
+        and leases.boot_id = %(boot_id)s
+        and leases.acknowledged_at is not null
+        and (leases.run_id, leases.epoch) not in (select run_id, epoch from held)
 )
 select
     beat.cordoned,
@@ -206,6 +225,14 @@ select
 from beat
 left join renewed on true
 left join runs on runs.run_id = renewed.run_id;
+
+-- name: unanswered
+-- Find grants to these nodes that nobody acknowledged for a while: their offers may be lost.
+select run_id::text as run_id, epoch, node_id
+from leases
+where acknowledged_at is null
+    and node_id = any(%(node_ids)s)
+    and granted_at < now() - make_interval(secs => %(older_s)s);
 
 -- name: open_stream
 -- Note the latest stream of a boot, and that its process lives.

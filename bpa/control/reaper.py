@@ -1,6 +1,7 @@
 """The reaper: ends what is over, in every control replica, by Postgres's own clock.
 
-That is leases whose time has passed, and cancelled runs that their nodes did not end in time.
+That is leases whose time has passed, and cancelled runs that their nodes did not end in time. A
+pass also sends the offers that whoever granted them could not send.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Reaper:
             await asyncio.sleep(self._every_s * (0.5 + random.random()))  # noqa: S311 - jitter
 
     async def one_pass(self) -> int:
-        """End what is over and return how many leases lapsed."""
+        """End what is over, offer what nobody offered; return how many leases lapsed."""
         lapsed = await self._leases.reap()
         if lapsed:
             self._metrics.leases_expired.inc(lapsed)
@@ -62,4 +63,7 @@ class Reaper:
         cancelled = await self._runs.end_cancelled(self._cancel_grace_s)
         if cancelled:
             _log.info("runs_cancelled", count=cancelled)
+        offered = await self._leases.offer_unanswered()
+        if offered:
+            _log.warning("offers_sent_late", count=offered)
         return lapsed

@@ -264,34 +264,46 @@ class NodeRuntime:
 
     # -- upkeep ------------------------------------------------------------------------------------
 
-    async def _until_the_next_beat(self) -> None:
-        """Wait for the interval to pass; a drain that has just begun is told at once."""
+    async def _until_the_next_beat(self, sent_at_s: float, failures: int) -> None:
+        """Wait for the interval to pass; a drain that has just begun is told at once.
+
+        It counts from the last beat, so that one without an answer costs no second interval; one
+        that failed is tried again sooner, at another replica perhaps.
+        """
+        pause = self._terms.heartbeat_every_s - (self._clock() - sent_at_s)
+        if failures:
+            pause = min(pause_s(RECONNECT, failures, self._draw()), self._terms.heartbeat_every_s)
         if self._closing.is_set():
-            await asyncio.sleep(self._terms.heartbeat_every_s)
+            await asyncio.sleep(pause)
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._terms.heartbeat_every_s):
+            async with asyncio.timeout(pause):
                 await self._closing.wait()
 
     async def _beat(self) -> None:
         await self._known.wait()
+        sent_at_s, failures = self._clock(), 0
         while True:
-            await self._until_the_next_beat()
+            await self._until_the_next_beat(sent_at_s, failures)
+            in_hand = [lease.key for lease in self._held.values()]
             held = [lease for lease in self._held.values() if lease.acknowledged]
             sent_at_s = self._clock()
             try:
                 beat = await self._link.heartbeat(
-                    [lease.key for lease in held],
+                    in_hand,  # what is not confirmed yet is not missing either
                     draining=self._closing.is_set() or self._link.clock_trouble() is not None,
                     timeout_s=self._terms.heartbeat_every_s,
                 )
             except (NotFound, Conflict) as error:
+                failures += 1
                 self._log.warning("node_forgotten", code=error.code, error=str(error))
                 await self._register_again()
                 continue
             except BpaError as error:
+                failures += 1
                 self._log.warning("heartbeat_failed", code=error.code, error=str(error))
                 continue
+            failures = 0
             self._heed(beat, held, sent_at_s)
             self._tell_clock()
 

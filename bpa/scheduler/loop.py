@@ -1,7 +1,8 @@
 """The scheduler's service: look, plan, commit, offer, explain; on a wake-up or every second.
 
-Any number of replicas run it at once. A wake-up comes from this process (:meth:`Scheduler.wake`)
-or from another one over the channel ``plan``; those that come during a pass make one more pass.
+Any number of replicas run it at once, each for the whole fleet. A wake-up comes from the process in
+which something happened (:meth:`Scheduler.wake`), so no other needs one; those that come during a
+pass make one more pass.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import structlog
 
 from bpa.domain import DeploymentId
 from bpa.errors import Unavailable
-from bpa.postgres import Notifications
 from bpa.scheduler.breakers import Gate
 from bpa.scheduler.commit import CommitResult, Committer, Grant, Obstacle, Refused
 from bpa.scheduler.constraints import Why
@@ -26,8 +26,6 @@ from bpa.scheduler.planner import Explanation, Plan, Proposal, Unplaced, plan
 from bpa.scheduler.rooms import Room
 from bpa.scheduler.rooms import rooms as rooms_of
 from bpa.scheduler.snapshot import SnapshotReader
-
-CHANNEL = "plan"
 
 T = TypeVar("T")
 
@@ -100,7 +98,6 @@ class Scheduler:
         offers: Where grants go.
         rooms: Who wants to know how much may be received.
         observer: Who measures.
-        notifications: Wake-ups from other processes.
         config: How often, how hard.
         unfit: Says why this replica may place no run now, if so.
     """
@@ -113,7 +110,6 @@ class Scheduler:
         offers: Offers,
         rooms: Rooms,
         observer: PlacementObserver,
-        notifications: Notifications,
         config: SchedulerConfig | None = None,
         unfit: Callable[[], str | None] = lambda: None,
     ) -> None:
@@ -123,7 +119,6 @@ class Scheduler:
         self._offers = offers
         self._rooms = rooms
         self._observer = observer
-        self._notifications = notifications
         self._config = config or SchedulerConfig()
         self._unfit = unfit
         self._woken = asyncio.Event()
@@ -150,7 +145,6 @@ class Scheduler:
     async def run(self) -> None:
         """Make passes for ever; while Postgres or Valkey is away, keep trying."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen())
             group.create_task(self._refresh())
             group.create_task(self._pass())
 
@@ -214,11 +208,6 @@ class Scheduler:
         while True:
             await self._attempt("refresh", self._committer.refresh())
             await asyncio.sleep(self._holds.ttl_s / 3)
-
-    async def _listen(self) -> None:
-        with self._notifications.subscribe(CHANNEL) as subscription:
-            async for _ in subscription:
-                self.wake()
 
     async def _attempt(self, what: str, work: Coroutine[Any, Any, T]) -> T | None:
         """Run one pass; None if a store is away, which is logged when it begins and ends."""

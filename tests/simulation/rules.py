@@ -139,7 +139,7 @@ class Rules:
         renewed = set()
         for run_id, epoch in held:
             lease = self._living_lease(self.runs[run_id], epoch)
-            if lease is not None and lease.boot_id == boot_id:
+            if lease is not None and lease.boot_id == boot_id and lease.acknowledged:
                 lease.expires_at_s = self._clock() + self.ttl_s
                 renewed.add((run_id, epoch))
         return renewed

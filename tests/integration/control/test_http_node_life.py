@@ -11,7 +11,6 @@ import pytest
 
 from bpa.control.rooms import Rooms
 from bpa.domain import StepKind
-from bpa.postgres import Notifications
 from bpa.scheduler.commit import Committer
 from bpa.scheduler.holds import Holds
 from bpa.scheduler.loop import Scheduler
@@ -39,7 +38,7 @@ class Unmeasured:
 
 
 @pytest.fixture
-async def scheduler(fleet: Fleet, database: str, valkey_url: str) -> AsyncIterator[Scheduler]:
+async def scheduler(fleet: Fleet, valkey_url: str) -> AsyncIterator[Scheduler]:
     valkey = await open_valkey(valkey_url, client_name="scheduler")
     try:
         holds = Holds(valkey, ttl_s=15.0)
@@ -52,7 +51,6 @@ async def scheduler(fleet: Fleet, database: str, valkey_url: str) -> AsyncIterat
             fleet.leases,
             Rooms(),
             Unmeasured(),
-            Notifications(database, application_name="t", rng=random.Random(1)),
         )
     finally:
         await valkey.aclose()

@@ -5,10 +5,19 @@ import asyncio
 import pytest
 
 from bpa.control.leases import _QUERIES, _over
-from bpa.domain import DeploymentSpec, HttpOutSpec, Step, StepKind, Usage
+from bpa.domain import (
+    DeploymentSpec,
+    HttpOutSpec,
+    Outcome,
+    OutcomeKind,
+    Step,
+    StepKind,
+    Usage,
+)
 from bpa.errors import NotFound, StaleLease
 from bpa.postgres import fetch_all
 from bpa.scheduler.snapshot import SnapshotReader
+from tests.eventually import eventually
 from tests.integration.control.fleet import AGENT, Fleet, arrival
 
 
@@ -194,3 +203,79 @@ async def test_a_run_that_lapsed_shows_what_it_spent(fleet: Fleet):
     await fleet.leases.reap()
     run = await fleet.runs.get(run_id)
     assert (run["status"], run["cost_usd"], run["tokens_used"]) == ("queued", "0.0006", 120)
+
+
+async def test_a_lease_that_two_heartbeats_do_not_list_is_over(fleet: Fleet):
+    leases = fleet.leases
+    leases.heartbeat_every_s = 0.0  # two in a row count as far enough apart
+    await fleet.register()
+    kept, forgotten = await fleet.running(1), await fleet.running(2)
+    offered = await fleet.queued(3)
+    await fleet.granted(offered)
+    for _ in range(2):
+        assert await leases.reap() == 0
+        assert (await leases.renew("node-1", "boot-1", [kept])).renewed == [kept]
+    assert await leases.reap() == 1
+    assert await fleet.status(kept[0]) == "running"
+    assert await fleet.status(offered) == "offered", "nobody has acknowledged it"
+    run = await fleet.runs.get(forgotten[0])
+    assert (run["status"], run["infra_failures"]) == ("queued", 1)
+    assert run["waiting_reason"].startswith("node node-1 does not know the lease any more")
+    with pytest.raises(StaleLease):
+        await fleet.runs.finish(*forgotten, Outcome(kind=OutcomeKind.COMPLETED))
+
+
+async def test_a_lease_that_one_heartbeat_came_too_early_for_is_not_missing(fleet: Fleet):
+    leases = fleet.leases
+    leases.heartbeat_every_s = 0.0
+    await fleet.register()
+    lease = await fleet.running()
+    for _ in range(3):
+        await leases.renew("node-1", "boot-1", [])
+        assert (await leases.renew("node-1", "boot-1", [lease])).renewed == [lease]
+    assert await leases.reap() == 0
+    leases.heartbeat_every_s = 3600.0
+    for _ in range(3):  # sent before the lease, and heard one after the other
+        await leases.renew("node-1", "boot-1", [])
+    assert await leases.reap() == 0
+
+
+async def test_an_offer_in_hand_is_neither_renewed_nor_missing(fleet: Fleet):
+    await fleet.register()
+    run_id = await fleet.queued()
+    epoch = await fleet.granted(run_id)
+    before = await fetch_all(fleet.pool, "select expires_at, missing_at from leases")
+    renewal = await fleet.leases.renew("node-1", "boot-1", [(run_id, epoch)])
+    assert renewal.renewed == []
+    assert await fetch_all(fleet.pool, "select expires_at, missing_at from leases") == before
+
+
+async def test_a_grant_that_nobody_could_offer_is_offered_by_whoever_has_the_stream(fleet: Fleet):
+    await fleet.register()
+    stream = fleet.leases.stream("node-1", "boot-1")
+    waiting = asyncio.ensure_future(anext(stream))
+    await eventually(lambda: fleet.leases.connected("node-1"))
+    run_id = await fleet.queued()
+    await fleet.granted(run_id)
+    assert await fleet.leases.offer_unanswered() == 0, "its offer may be under way"
+    await fetch_all(fleet.pool, "update leases set granted_at = now() - interval '2 s'")
+    assert await fleet.leases.offer_unanswered() == 1
+    assert (await asyncio.wait_for(waiting, 10)).run.run_id == run_id
+    assert await fleet.leases.offer_unanswered() == 0, "this stream has had it"
+    await stream.aclose()
+
+
+async def test_offers_that_were_answered_elsewhere_are_forgotten_without_new_ones(fleet: Fleet):
+    leases = fleet.leases
+    await fleet.register()
+    for number in range(1, 6):
+        await fleet.granted(await fleet.queued(number))
+    stream = leases.stream("node-1", "boot-1")
+    for _ in range(5):
+        await anext(stream)
+    assert len(leases._offered) == 5
+    leases.ttl_s = -1.0  # all of them are over
+    for _ in range(3):
+        await leases.offer_unanswered()
+    assert not leases._offered
+    await stream.aclose()

@@ -48,6 +48,8 @@ class ControlServer(NodeLinkBase):
         self.cordoned = self.draining = self.hand_back = False
         self.renews = True
         self.forgotten = False
+        self.failing = 0
+        """So many heartbeats are refused as if a store were away."""
         self.terms = RegisterReply(heartbeat_every_s=0.05, lease_ttl_s=5.0)
         self.clock = lambda: 0.0
         """What it tells of its time."""
@@ -71,6 +73,9 @@ class ControlServer(NodeLinkBase):
         if self.forgotten:
             self.forgotten = False
             raise GRPCError(Status.NOT_FOUND, "register first")
+        if self.failing:
+            self.failing -= 1
+            raise unavailable()
         self.beats.append(message)
         held = [(h.run_id, h.epoch) for h in message.held]
         return HeartbeatReply(

@@ -246,7 +246,7 @@ async def test_a_report_that_control_cannot_store_is_repeated(node, address):
 async def test_heartbeats_list_what_is_held_and_renew_it(node, address):
     async with control_at(address) as control:
         control.offer(an_offer())
-        await eventually(lambda: any(b.held for b in control.beats))
+        await eventually(lambda: any(b.held for b in control.beats) and node.executor.running)
         lease = node.executor.running["r1"]
         good_until = lease._good_until_s
         await eventually(lambda: lease._good_until_s > good_until)
@@ -285,6 +285,32 @@ async def test_a_lost_lease_and_a_cancelled_run_are_stopped(node, address):
         control.lost, control.cancel = {"r1"}, {"r2"}
         await eventually(lambda: len(node.executor.stops) == 2)
         assert dict(node.executor.stops) == {"r1": Stop.LOST, "r2": Stop.CANCELLED}
+
+
+async def test_a_lease_in_hand_is_listed_before_its_acknowledgement_is_confirmed(node, address):
+    async with control_at(address) as control:
+        control.mute.set()
+        control.lost = {"r1"}  # what control says of it means nothing yet
+        control.offer(an_offer("r1"))
+        await eventually(lambda: any(h.run_id == "r1" for b in control.beats for h in b.held))
+        assert not node.executor.running
+        control.lost = set()
+        control.mute.clear()
+    async with control_at(address) as control:
+        await eventually(lambda: node.executor.running)
+        assert control.acknowledged == [("r1", 1)]
+
+
+async def test_a_heartbeat_that_fails_is_tried_again_before_the_next_is_due(node, address):
+    async with control_at(address) as control:
+        await eventually(lambda: control.beats)
+        control.terms = RegisterReply(heartbeat_every_s=3600.0, lease_ttl_s=5.0)
+        control.failing = 3
+        control.forgotten = True  # it registers anew, and learns of the long interval
+        await eventually(lambda: len(control.registrations) == 2)
+        beats = len(control.beats)
+        await eventually(lambda: len(control.beats) == beats + 1)
+        assert control.failing == 0
 
 
 async def test_a_node_registers_again_when_control_comes_back(node, address):

@@ -1,5 +1,4 @@
 import asyncio
-import random
 from collections import Counter
 from contextlib import asynccontextmanager
 
@@ -7,7 +6,6 @@ import pytest
 
 from bpa.embedded.valkey import EmbeddedValkey
 from bpa.errors import Unavailable
-from bpa.postgres import Notifications
 from bpa.scheduler.constraints import Why
 from bpa.scheduler.holds import Hold
 from bpa.scheduler.loop import PassResult, Scheduler, SchedulerConfig
@@ -40,19 +38,16 @@ class Control:
         self.waits = dict(runs)
 
 
-def scheduler_of(replica, control, database, **config):
-    notifications = Notifications(database, application_name="test", rng=random.Random(1))
-    scheduler = Scheduler(
+def scheduler_of(replica, control, **config):
+    return Scheduler(
         replica.reader,
         replica.committer,
         replica.holds,
         control,
         control,
         control,
-        notifications,
         SchedulerConfig(**{"explain_after_s": 0.0, **config}),
     )
-    return scheduler, notifications
 
 
 @asynccontextmanager
@@ -73,8 +68,8 @@ def control():
 
 
 @pytest.fixture
-def scheduler(replica, control, database):
-    return scheduler_of(replica, control, database)[0]
+def scheduler(replica, control):
+    return scheduler_of(replica, control)
 
 
 async def test_a_pass_places_what_fits_offers_it_and_explains_the_rest(fleet, scheduler, control):
@@ -132,11 +127,11 @@ async def test_what_is_overtaken_again_and_again_says_so_and_waits_for_the_next_
     assert (await scheduler.one_pass()).granted == 1
 
 
-async def test_new_runs_and_freed_slots_start_at_a_wake_up(fleet, replica, control, database):
-    scheduler, notifications = scheduler_of(replica, control, database, interval_s=3600)
+async def test_new_runs_and_freed_slots_start_at_a_wake_up(fleet, replica, control):
+    scheduler = scheduler_of(replica, control, interval_s=3600)
     await fleet.deployment()
     await fleet.node("n", 1)
-    async with running(scheduler, notifications):
+    async with running(scheduler):
         await eventually(lambda: control.rooms)
         first, second = await fleet.runs(2)
         scheduler.wake()
@@ -146,27 +141,13 @@ async def test_new_runs_and_freed_slots_start_at_a_wake_up(fleet, replica, contr
         await eventually(lambda: [grant.run_id for grant in control.offered] == [first, second])
 
 
-async def test_another_process_can_wake_the_scheduler(fleet, replica, control, database):
-    scheduler, notifications = scheduler_of(replica, control, database, interval_s=3600)
-    await fleet.deployment()
-    await fleet.node()
-    async with running(scheduler, notifications):
-
-        async def placed():
-            await fleet.rows("notify plan")
-            return control.offered
-
-        await fleet.runs(1)
-        await eventually(placed)
-
-
-async def test_a_run_starts_when_its_back_off_ends(fleet, replica, control, database):
-    scheduler, notifications = scheduler_of(replica, control, database, interval_s=0.05)
+async def test_a_run_starts_when_its_back_off_ends(fleet, replica, control):
+    scheduler = scheduler_of(replica, control, interval_s=0.05)
     await fleet.deployment()
     await fleet.node()
     await fleet.runs(1)
     await fleet.rows("update runs set not_before = now() + interval '300 ms'")
-    async with running(scheduler, notifications):
+    async with running(scheduler):
         await eventually(lambda: control.offered)
     late = await fleet.value("select started_at >= not_before from runs")
     assert late
@@ -180,9 +161,9 @@ async def test_while_valkey_is_away_runs_wait_and_say_so_and_go_on_afterwards(
     async with EmbeddedValkey(data_dir) as server:
         url = server.url
         async with replica_of(database, url) as replica:
-            scheduler, notifications = scheduler_of(replica, control, database, interval_s=0.05)
+            scheduler = scheduler_of(replica, control, interval_s=0.05)
             await fleet.runs(2)
-            async with running(scheduler, notifications):
+            async with running(scheduler):
                 await eventually(lambda: len(control.offered) == 2)
                 await server.__aexit__()
                 await fleet.runs(4)
@@ -204,8 +185,8 @@ async def test_while_valkey_is_away_runs_wait_and_say_so_and_go_on_afterwards(
         EmbeddedValkey(data_dir / "empty") as server,
         replica_of(database, server.url) as one,
     ):
-        scheduler, notifications = scheduler_of(one, control, database, interval_s=0.05)
-        async with running(scheduler, notifications):
+        scheduler = scheduler_of(one, control, interval_s=0.05)
+        async with running(scheduler):
             await eventually(lambda: len(control.offered) == 4)
     assert await fleet.leases_by("node_id") == {"n": 4}
 
@@ -215,7 +196,7 @@ async def test_a_replica_that_is_unfit_places_nothing_and_the_runs_say_why(
 ):
     await fleet.deployment(budget=20)
     await fleet.node("n", 4)
-    scheduler, _ = scheduler_of(replica, control, database)
+    scheduler = scheduler_of(replica, control)
     scheduler._unfit = lambda: "our clock is 60 s ahead of Postgres's"
     await fleet.runs(1)
     with pytest.raises(Unavailable, match="our clock is 60 s ahead"):
@@ -268,9 +249,8 @@ async def test_two_schedulers_work_a_backlog_off_with_every_run_granted_once(
     await fleet.runs(60, "dep-2")
     workers = Workers(fleet)
     async with replica_of(database, valkey_url) as one, replica_of(database, valkey_url) as two:
-        pairs = [scheduler_of(replica, workers, database) for replica in (one, two)]
-        workers.schedulers = [scheduler for scheduler, _ in pairs]
-        async with running(workers, *[service for pair in pairs for service in pair]):
+        workers.schedulers = [scheduler_of(replica, workers) for replica in (one, two)]
+        async with running(workers, *workers.schedulers):
 
             async def all_done():
                 return await fleet.statuses() == {"completed": 90}
@@ -282,10 +262,8 @@ async def test_two_schedulers_work_a_backlog_off_with_every_run_granted_once(
     assert workers.most["dep-1"] <= 3
 
 
-async def test_a_run_that_has_just_come_costs_no_write_for_its_reason(
-    fleet, replica, control, database
-):
-    scheduler, _ = scheduler_of(replica, control, database, explain_after_s=3600)
+async def test_a_run_that_has_just_come_costs_no_write_for_its_reason(fleet, replica, control):
+    scheduler = scheduler_of(replica, control, explain_after_s=3600)
     await fleet.deployment(budget=1)
     await fleet.node()
     _, old, _ = await fleet.runs(3)

@@ -130,6 +130,8 @@ class Node(Section, frozen=True):
     health_port: int = 8082
     """Health and metrics of role ``node``; 0 takes any free port."""
     drain_deadline_s: float = 20.0
+    """Seconds in which running work may end after SIGTERM; the rest is handed back then. An effect
+    on its way to the target is waited for beyond that, for the time of one try."""
 
 
 class Telemetry(Section, frozen=True):

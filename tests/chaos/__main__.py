@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import random
 import shutil
@@ -26,6 +27,8 @@ def main() -> int:
         return 0
     seed = random.randrange(1_000_000) if arguments.seed is None else arguments.seed
     chosen = [CASES[name] for name in arguments.case or CASES]
+    if arguments.per_s is not None:
+        chosen = [dataclasses.replace(case, per_s=arguments.per_s) for case in chosen]
     told: list[dict[str, object]] = []
     failed = 0
     for case in chosen:
@@ -45,6 +48,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, help="play it again as it was; drawn unless given")
     parser.add_argument("--case", action="append", choices=CASES, help="this one; may be repeated")
+    parser.add_argument("--per-s", type=float, help="messages a second, instead of the case's own")
     parser.add_argument("--list", action="store_true", help="name the cases and do nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--keep", action="store_true", help="keep data and logs of good cases too")
@@ -68,7 +72,7 @@ def _played(case: Case, seed: int, *, keep: bool) -> Verdict:
 
 
 async def _on_stage(folder: Path, case: Case, seed: int) -> Verdict:
-    async with Scene(folder, case.settings).set_up() as scene:
+    async with Scene(folder, case.settings, case.slots).set_up() as scene:
         return await scene.play(case, seed)
 
 

@@ -21,7 +21,6 @@ from tests.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
 REGION = "aus-east"
-SLOTS = 6
 _PAUSE_S = 0.2
 _START_S = 60.0
 
@@ -100,10 +99,14 @@ class Supervised:
 class Fleet:
     """The platform's processes, the wires between nodes and control, and the way to the broker."""
 
-    def __init__(self, directory: Path, servers: Servers, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, servers: Servers, settings: Mapping[str, str], slots: int
+    ) -> None:
         self._directory = directory
         self._servers = servers
         self._settings = dict(settings)
+        self.slots = slots
+        """Of each node."""
         self.bus = LossyBus(servers.bus_port)
         self.controls: list[Supervised] = []
         self.nodes: list[Supervised] = []
@@ -144,18 +147,21 @@ class Fleet:
         async def probe() -> bool:
             for one in self.every:
                 assert one.up.is_set(), f"{one.name} is not up"
-                assert await self.state(one), f"{one.name} is not ready"
+                is_ready, told = await self._read(one, "/readyz")
+                assert is_ready, f"{one.name} is not ready: {told}"
             return True
 
         await eventually(probe, within_s=within_s, every_s=0.1)
 
     async def state(self, one: Supervised) -> Any:
         """Return what its readiness says; None where it is not ready or does not answer."""
-        return await self._read(one, "/readyz", as_json=True)
+        is_ready, told = await self._read(one, "/readyz")
+        return json.loads(told) if is_ready else None
 
     async def metrics(self, one: Supervised) -> str | None:
         """Return its metrics; None where it does not answer."""
-        return await self._read(one, "/metrics", as_json=False)
+        is_there, told = await self._read(one, "/metrics")
+        return told if is_there else None
 
     async def post(self, path: str, body: Any) -> Any:
         """Post to whichever control answers first in order."""
@@ -168,7 +174,8 @@ class Fleet:
         """Return the log lines of all processes."""
         return [line for one in self.every for line in one.process.log_lines()]
 
-    async def _read(self, one: Supervised, path: str, *, as_json: bool) -> Any:
+    async def _read(self, one: Supervised, path: str) -> tuple[bool, str]:
+        """Return whether it answered 200, and what it said, or why it said nothing."""
         addresses = one.process.addresses
         url = addresses.get("http") or addresses.get("node_health")
         timeout = aiohttp.ClientTimeout(total=2.0)
@@ -177,11 +184,9 @@ class Fleet:
                 aiohttp.ClientSession(url, timeout=timeout) as session,
                 session.get(path) as response,
             ):
-                if response.status != 200:
-                    return None
-                return await (response.json() if as_json else response.text())
-        except (aiohttp.ClientError, TimeoutError):
-            return None
+                return response.status == 200, await response.text()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return False, repr(error)
 
     def _control(self, name: str) -> Supervised:
         words = {
@@ -198,7 +203,7 @@ class Fleet:
         words = {
             "node.id": name,
             "node.control": control,
-            "node.slots": str(SLOTS),
+            "node.slots": str(self.slots),
             "node.labels.region": REGION,
             "node.health_port": str(free_port()),
             "anthropic.base_url": self._servers.model_url,
@@ -219,7 +224,7 @@ class Fleet:
         resources = {"cpu": "10m", "memory": "16Mi"}  # what limits a node here is its slots
         deployment |= {
             "queue": QUEUE,
-            "target": {"slotBudget": 2 * SLOTS, "resources": resources},
+            "target": {"slotBudget": 2 * self.slots, "resources": resources},
             "placement": {"affinity": {"region": [REGION]}},
         }
         await self.post("/v1/agents", agent)

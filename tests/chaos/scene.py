@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from tests.chaos.fleet import Fleet, Supervised
 from tests.chaos.judges import Verdict, judge, remainder
 from tests.chaos.load import Load
@@ -19,6 +21,8 @@ from tests.chaos.servers import Servers
 from tests.chaos.watch import Watch, rows
 from tests.eventually import eventually
 
+SLOTS = 6
+"""Of each node, unless a case says otherwise."""
 TTL_S = 3.0
 """Of a lease, unless a case says otherwise."""
 QUICK: Mapping[str, str] = {"control.lease_ttl_s": f"{TTL_S:g}", "control.heartbeat_every_s": "0.5"}
@@ -29,6 +33,14 @@ where node_id = %(node_id)s and acknowledged_at is not null and expires_at > now
 _OWNED = """
 select count(*) as n from deliveries join runs using (run_id)
 where owner = %(owner)s and settled_at is null and ended_at is null
+"""
+_LEASES = "select count(*) as n from leases where acknowledged_at is not null"
+_TAKEN_OVER = """
+select count(*) as n from deliveries as later
+join deliveries as earlier using (run_id)
+where later.delivery_id > earlier.delivery_id
+    and earlier.owner = %(owner)s
+    and later.owner <> %(owner)s
 """
 
 
@@ -48,6 +60,7 @@ class Case:
     per_s: float = 8.0
     model_ms: float = 800.0
     """What the model call of a run takes; it keeps most of one node's slots busy."""
+    slots: int = SLOTS
     drained_within_s: float = 60.0
     """How soon after the harm all must be done."""
     settings: Mapping[str, str] = field(default_factory=lambda: QUICK)
@@ -77,6 +90,32 @@ class Act:
     def bit(self, fault: str, into: int = 1) -> None:
         """Count a fault by what it bit into; into nothing is no bite."""
         self.bitten[fault] += into
+
+    def note_most(self, figure: str, *values: float) -> None:
+        """Keep the largest of a figure's values."""
+        self.figures[figure] = round(max(*values, self.figures.get(figure, 0.0)), 2)
+
+    def count(self, figure: str) -> None:
+        """Count a figure up."""
+        self.figures[figure] = self.figures.get(figure, 0) + 1
+
+    async def at_work(self, least: int = 2, within_s: float = 30.0) -> int:
+        """Wait until there are so many acknowledged leases; return how many."""
+
+        async def probe() -> int:
+            try:
+                (row,) = await rows(self.servers.postgres.dsn, _LEASES)
+            except psycopg.OperationalError as error:
+                raise AssertionError(f"Postgres does not answer the judge: {error}") from error
+            assert row["n"] >= least, f"{row['n']} runs are at work"
+            return int(row["n"])
+
+        return await eventually(probe, within_s=within_s, every_s=0.05)
+
+    async def deliveries_of_others(self, control: Supervised) -> int:
+        """Count the messages that another control was given after this one."""
+        (row,) = await rows(self.servers.postgres.dsn, _TAKEN_OVER, owner=control.name)
+        return int(row["n"])
 
     async def held_by(self, node: Supervised) -> dict[str, int]:
         """Return the runs that a node has acknowledged leases of, with their epochs."""
@@ -122,11 +161,14 @@ class Scene:
     Args:
         directory: For data and logs.
         settings: Of the platform's processes.
+        slots: Of each node.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, str] = QUICK) -> None:
+    def __init__(
+        self, directory: Path, settings: Mapping[str, str] = QUICK, slots: int = SLOTS
+    ) -> None:
         self.servers = Servers(directory / "servers")
-        self.fleet = Fleet(directory, self.servers, settings)
+        self.fleet = Fleet(directory, self.servers, settings, slots)
         self._acts = 0
 
     @contextlib.asynccontextmanager

@@ -9,7 +9,6 @@ import pytest
 
 from bpa import amqp
 from tests.chaos import judges
-from tests.chaos.fleet import SLOTS
 from tests.chaos.judges import Verdict
 from tests.chaos.load import Load
 from tests.chaos.settlements import Disposition, Frames, lock_lost, read_disposition
@@ -110,9 +109,9 @@ def test_a_recorded_answer_is_paid_once(
 
 def test_slots_and_epochs_are_watched() -> None:
     watch = judges.Watch(servers=None, fleet=None)  # type: ignore[arg-type]
-    watch._compare({"slots": {"n": SLOTS}, "deployed": {"d": 2 * SLOTS}, "epochs": {"r": 4}})
+    watch._compare({"slots": {"n": 6}, "deployed": {"d": 12}, "epochs": {"r": 4}}, 6)
     assert not watch.violations
-    watch._compare({"slots": {"n": SLOTS + 1}, "deployed": {"d": 99}, "epochs": {"r": 3}})
+    watch._compare({"slots": {"n": 7}, "deployed": {"d": 13}, "epochs": {"r": 3}}, 6)
     assert len(watch.violations) == 3
 
 

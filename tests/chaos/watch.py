@@ -14,7 +14,7 @@ import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.rows import dict_row
 
-from tests.chaos.fleet import SLOTS, Fleet
+from tests.chaos.fleet import Fleet
 from tests.chaos.pacing import lasting
 from tests.chaos.servers import Servers
 
@@ -79,16 +79,16 @@ class Watch:
         except psycopg.OperationalError:
             return  # this may be the very fault
         self.looks += 1
-        self._compare(row)
+        self._compare(row, self.fleet.slots)
 
-    def _compare(self, row: dict[str, Any]) -> None:
+    def _compare(self, row: dict[str, Any], slots: int) -> None:
         for node, used in row["slots"].items():
             self.most_slots[node] = max(self.most_slots[node], used)
-            if used > SLOTS:
-                self.violations.add(f"{node} had {used} leases for {SLOTS} slots")
+            if used > slots:
+                self.violations.add(f"{node} had {used} leases for {slots} slots")
         for deployment, used in row["deployed"].items():
-            if used > 2 * SLOTS:
-                self.violations.add(f"{deployment} ran {used} at once, {2 * SLOTS} are allowed")
+            if used > 2 * slots:
+                self.violations.add(f"{deployment} ran {used} at once, {2 * slots} are allowed")
         for run_id, epoch in row["epochs"].items():
             if epoch < self._epochs.get(run_id, 0):
                 self.violations.add(f"run {run_id}: epoch {self._epochs[run_id]} fell to {epoch}")
@@ -126,24 +126,28 @@ async def one_row(dsn: str, statement: str, **values: Any) -> dict[str, Any]:
     return row
 
 
-async def leased_again(servers: Servers, held: dict[str, int], within_s: float) -> float:
-    """Wait until each run has a lease under a later epoch, or has ended; return how long it took.
+async def leased_again(
+    servers: Servers, held: dict[str, int], within_s: float = 30.0
+) -> list[float]:
+    """Wait until each run has a lease under a later epoch, or has ended; return after how long.
 
     Raises:
         AssertionError: One did not ``within_s``.
     """
     began = time.monotonic()
     left = dict(held)
+    moved_s: list[float] = []
     while left:
         with contextlib.suppress(psycopg.OperationalError):
             for row in await rows(servers.postgres.dsn, _MOVED, run_ids=list(left)):
                 if row["ended"] or row["epoch"] > left[row["run_id"]]:
                     del left[row["run_id"]]
+                    moved_s.append(time.monotonic() - began)
         took_s = time.monotonic() - began
         assert took_s < within_s, f"{len(left)} of {len(held)} runs are not leased again: {left}"
         if left:
             await lasting(0.05)
-    return time.monotonic() - began
+    return moved_s
 
 
 _MOVED = """

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 from tests.chaos.fleet import Supervised
-from tests.chaos.scene import Act
+from tests.chaos.scene import Act, Case
 from tests.chaos.servers import LOCK_S
 from tests.chaos.watch import rows
 from tests.eventually import eventually
@@ -83,3 +83,6 @@ async def _replay(control: Supervised) -> tuple[int, str]:
     code, out, err = await control.process.run("--set", f"control.url={url}", *words)
     results = [one["result"] for one in json.loads(out)["results"]] if out else []
     return code, f"{results} {err}"
+
+
+CASES = (Case("replay-killed", kill_replays, bites=("replay cut off half done",)),)

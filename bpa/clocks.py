@@ -8,6 +8,7 @@ bounds and raises no alarm. Pure: the clocks are parameters.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,18 +57,31 @@ def of_round_trip(sent_s: float, answered_s: float, told_s: float) -> Offset:
 
 
 def of_message(arrived_s: float, enqueued_s: float, locked_until_s: float) -> Offset:
-    """Return the bounds that a message of Service Bus gives, which tells no time directly.
+    """Return the bound that a message of Service Bus gives, which tells no time directly.
 
-    It was enqueued before it came, and its lock, as long as a lock of Service Bus can be, began
-    when it was sent off.
+    It was enqueued, and its lock, as long as a lock of Service Bus can be, had begun before it
+    arrived. How long before, nobody knows: a busy process reads late, a frozen one very late. So
+    it never says that we are ahead; a renewal of its lock does.
 
     Args:
         arrived_s: Our clock when it arrived.
         enqueued_s: The broker's time of its enqueueing.
         locked_until_s: The broker's time of the end of its lock.
     """
-    left_s = locked_until_s - arrived_s
-    return Offset(max(enqueued_s - arrived_s, left_s - LONGEST_LOCK_S), left_s - SHORTEST_LOCK_S)
+    return Offset(max(enqueued_s, locked_until_s - LONGEST_LOCK_S) - arrived_s, math.inf)
+
+
+def of_renewal(sent_s: float, answered_s: float, locked_until_s: float) -> Offset:
+    """Return the bounds that a renewed lock of Service Bus gives: it began anew in between.
+
+    Args:
+        sent_s: Our clock when the renewal left.
+        answered_s: Our clock when its answer was there.
+        locked_until_s: The broker's time of the end of the lock, as long as one can be.
+    """
+    return Offset(
+        locked_until_s - LONGEST_LOCK_S - answered_s, locked_until_s - SHORTEST_LOCK_S - sent_s
+    )
 
 
 def boottime_s() -> float:

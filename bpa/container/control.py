@@ -303,9 +303,10 @@ class ControlProvider(Provider):
         replica_id: ReplicaId,
         tracing: Tracing,
         metrics: Metrics,
+        clocks: Clocks,
     ) -> Settlement:
         """Return what settles the messages that this replica received."""
-        return Settlement(runs, notifications, replica_id, tracing, metrics)
+        return Settlement(runs, notifications, replica_id, tracing, metrics, clocks)
 
     @provide
     def reaper(self, leases: Leases, runs: Runs, metrics: Metrics) -> Reaper:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from bpa.clocks import Clocks, of_renewal
 from bpa.connectors import Message, SettlementLost, Source
 from bpa.control.runs import Ended, Runs, Verdict
 from bpa.domain import RunId
@@ -68,6 +69,7 @@ class Settlement:
         replica_id: Who we are, as the owner of deliveries.
         tracing: Where the span ``complete`` goes.
         metrics: Counts settlements and renewals.
+        clocks: Hears what renewals tell of the broker's clock.
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class Settlement:
         replica_id: str,
         tracing: Tracing,
         metrics: Metrics,
+        clocks: Clocks,
     ) -> None:
         self._runs = runs
         self._notifications = notifications
         self._replica_id = replica_id
         self._tracing = tracing
         self._metrics = metrics
+        self._clocks = clocks
         self._held: dict[RunId, list[Held]] = {}
         self._settling: Counter[Source] = Counter()
         self._verdicts: asyncio.Queue[Verdict] = asyncio.Queue()
@@ -241,8 +245,12 @@ class Settlement:
                         tasks.create_task(self._renew_one(held))
 
     async def _renew_one(self, held: Held) -> None:
+        sent_s = self._clocks.now_s()
         try:
-            held.extend(await held.source.renew(held.message))
+            locked_until = await held.source.renew(held.message)
+            held.extend(locked_until)
+            answer = of_renewal(sent_s, self._clocks.now_s(), locked_until.timestamp())
+            self._clocks.heard("the broker's", answer)
             self._metrics.lock_renewals.labels("ok").inc()
         except SettlementLost:
             if self._dropped(held):  # else it was settled while the renewal waited for its turn

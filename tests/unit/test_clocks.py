@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpa.clocks import Clocks, Offset, of_message, of_round_trip
+from bpa.clocks import Clocks, Offset, of_message, of_renewal, of_round_trip
 
 SECONDS = st.floats(0, 1e9)
 OFF = st.floats(-1e4, 1e4)
+LONG = st.floats(0, 1e5)
+LOCKS = st.floats(5, 300)
 
 
 class Machine:
@@ -33,10 +35,20 @@ def test_a_round_trip_brackets_the_true_offset(at: float, off: float, there: flo
     assert offset.least_s - 1e-6 <= off <= offset.most_s + 1e-6
 
 
-@given(at=SECONDS, off=OFF, waited=st.floats(0, 1e5), lock=st.floats(5, 300))
-def test_a_message_brackets_the_true_offset(at: float, off: float, waited: float, lock: float):
-    broker_now_s = at + off
-    offset = of_message(at, broker_now_s - waited, broker_now_s + lock)
+@given(at=SECONDS, off=OFF, waited=LONG, lock=LOCKS, unread=LONG)
+def test_a_message_bounds_the_true_offset_however_late_it_is_read(
+    at: float, off: float, waited: float, lock: float, unread: float
+):
+    broker_sent_s = at + off
+    offset = of_message(at + unread, broker_sent_s - waited, broker_sent_s + lock)
+    assert offset.least_s - 1e-6 <= off <= offset.most_s + 1e-6
+
+
+@given(at=SECONDS, off=OFF, lock=LOCKS, there=LONG, back=LONG)
+def test_a_renewal_brackets_the_true_offset(
+    at: float, off: float, lock: float, there: float, back: float
+):
+    offset = of_renewal(at, at + there + back, at + there + off + lock)
     assert offset.least_s - 1e-6 <= off <= offset.most_s + 1e-6
 
 
@@ -100,9 +112,9 @@ def test_what_was_heard_long_ago_counts_no_more():
     assert clocks.trouble() is None
 
 
-def test_a_lock_that_is_over_on_arrival_says_that_we_are_ahead():
+def test_a_renewed_lock_that_is_over_says_that_we_are_ahead():
     machine = Machine(off_s=40.0)
     clocks = machine.clocks()
     # of a queue with locks of 30 s
-    clocks.heard("the broker's", of_message(machine.wall(), 900.0, 1030.0))
+    clocks.heard("the broker's", of_renewal(machine.wall(), machine.wall(), 1030.0))
     assert "ahead of the broker's" in str(clocks.trouble())

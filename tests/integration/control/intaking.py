@@ -62,6 +62,12 @@ class Intaking:
             await self.room(count)
             count -= await self.feeder.one_pass()
 
+    async def renew(self) -> None:
+        """Renew the lock of every message that is held."""
+        for deliveries in self.settlement._held.values():
+            for held in deliveries:
+                await self.settlement._renew_one(held)
+
     async def send(self, *bodies: bytes, content_type: str = "application/json") -> None:
         await self.queue.publish(
             [OutgoingMessage(body=body, content_type=content_type) for body in bodies]
@@ -103,11 +109,11 @@ async def intake_of(
     valkey = await open_valkey(valkey_url, client_name="test")
     await fleet.register()
     async with open_queue(lock_duration_s=lock_s) as queue, asyncio.TaskGroup() as tasks:
-        settlement = Settlement(fleet.runs, notifications, "replica-1", tracing, metrics)
-        fleet.runs.on_ended(settlement.ended)
-        fleet.leases.on_ended(settlement.ended)
         rooms, clock = Rooms(), Clock()
         clocks = Clocks(3.0, clock.wall, boottime_s)
+        settlement = Settlement(fleet.runs, notifications, "replica-1", tracing, metrics, clocks)
+        fleet.runs.on_ended(settlement.ended)
+        fleet.leases.on_ended(settlement.ended)
         feeding = (await fleet.deployments.feeding("dev"))[DEP_ID]
         origin = Origin("ns", feeding, queue.source, SchemaCheck(schema) if schema else None)
         intake = Intake(fleet.runs, Replays(fleet.pool), settlement, tracing, lambda _: None)

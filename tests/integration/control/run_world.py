@@ -6,6 +6,7 @@ import asyncio
 import copy
 import itertools
 import random
+import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from opentelemetry.sdk.trace import TracerProvider
 
+from bpa.clocks import Clocks, boottime_s
 from bpa.connectors import Message, SettlementLost
 from bpa.control.breakers import Breakers
 from bpa.control.deployments import Feeding
@@ -33,6 +35,8 @@ from bpa.scheduler.snapshot import SnapshotReader
 from bpa.telemetry import Metrics, Tracing
 from tests.integration.control.run_tables import Seen, of_rows, of_rules
 from tests.simulation.rules import LEASED, Rules
+
+CLOCKS = Clocks(3.0, time.time, boottime_s)
 
 NODES = ("node-1", "node-2")
 SLOTS = 2
@@ -141,10 +145,9 @@ class Replica:
         self.reader = SnapshotReader(world.pool, "dev", silent_after_s=3600)
         self.committer = Committer(world.pool, self.holds, offer_ttl_s=world.rules.ttl_s)
         unused = Notifications("", application_name=name, rng=random.Random(1))
-        self.settlement = Settlement(self.runs, unused, name, tracing, metrics)
-        self.intake = Intake(
-            self.runs, Replays(world.pool), self.settlement, tracing, lambda _: None
-        )
+        self.settlement = Settlement(self.runs, unused, name, tracing, metrics, CLOCKS)
+        replays = Replays(world.pool)
+        self.intake = Intake(self.runs, replays, self.settlement, tracing, lambda _: None)
         for source in (self.runs, self.leases):
             source.on_ended(self._freed)
             source.on_ended(self.settlement.ended)

@@ -5,6 +5,7 @@ Queue, Postgres and the way in between are real; the way loses what the test tel
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
+from bpa.clocks import Clocks, boottime_s
 from bpa.connectors import OutgoingMessage
 from bpa.connectors.service_bus import ServiceBusSource, link
 from bpa.control import settlement as settlement_module
@@ -26,6 +28,8 @@ from tests.chaos.settlements import Loss, LossyBus
 from tests.eventually import eventually
 from tests.integration.connectors.queues import QUEUE, Queue, open_queue
 from tests.integration.control.fleet import DEP_ID, Fleet
+
+CLOCKS = Clocks(3.0, time.time, boottime_s)
 
 GOOD = b'{"invoice_id": "A-1", "currency": "EUR", "total": "10.00", "issued_on": "2026-01-02"}'
 OUTCOMES = {
@@ -74,7 +78,7 @@ async def replica_of(fleet: Fleet, database: str, name: str, port: int) -> Async
     writes = Pipeline(fleet.pool)
     runs = Runs(fleet.pool, writes, fleet.breakers, name)
     notifications = Notifications(database, application_name=name, rng=random.Random(1))
-    settlement = Settlement(runs, notifications, name, tracing, Metrics())
+    settlement = Settlement(runs, notifications, name, tracing, Metrics(), CLOCKS)
     runs.on_ended(settlement.ended)
     feeding = (await fleet.deployments.feeding("dev"))[DEP_ID]
     origin = Origin("ns", feeding, source, None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
+from bpa.clocks import Clocks, boottime_s
 from bpa.connectors import Message, SettlementLost
 from bpa.control import settlement as module
 from bpa.control.settlement import Held, Settlement
@@ -18,6 +20,8 @@ from bpa.postgres import Notifications
 from bpa.telemetry import Metrics, Tracing
 from tests.eventually import eventually
 from tests.integration.control.fleet import Fleet, arrival
+
+CLOCKS = Clocks(3.0, time.time, boottime_s)
 
 COMPLETED = Outcome(kind=OutcomeKind.COMPLETED)
 
@@ -49,7 +53,7 @@ class Queue:
 async def _settling(fleet: Fleet, database: str, queue: Queue) -> AsyncIterator[Settlement]:
     notifications = Notifications(database, application_name="test", rng=random.Random(1))
     tracing = Tracing(TracerProvider())
-    settlement = Settlement(fleet.runs, notifications, "replica-1", tracing, Metrics())
+    settlement = Settlement(fleet.runs, notifications, "replica-1", tracing, Metrics(), CLOCKS)
     fleet.runs.on_ended(settlement.ended)
     received = await fleet.runs.receive(arrival())
     message = Message(

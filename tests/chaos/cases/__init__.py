@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from tests.chaos.cases import endurance, links, processes, stores
+from tests.chaos.cases import drains, endurance, links, processes, replays, stores
 from tests.chaos.scene import Case
 
 CASES: dict[str, Case] = {
-    case.name: case for module in (processes, stores, links, endurance) for case in module.CASES
+    case.name: case
+    for module in (processes, drains, stores, links, replays, endurance)
+    for case in module.CASES
 }

@@ -12,15 +12,15 @@ nodes and control), ``settlements`` (an AMQP proxy between control and broker) a
 
 To add a case:
 
-1. Write an ``async def`` in a module of ``cases`` whose first line of docstring says
-   what it does. Load comes in from before its first line until it returns.
+1. Write an ``async def`` in a module of ``cases`` whose docstring's first line says what it does.
+   Load comes in from before its first line until it returns.
 2. Wait for something to bite into before you harm (``act.busy(node)``, ``act.receiving(control)``),
    draw choices from ``act.rng``, wait for consequences with ``eventually`` or ``leased_again``, and
    use ``lasting`` for the time that a fault itself takes.
 3. Tell what it bit with ``act.bit("what", into=how many)``, as found by a judge, not as intended.
 4. Undo the harm before you return: who is killed starts again by itself, who is frozen does not.
-5. Add a ``Case`` to the module's ``CASES`` that names its bites: one that never bit makes it invalid. What
-   must always hold is judged by itself; a figure of its own goes into ``act.figures``, a demand of
-   its own is an ``assert``.
+5. Add a ``Case`` to the module's ``CASES`` that names its bites: one that never bit makes it
+   invalid. What must always hold is judged by itself; a figure of its own goes into
+   ``act.figures``, a demand of its own is an ``assert``.
 6. Only if it takes a few seconds: ``is_short=True`` makes it part of ``make test``.
 """

@@ -19,6 +19,8 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, Protocol
 
+import structlog
+
 from bpa.connectors import Message, PropertyValue
 from bpa.connectors.service_bus import DeadLetter
 from bpa.control.deployments import Deployments
@@ -36,6 +38,8 @@ _SECRET_NAMES = re.compile(
     r"auth|cookie|credential|key|passw|pwd|secret|sig$|signature|token", re.IGNORECASE
 )
 _WITHHELD = "(withheld)"
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class Reader(Protocol):
@@ -135,7 +139,8 @@ class DeadLetters:
         after = _read_cursor(cursor) if cursor else None
         found: list[tuple[LetterId, DeadLetter]] = []
         scanned = kept_bytes = 0
-        async with aclosing(self._letters(await self._queues(queue), after)) as letters:
+        queues = await self._queues(queue)
+        async with aclosing(self._letters(queues, after, strict=queue is not None)) as letters:
             async for at, letter in letters:
                 scanned += 1
                 if reason in (None, letter.reason):
@@ -159,7 +164,7 @@ class DeadLetters:
         for name in await self._queues(queue):
             enqueued: dict[str, list[datetime]] = defaultdict(list)
             scanned = 0
-            async with aclosing(self._letters([name], None)) as letters:
+            async with aclosing(self._letters([name], strict=queue is not None)) as letters:
                 async for _, letter in letters:
                     if scanned == SCANNED_AT_MOST:
                         break
@@ -232,16 +237,25 @@ class DeadLetters:
         return [queue]
 
     async def _letters(
-        self, queues: Iterable[str], after: LetterId | None
+        self, queues: Iterable[str], after: LetterId | None = None, *, strict: bool
     ) -> AsyncGenerator[tuple[LetterId, DeadLetter], None]:
+        """Go through queues; unless ``strict``, one that the broker does not have is passed over.
+
+        A deployment may name a queue that is not created yet: it hides no other one's letters.
+        """
         for name in queues:
             if after and name < after.queue:
                 continue
             first = after.sequence_number + 1 if after and name == after.queue else 0
-            async with aclosing(self._reader(name).pages(from_sequence_number=first)) as pages:
-                async for page in pages:
-                    for letter in page:
-                        yield LetterId(name, letter.message.sequence_number), letter
+            try:
+                async with aclosing(self._reader(name).pages(from_sequence_number=first)) as pages:
+                    async for page in pages:
+                        for letter in page:
+                            yield LetterId(name, letter.message.sequence_number), letter
+            except NotFound as error:
+                if strict:
+                    raise
+                _log.warning("queue_passed_over", queue=name, error=str(error))
 
     async def _rows(self, found: Sequence[tuple[LetterId, DeadLetter]]) -> list[dict[str, Any]]:
         return [one.row() for one in await self._joined(found)]

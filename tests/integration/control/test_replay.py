@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from azure.servicebus.amqp import AmqpAnnotatedMessage
+from msgspec.structs import replace
 
 from bpa.connectors import Message, OutgoingMessage, SettlementLost
 from bpa.connectors.service_bus import DeadLetterLocks, ServiceBusPublisher
@@ -30,7 +31,7 @@ from bpa.domain import (
 from bpa.errors import Unavailable
 from bpa.postgres import fetch_all
 from tests.eventually import eventually
-from tests.integration.control.fleet import Fleet
+from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet
 from tests.integration.control.intaking import GOOD, Intaking, intake_of
 from tests.integration.control.rest import Rest, rest_over
 
@@ -497,6 +498,17 @@ async def test_dead_letters_are_listed_by_reason_in_pages_and_counted(
     assert (total["count"], total["complete"]) == (2, False)
     short = (await desk.rest.get("/v1/dead-letters?reason=RetriesExhausted")).json
     assert (short["deadLetters"], short["nextCursor"] is None) == ([], False)
+
+
+async def test_a_queue_that_the_broker_does_not_have_hides_no_dead_letters_of_others(desk: Desk):
+    await desk.dead()
+    spec = replace(DEPLOYMENT, agent_id="sorter", queue="a-queue-to-come")
+    await desk.fleet.agents.create(replace(AGENT, agent_id="sorter"))
+    await desk.fleet.deployments.create(spec)
+    assert [letter["id"] for letter in await desk.letters()] == ["invoices:1"]
+    assert len((await desk.rest.get("/v1/dead-letters/totals")).json) == 1
+    asked = await desk.rest.get("/v1/dead-letters?queue=a-queue-to-come")
+    assert (asked.status, "create it" in asked.json["detail"]) == (404, True)
 
 
 async def test_one_dead_letter_is_shown_whole_without_secrets(desk: Desk):

@@ -1,0 +1,82 @@
+"""How ``bpa dlq replay`` ends, by what became of the dead letters, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bpa.cli import cli
+from bpa.cli.dlq import exit_code, print_replayed, whoami
+from bpa.control.replay_plan import Result
+from bpa.control.rest.dead_letter_schemas import Replayed
+from bpa.errors import Unavailable
+
+
+def one(result: Result, **changes) -> Replayed:
+    values = {
+        "id": "invoices:1",
+        "result": result,
+        "why": "goes on from its run",
+        "run_id": None,
+        "replayed_run_id": None,
+        "original_run_id": None,
+        "replay_number": 1,
+        "edited": False,
+        "effect_key": "r:1",
+        "inherited_steps": 0,
+        "effects_applied": 0,
+    }
+    return Replayed(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("results", "code"),
+    [
+        ((Result.REPLAYED, Result.SETTLED), 0),
+        ((Result.REPLAYED, Result.REFUSED), 7),
+        ((Result.REPLAYED, Result.GONE), 7),
+        ((Result.SENT,), 7),
+        ((Result.GONE, Result.GONE), 3),
+        ((Result.REFUSED, Result.BUSY), 5),
+        ((Result.FAILED, Result.REFUSED), 6),
+    ],
+)
+def test_the_exit_code_tells_all_from_a_part_from_nothing(results, code):
+    assert exit_code([one(result) for result in results]) == code
+
+
+def test_a_part_that_failed_makes_it_partly_done():
+    assert exit_code([one(Result.REPLAYED)], Unavailable("control is away")) == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--id", "a:1", "--reason", "AgentError"), "not both"),
+        (("--id", "a:1", "--content-type", "text/plain"), "--edit"),
+        (("--id", "a:1", "--id", "a:2", "--edit", "body.json"), "one --id"),
+        (("--rate", "0"), "--rate"),
+        (("--edit", "missing.json"), "missing.json"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], told: str
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "body.json").write_text("{}")
+    result = CliRunner().invoke(cli, ["dlq", "replay", *words])
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+def test_a_line_says_what_goes_on_from_what(capsys: pytest.CaptureFixture[str]):
+    print_replayed(one(Result.REPLAYED, inherited_steps=2, effects_applied=1, run_id="r-2"))
+    print_replayed(one(Result.REFUSED, why="its run is still running"), dry_run=True)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("invoices:1  replayed as run r-2: ")
+    assert "key r:1, 2 recorded steps, the target has applied it" in first
+    assert second == "invoices:1  would be refused: its run is still running"
+
+
+def test_who_asks_is_named_for_the_audit():
+    assert "@" in whoami()

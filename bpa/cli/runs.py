@@ -240,6 +240,8 @@ def _print_run(console: Console, run: Run) -> None:
                 ("outcome", _pairs(run.outcome or {})),
                 *(("further", _pairs(one)) for one in (run.outcome or {}).get("further", [])),
                 ("effect key", run.effect_key),
+                ("replay of", run.replay_of),
+                ("replayed as", run.replayed_as),
                 ("trace", run.trace_id),
                 ("took", f"{_took(run)}, {span(run.worked_s)} of it at work" if _took(run) else ""),
                 ("tokens", f"{run.tokens_used:,}" if run.steps else ""),

@@ -423,8 +423,13 @@ select
         when runs.status = 'queued' and runs.not_before > now() then runs.not_before
     end as waiting_until,
     leases.acknowledged_at,
-    leases.expires_at as lease_expires_at
-from runs left join leases using (run_id)
+    leases.expires_at as lease_expires_at,
+    made.replayed_run_id::text as replay_of,
+    following.run_id::text as replayed_as
+from runs
+left join leases using (run_id)
+left join replays as made using (run_id)
+left join replays as following on following.replayed_run_id = runs.run_id
 where runs.run_id = %(run_id)s::uuid;
 
 -- name: steps_of

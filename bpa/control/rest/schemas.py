@@ -296,6 +296,10 @@ class Run(RunSummary, frozen=True):
 
     input_ref: dict[str, Any]
     effect_key: str
+    replay_of: str | None
+    """The run whose dead letter it replays."""
+    replayed_as: str | None
+    """The run that replays its dead letter."""
     enqueued_at: datetime
     lease_epoch: int
     lease_expires_at: datetime | None

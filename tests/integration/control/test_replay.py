@@ -186,6 +186,8 @@ async def test_a_replay_is_a_new_run_under_the_same_key_that_goes_on_from_what_w
     await eventually(lambda: desk.intaking.broker() == (0, 0, 0))
 
     old, new = await desk.run(original), await desk.run(run_id)
+    assert (old["replay_of"], old["replayed_as"]) == (None, run_id)
+    assert (new["replay_of"], new["replayed_as"]) == (original, None)
     assert (old["cost_usd"], old["tokens_used"]) == ("0.001", 920)
     assert (new["cost_usd"], new["tokens_used"]) == ("0", 0)
     (row,) = await desk.rows("replays")

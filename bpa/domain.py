@@ -36,26 +36,32 @@ class RunStatus(StrEnum):
 TERMINAL = frozenset({RunStatus.COMPLETED, RunStatus.DEAD_LETTERED})
 
 # from -> event -> to. The one place that says how a run may move; each UPDATE repeats its guard.
+# docs/run-states.md shows it and says what each event is.
 TRANSITIONS: dict[RunStatus, dict[str, RunStatus]] = {
     RunStatus.QUEUED: {
         "grant": RunStatus.OFFERED,
-        "reject": RunStatus.DEAD_LETTERED,
         "cancel": RunStatus.DEAD_LETTERED,
+        "bury": RunStatus.DEAD_LETTERED,
     },
     RunStatus.OFFERED: {
         "acknowledge": RunStatus.RUNNING,
         "refuse": RunStatus.QUEUED,
+        "take back": RunStatus.QUEUED,
         "lapse": RunStatus.QUEUED,
         "exhaust": RunStatus.DEAD_LETTERED,
         "cancel": RunStatus.DEAD_LETTERED,
+        "bury": RunStatus.DEAD_LETTERED,
     },
     RunStatus.RUNNING: {
         "complete": RunStatus.COMPLETED,
         "fail": RunStatus.DEAD_LETTERED,
         "retry": RunStatus.QUEUED,
+        "hand back": RunStatus.QUEUED,
+        "park": RunStatus.QUEUED,
         "lapse": RunStatus.QUEUED,
         "exhaust": RunStatus.DEAD_LETTERED,
         "cancel": RunStatus.DEAD_LETTERED,
+        "bury": RunStatus.DEAD_LETTERED,
     },
     RunStatus.COMPLETED: {},
     RunStatus.DEAD_LETTERED: {},

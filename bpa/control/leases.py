@@ -213,7 +213,12 @@ class Leases:
             self._tracing.record("lease", offered.traceparent, offered.since_ns, attributes)
 
     async def refuse(self, run_id: RunId, epoch: int, why: str) -> None:
-        """Take an offer back that its node has no slot for; it costs the run nothing.
+        """Take an offer back that its node has no room for; it costs the run nothing but a pause.
+
+        A node refuses for lack of room alone (its slots, a drain, an execution that still ends),
+        which is no fault of anybody: the node is the last judge of its slots. What I10 counts as
+        infrastructure's fault is an offer that the node took and could not start (``NODE_FAILED``)
+        and one that it could not read, which lapses.
 
         Raises:
             StaleLease: The offer was over already.

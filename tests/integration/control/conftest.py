@@ -11,6 +11,7 @@ from bpa.control.deployments import Deployments
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.runs import Runs
+from bpa.domain import TRANSITIONS
 from bpa.postgres import Pipeline, Pool, open_pool
 from bpa.telemetry import Metrics, Tracing
 from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet, hearing
@@ -25,9 +26,34 @@ async def pool(database: str) -> AsyncIterator[Pool]:
         await pool.close()
 
 
+ONLY_LISTED = """
+create function only_listed() returns trigger language plpgsql as $$ begin
+    if not exists (select from listed where a = old.status and b = new.status) then
+        raise exception 'a run may not move from % to %', old.status, new.status;
+    end if;
+    return new;
+end $$
+"""
+
+
+async def only_listed(pool: Pool) -> None:
+    """Have the database refuse each move of a run that is not in the table of transitions."""
+    listed = {(str(a), str(b)) for a, events in TRANSITIONS.items() for b in events.values()}
+    async with pool.connection() as connection:
+        await connection.execute("create table listed (a text, b text)")
+        async with connection.cursor() as cursor:
+            await cursor.executemany("insert into listed values (%s, %s)", sorted(listed))
+        await connection.execute(ONLY_LISTED)
+        await connection.execute(
+            "create trigger only_listed before update on runs for each row"
+            " when (old.status <> new.status) execute function only_listed()"
+        )
+
+
 @pytest_asyncio.fixture
 async def fleet(pool: Pool) -> AsyncIterator[Fleet]:
     """Runs, leases and nodes, with the agent and its deployment in place."""
+    await only_listed(pool)
     writes, metrics = Pipeline(pool), Metrics()
     breakers = Breakers(pool, metrics)
     runs = Runs(pool, writes, breakers, "replica-1")

@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import psycopg.errors
 import pytest
 from msgspec.structs import replace
 
@@ -11,6 +12,7 @@ from bpa.control.rest.schemas import Run
 from bpa.control.runs import Ended
 from bpa.domain import Outcome, OutcomeKind, Step, StepKind, Usage
 from bpa.errors import Conflict, InvalidRequest, NotFound, Reason, StaleLease
+from bpa.postgres import fetch_all
 from tests.integration.control.fleet import Fleet, arrival
 
 USAGE = Usage(input_tokens=100, output_tokens=20, cost_usd="0.0006", price_source="list 1")
@@ -406,3 +408,11 @@ async def test_no_duration_is_negative_whatever_the_clocks_say(fleet: Fleet):
     async with fleet.pool.connection() as connection:
         await connection.execute("update nodes set heartbeat_at = now() + interval '1 hour'")
     assert (await fleet.nodes.get("node-1"))["heartbeat_age_s"] == 0
+
+
+async def test_the_database_of_these_tests_refuses_a_move_that_is_not_listed(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    await fleet.runs.finish(run_id, epoch, COMPLETED)
+    with pytest.raises(psycopg.errors.RaiseException, match="from completed to queued"):
+        await fetch_all(fleet.pool, "update runs set status = 'queued'")

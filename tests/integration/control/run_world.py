@@ -138,7 +138,7 @@ class Replica:
     def __init__(self, name: str, world: World, tracing: Tracing, metrics: Metrics) -> None:
         self.name = name
         self.writes = Pipeline(world.pool)
-        self.runs = Runs(world.pool, self.writes, Breakers(world.pool, Metrics()), name)
+        self.runs = Runs(world.pool, self.writes, Breakers(world.pool, metrics), name)
         self.leases = Leases(world.pool, self.writes, world.rules.ttl_s, tracing, metrics)
         self.nodes = Nodes(world.pool, self.leases)
         self.holds = Holds(world.valkey)

@@ -52,7 +52,11 @@ class Load:
                 if number >= self._least and self._is_enough:
                     break
                 await lasting(started + number / self._per_s - loop.time())
-                await self._send(publisher, f"{self._name}-{number:05}")
+                await self._send(publisher, self.invoice_id(number))
+
+    def invoice_id(self, number: int) -> str:
+        """Return the number of the n-th invoice, counted from 0; its message has the same."""
+        return f"{self._name}{number:05}"
 
     def enough(self) -> None:
         """Send no more than the least."""

@@ -85,7 +85,7 @@ async def drop_a_settled_link(act: Act) -> None:
 async def reset_target(act: Act) -> None:
     """The target applies what it is sent and resets the connection, up to three times in a row."""
     url = f"{act.servers.target_url}/_target/script"
-    invoices = [f"{act.prefix}{number:05}" for number in range(act.case.messages) if number % 3]
+    invoices = [act.load.invoice_id(number) for number in range(0, act.case.messages, 3)]
     await act.servers.script(
         url,
         [

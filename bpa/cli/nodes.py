@@ -14,8 +14,8 @@ from bpa.cli.tables import ago, cut, facts, moment, output, span, table
 from bpa.control.drains import NodeState, Stage
 from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease
 
-_SILENT_AFTER_S = 15.0
-"""Without a heartbeat for so long, a node is shown as silent; three of the default beats."""
+_SILENT_AFTER_S = 10.0
+"""Without a heartbeat for so long, a node is shown as silent; two of the default beats."""
 
 
 _ROOMY_CHARS = 120

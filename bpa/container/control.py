@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import random
-import socket
-import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NewType
+from typing import Any
 
 from dishka import Provider, Scope, make_async_container, provide
 from grpclib.health.service import Health
 from redis.asyncio import Redis
 
-from bpa.clocks import Clocks, boottime_s
+from bpa.clocks import Clocks
 from bpa.config import Settings
-from bpa.connectors import Source
-from bpa.connectors.service_bus import (
-    DeadLetterLocks,
-    DeadLetterReader,
-    ServiceBusPublisher,
-    ServiceBusSource,
-    namespace_of,
-)
+from bpa.container.messages import MessagesProvider
+from bpa.container.stores import ReplicaId, StoresProvider
 from bpa.control.agents import Agents
 from bpa.control.breakers import Breakers
 from bpa.control.database import Database
@@ -35,8 +23,7 @@ from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
 from bpa.control.grpc import LinkServer, NodeLink
 from bpa.control.http import Services, create_app
-from bpa.control.ingest import Feeder, Ingest
-from bpa.control.intake import Intake, Origin
+from bpa.control.ingest import Ingest
 from bpa.control.leases import Leases
 from bpa.control.measure import Measured
 from bpa.control.nodes import Nodes
@@ -49,18 +36,15 @@ from bpa.control.runs import Ended, Runs
 from bpa.control.settlement import Settlement
 from bpa.control.sweep import Sweep
 from bpa.domain import RunId
-from bpa.postgres import Notifications, Pipeline, Pool, pool_of
+from bpa.postgres import Notifications, Pipeline, Pool
 from bpa.scheduler.commit import Committer
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.holds import Hold, Holds
 from bpa.scheduler.loop import Scheduler
 from bpa.scheduler.snapshot import SnapshotReader
-from bpa.telemetry import Metrics, Tracing, open_tracing
-from bpa.valkey import ping, valkey_of
+from bpa.telemetry import Metrics, Tracing
+from bpa.valkey import ping
 from bpa.web_server import listen, serve_http
-
-ReplicaId = NewType("ReplicaId", str)
-Namespace = NewType("Namespace", str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +116,7 @@ class ControlPlane:
 
 
 class ControlProvider(Provider):
-    """Everything that the control plane is made of."""
+    """Runs, leases, the scheduler, and what speaks of them to nodes and operators."""
 
     scope = Scope.APP
 
@@ -140,92 +124,12 @@ class ControlProvider(Provider):
         super().__init__()
         self._settings = settings
 
-    @provide
-    def settings(self) -> Settings:
-        """Return the validated settings."""
-        return self._settings
-
-    @provide
-    def replica_id(self) -> ReplicaId:
-        """Return who we are among the control replicas."""
-        given = self._settings.control.replica_id
-        return ReplicaId(given or f"{socket.gethostname()}-{os.getpid()}")
-
-    @provide
-    async def tracing(self, replica_id: ReplicaId) -> AsyncIterator[Tracing]:
-        """Open tracing; what waits is sent at the end."""
-        tracing = open_tracing(self._settings, "bpa-control", replica_id)
-        yield tracing
-        await asyncio.to_thread(tracing.close)
-
-    @provide
-    def metrics(self) -> Metrics:
-        """Return the process's metrics."""
-        return Metrics()
-
-    @provide
-    async def pool(self, replica_id: ReplicaId) -> AsyncIterator[Pool]:
-        """Open the pool, whether Postgres is there yet or not."""
-        dsn, size = self._settings.postgres.dsn, self._settings.postgres.pool_size
-        pool = pool_of(dsn, min_size=min(2, size), max_size=size, application_name=replica_id)
-        await pool.open(wait=False)
-        yield pool
-        await pool.close()
-
-    @provide
-    def clocks(self) -> Clocks:
-        """Return our clock beside those of others."""
-        return Clocks(self._settings.control.clock_skew_max_s, time.time, boottime_s)
-
-    @provide
-    def namespace(self) -> Namespace:
-        """Return the name that run ids are made of."""
-        bus = self._settings.service_bus
-        return Namespace((bus.namespace or namespace_of(bus.connection_string)).lower())
-
-    @provide
-    async def database(
-        self, replica_id: ReplicaId, namespace: Namespace, pool: Pool, clocks: Clocks
-    ) -> AsyncIterator[Database]:
-        """Return what prepares the database and looks at it."""
-        database = Database(self._settings.postgres.dsn, replica_id, namespace, pool, clocks)
-        yield database
-        await database.aclose()
-
-    @provide
-    def readiness(
-        self, database: Database, valkey: Redis, clocks: Clocks, ingest: Ingest
-    ) -> Readiness:
-        """Return what watches the stores and the clock."""
-
-        async def look_at_valkey() -> None:
-            await ping(valkey)
-
-        stores = [Dependency("Postgres", database.look), Dependency("Valkey", look_at_valkey)]
-        return Readiness(stores, database.prepared, clocks, ingest.troubles)
-
-    @provide
-    def notifications(self, replica_id: ReplicaId) -> Notifications:
-        """Return the connection that hears of other replicas."""
-        return Notifications(
-            self._settings.postgres.dsn,
-            application_name=f"{replica_id}-listen",
-            rng=random.Random(),  # noqa: S311 - jitter
-        )
-
-    @provide
-    async def valkey(self, replica_id: ReplicaId) -> AsyncIterator[Redis]:
-        """Open the client of Redis."""
-        client = valkey_of(self._settings.redis.url, client_name=replica_id)
-        yield client
-        await client.aclose()
-
-    @provide
-    async def writes(self, pool: Pool) -> AsyncIterator[Pipeline]:
-        """Open what shares commits; what was submitted is written at the end."""
-        writes = Pipeline(pool)
-        yield writes
-        await writes.aclose()
+    agents = provide(Agents)
+    breakers = provide(Breakers)
+    deployments = provide(Deployments)
+    nodes = provide(Nodes)
+    drains = provide(Drains)
+    replays = provide(Replays)
 
     @provide
     async def runs(
@@ -252,13 +156,6 @@ class ControlProvider(Provider):
         )
         yield leases
         await leases.aclose()
-
-    agents = provide(Agents)
-    breakers = provide(Breakers)
-    deployments = provide(Deployments)
-    nodes = provide(Nodes)
-    drains = provide(Drains)
-    replays = provide(Replays)
 
     @provide
     def holds(self, valkey: Redis) -> Holds:
@@ -296,19 +193,6 @@ class ControlProvider(Provider):
         return Scheduler(reader, committer, holds, leases, rooms, measured, unfit=clocks.trouble)
 
     @provide
-    def settlement(
-        self,
-        runs: Runs,
-        notifications: Notifications,
-        replica_id: ReplicaId,
-        tracing: Tracing,
-        metrics: Metrics,
-        clocks: Clocks,
-    ) -> Settlement:
-        """Return what settles the messages that this replica received."""
-        return Settlement(runs, notifications, replica_id, tracing, metrics, clocks)
-
-    @provide
     def reaper(self, leases: Leases, runs: Runs, metrics: Metrics) -> Reaper:
         """Return what ends lapsed leases and cancelled runs."""
         control = self._settings.control
@@ -321,89 +205,34 @@ class ControlProvider(Provider):
         )
 
     @provide
-    def intake(
+    def readiness(
+        self, database: Database, valkey: Redis, clocks: Clocks, ingest: Ingest
+    ) -> Readiness:
+        """Return what watches the stores and the clock."""
+
+        async def look_at_valkey() -> None:
+            await ping(valkey)
+
+        stores = [Dependency("Postgres", database.look), Dependency("Valkey", look_at_valkey)]
+        return Readiness(stores, database.prepared, clocks, ingest.troubles)
+
+    @provide
+    def link(
         self,
+        nodes: Nodes,
+        leases: Leases,
         runs: Runs,
-        replays: Replays,
-        settlement: Settlement,
-        tracing: Tracing,
+        metrics: Metrics,
         scheduler: Scheduler,
-    ) -> Intake:
-        """Return what records messages."""
-        return Intake(runs, replays, settlement, tracing, scheduler.arrived)
-
-    @provide
-    def dead_letters(
-        self, namespace: Namespace, deployments: Deployments, replays: Replays
-    ) -> DeadLetters:
-        """Return what looks at dead letters."""
-        bus, environment = self._settings.service_bus.connection_string, self._settings.environment
-        return DeadLetters(
-            environment, namespace, deployments, replays, partial(DeadLetterReader, bus)
-        )
-
-    @provide
-    def sweep(
-        self,
-        namespace: Namespace,
-        deployments: Deployments,
-        replays: Replays,
-        runs: Runs,
-        pool: Pool,
-        tracing: Tracing,
-    ) -> Sweep:
-        """Return what ends the runs of messages that the broker dead-lettered."""
-        bus = self._settings.service_bus.connection_string
-        return Sweep(
-            self._settings.environment,
-            namespace,
-            deployments,
-            replays,
-            runs,
-            pool,
-            tracing,
-            partial(DeadLetterReader, bus),
-            self._settings.control.sweep_every_s,
-        )
-
-    @provide
-    def replaying(
-        self, dead_letters: DeadLetters, replays: Replays, runs: Runs, metrics: Metrics
-    ) -> Replaying:
-        """Return what replays dead letters."""
-        bus = self._settings.service_bus.connection_string
-        return Replaying(
-            dead_letters,
-            replays,
-            runs,
-            partial(DeadLetterLocks, bus),
-            partial(ServiceBusPublisher, bus),
-            metrics,
-        )
-
-    @provide
-    def ingest(
-        self,
-        deployments: Deployments,
-        intake: Intake,
-        rooms: Rooms,
-        credit: Credit,
-        replica_id: ReplicaId,
-        namespace: Namespace,
-        settlement: Settlement,
         clocks: Clocks,
-    ) -> Ingest:
-        """Return what takes messages from the queues."""
-        connection_string = self._settings.service_bus.connection_string
+    ) -> NodeLink:
+        """Return the service that nodes speak to."""
+        every_s = self._settings.control.heartbeat_every_s
 
-        def source(queue: str) -> Source:
-            return ServiceBusSource(connection_string, queue)
+        def told() -> float:
+            return 0.0 if clocks.trouble() else clocks.now_s()
 
-        def feeder(origin: Origin) -> Feeder:
-            return Feeder(origin, intake, rooms, credit, replica_id, clocks)
-
-        environment = self._settings.environment
-        return Ingest(environment, namespace, deployments, source, feeder, settlement.needs)
+        return NodeLink(nodes, leases, runs, metrics, every_s, scheduler.wake, told)
 
     @provide
     def api(
@@ -442,24 +271,6 @@ class ControlProvider(Provider):
 
     plane = provide(ControlPlane)
 
-    @provide
-    def link(
-        self,
-        nodes: Nodes,
-        leases: Leases,
-        runs: Runs,
-        metrics: Metrics,
-        scheduler: Scheduler,
-        clocks: Clocks,
-    ) -> NodeLink:
-        """Return the service that nodes speak to."""
-        every_s = self._settings.control.heartbeat_every_s
-
-        def told() -> float:
-            return 0.0 if clocks.trouble() else clocks.now_s()
-
-        return NodeLink(nodes, leases, runs, metrics, every_s, scheduler.wake, told)
-
 
 @asynccontextmanager
 async def open_control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
@@ -468,7 +279,9 @@ async def open_control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
     Raises:
         StartupError: A connection string makes no sense.
     """
-    container = make_async_container(ControlProvider(settings))
+    container = make_async_container(
+        StoresProvider(settings), MessagesProvider(settings), ControlProvider(settings)
+    )
     try:
         yield await container.get(ControlPlane)
     finally:

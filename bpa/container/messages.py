@@ -1,0 +1,140 @@
+"""What a control replica does with the queues: messages taken, settled, buried, replayed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from dishka import Provider, Scope, provide
+
+from bpa.clocks import Clocks
+from bpa.config import Settings
+from bpa.connectors import Source
+from bpa.connectors.service_bus import (
+    DeadLetterLocks,
+    DeadLetterReader,
+    ServiceBusPublisher,
+    ServiceBusSource,
+)
+from bpa.container.stores import Namespace, ReplicaId
+from bpa.control.dead_letters import DeadLetters
+from bpa.control.deployments import Deployments
+from bpa.control.ingest import Feeder, Ingest
+from bpa.control.intake import Intake, Origin
+from bpa.control.replaying import Replaying
+from bpa.control.replays import Replays
+from bpa.control.rooms import Rooms
+from bpa.control.runs import Runs
+from bpa.control.settlement import Settlement
+from bpa.control.sweep import Sweep
+from bpa.postgres import Notifications, Pool
+from bpa.scheduler.credit import Credit
+from bpa.scheduler.loop import Scheduler
+from bpa.telemetry import Metrics, Tracing
+
+
+class MessagesProvider(Provider):
+    """Everything that speaks to the broker, each part with a client of its own."""
+
+    scope = Scope.APP
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    @provide
+    def intake(
+        self,
+        runs: Runs,
+        replays: Replays,
+        settlement: Settlement,
+        tracing: Tracing,
+        scheduler: Scheduler,
+    ) -> Intake:
+        """Return what records messages."""
+        return Intake(runs, replays, settlement, tracing, scheduler.arrived)
+
+    @provide
+    def ingest(
+        self,
+        deployments: Deployments,
+        intake: Intake,
+        rooms: Rooms,
+        credit: Credit,
+        replica_id: ReplicaId,
+        namespace: Namespace,
+        settlement: Settlement,
+        clocks: Clocks,
+    ) -> Ingest:
+        """Return what takes messages from the queues."""
+        connection_string = self._settings.service_bus.connection_string
+
+        def source(queue: str) -> Source:
+            return ServiceBusSource(connection_string, queue)
+
+        def feeder(origin: Origin) -> Feeder:
+            return Feeder(origin, intake, rooms, credit, replica_id, clocks)
+
+        environment = self._settings.environment
+        return Ingest(environment, namespace, deployments, source, feeder, settlement.needs)
+
+    @provide
+    def settlement(
+        self,
+        runs: Runs,
+        notifications: Notifications,
+        replica_id: ReplicaId,
+        tracing: Tracing,
+        metrics: Metrics,
+        clocks: Clocks,
+    ) -> Settlement:
+        """Return what settles the messages that this replica received."""
+        return Settlement(runs, notifications, replica_id, tracing, metrics, clocks)
+
+    @provide
+    def sweep(
+        self,
+        namespace: Namespace,
+        deployments: Deployments,
+        replays: Replays,
+        runs: Runs,
+        pool: Pool,
+        tracing: Tracing,
+    ) -> Sweep:
+        """Return what ends the runs of messages that the broker dead-lettered."""
+        bus = self._settings.service_bus.connection_string
+        return Sweep(
+            self._settings.environment,
+            namespace,
+            deployments,
+            replays,
+            runs,
+            pool,
+            tracing,
+            partial(DeadLetterReader, bus),
+            self._settings.control.sweep_every_s,
+        )
+
+    @provide
+    def dead_letters(
+        self, namespace: Namespace, deployments: Deployments, replays: Replays
+    ) -> DeadLetters:
+        """Return what looks at dead letters."""
+        bus, environment = self._settings.service_bus.connection_string, self._settings.environment
+        return DeadLetters(
+            environment, namespace, deployments, replays, partial(DeadLetterReader, bus)
+        )
+
+    @provide
+    def replaying(
+        self, dead_letters: DeadLetters, replays: Replays, runs: Runs, metrics: Metrics
+    ) -> Replaying:
+        """Return what replays dead letters."""
+        bus = self._settings.service_bus.connection_string
+        return Replaying(
+            dead_letters,
+            replays,
+            runs,
+            partial(DeadLetterLocks, bus),
+            partial(ServiceBusPublisher, bus),
+            metrics,
+        )

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-RETRYABLE_STATUSES = frozenset({409, 429})
-"""Client-error statuses worth another try: 409 is "still in flight", 429 is "slow down"."""
+TOO_MANY_REQUESTS = 429
+"""The one client error that another try may mend."""
 
-STATUSES_WITH_RETRY_AFTER = frozenset({429, 503})
-"""The statuses on which Retry-After is honoured."""
+STATUSES_WITH_RETRY_AFTER = frozenset({409, 429, 503})
+"""The statuses on which Retry-After is honoured; 409 is "still in flight" under a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class RetryPolicy:
 
 def is_retryable_status(status: int) -> bool:
     """Tell whether an answer with this HTTP status may differ on the next try."""
-    return status >= 500 or status in RETRYABLE_STATUSES
+    return status >= 500 or status == TOO_MANY_REQUESTS
 
 
 def ceiling_s(policy: RetryPolicy, tries_made: int) -> float:

@@ -1,9 +1,15 @@
 """http.out: post one effect over HTTP under an idempotency key, with retries.
 
-One try and three retries by default, on 5xx, 429, 409 (the target still works on the same key) and
-transport errors, with full jitter and the target's Retry-After. Every try sends the same bytes and
-the same key, so a target that honours keys applies the effect once. Everything else that is not a
-2xx ends the run at once; redirects are not followed, since they would carry the body elsewhere.
+One try and three retries by default, on 5xx, 429 and transport errors, with full jitter and the
+target's Retry-After. Every try sends the same bytes and the same key, so a target that honours keys
+applies the effect once. Everything else that is not a 2xx ends the run at once; redirects are not
+followed, since they would carry the body elsewhere.
+
+409 says that the target still works on an earlier request under the key: that of an execution whose
+node was killed, or a try that took longer than its timeout. Nothing has failed, so it costs no try:
+the same is asked again for `IN_FLIGHT_TIMEOUTS` times the timeout of a request. A target that says
+so even then has lost that request, or takes longer than its deployment allows: whether the effect
+was applied is not known, and the run ends as ``OutcomeUnknown``.
 
 A request that is not idempotent is sent again only where it is known that the last one was not
 applied: its body was never begun (no connection), or the answer was 429 or 503, by which a server
@@ -17,12 +23,14 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from bpa.connectors.breaker import STILL_IN_FLIGHT
 from bpa.connectors.sdk import OutboundRequest, OutboundResult, OutboundTry
 from bpa.errors import InvalidRequest, Reason, RunEnded
 from bpa.retry import (
@@ -35,6 +43,9 @@ from bpa.retry import (
 
 EXCERPT_BYTES = 1024
 """How much of an answer is kept for people."""
+IN_FLIGHT_TIMEOUTS = 3
+"""How many timeouts of a request an earlier one under the same key is waited for. One should do: it
+is what the deployment grants the target for an answer, counted from later than the request went."""
 _NOT_TAKEN = frozenset({429, 503})
 """Statuses by which a server says that it did not take the request."""
 DISCARD_BYTES = 64 * 1024
@@ -47,6 +58,23 @@ class _TryFailed(Exception):
     def __init__(self, cause: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(cause)
         self.retry_after_s = retry_after_s
+
+
+class _StillInFlight(Exception):
+    """The target works on an earlier request under the same key."""
+
+    def __init__(self, *, retry_after_s: float | None) -> None:
+        super().__init__(f"HTTP {STILL_IN_FLIGHT}")
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(slots=True)
+class _Patience:
+    """How long an effect has waited for its earlier request."""
+
+    since_s: float | None = None
+    """When the target first said that it works on it."""
+    answers: int = 0
 
 
 class _Body(aiohttp.BytesPayload):
@@ -77,6 +105,7 @@ class HttpOut:
         on_try: Called once after every try.
         sleep: Waits between tries.
         draw: Draws the jitter from [0, 1).
+        clock: Monotonic seconds, as those of deadlines.
     """
 
     def __init__(
@@ -88,6 +117,7 @@ class HttpOut:
         on_try: Callable[[OutboundTry], None] = _ignore,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self._policy = policy or RetryPolicy()
@@ -95,6 +125,7 @@ class HttpOut:
         self._on_try = on_try
         self._sleep = sleep
         self._draw = draw
+        self._clock = clock
 
     async def send(self, request: OutboundRequest) -> OutboundResult:
         """Post the effect until it is answered with a 2xx.
@@ -103,7 +134,8 @@ class HttpOut:
             RunEnded: ``RETRIES_EXHAUSTED`` after the last try, ``NON_RETRYABLE_HTTP_STATUS`` at
                 once for any other answer, ``DEADLINE_EXCEEDED`` when the next try would start
                 after the request's deadline, ``OUTCOME_UNKNOWN`` when a request that is not
-                idempotent may have been applied.
+                idempotent may have been applied, and when the target does not come to an end with
+                an earlier one.
             InvalidRequest: The address or a header cannot be sent at all.
         """
         headers = _headers(request)
@@ -115,12 +147,12 @@ class HttpOut:
             sleep=request.pause or self._sleep,
             reraise=True,
         )
-        tries = 0
+        tries, patience = 0, _Patience()
         try:
             async for attempt in retrying:
                 with attempt:
                     tries = attempt.retry_state.attempt_number
-                    status, excerpt = await self._try(request, headers, tries)
+                    status, excerpt = await self._outlast(request, headers, tries, patience)
         except _TryFailed as failure:
             if tries >= self._policy.tries:
                 raise RunEnded(
@@ -132,6 +164,42 @@ class HttpOut:
         return OutboundResult(
             status=status, tries=tries, elapsed_ms=_ms_since(started_s), excerpt=excerpt
         )
+
+    async def _outlast(
+        self, request: OutboundRequest, headers: dict[str, str], number: int, patience: _Patience
+    ) -> tuple[int, str]:
+        """Make one try, again for as long as the target works on an earlier request."""
+        while True:
+            try:
+                return await self._try(request, headers, number)
+            except _StillInFlight as answer:
+                pause_s = self._patient_s(request, answer, patience)
+            await (request.pause or self._sleep)(pause_s)
+
+    def _patient_s(
+        self, request: OutboundRequest, answer: _StillInFlight, patience: _Patience
+    ) -> float:
+        """Return how long to wait before the target is asked again; it is asked once too often."""
+        now_s = self._clock()
+        patience.answers += 1
+        if patience.since_s is None:
+            patience.since_s = now_s
+        waited_s = now_s - patience.since_s
+        still = "the target still works on an earlier request of this effect"
+        look = "look there whether it was applied; a replay asks again under the same key"
+        if waited_s >= IN_FLIGHT_TIMEOUTS * (request.timeout_s or self._timeout_s):
+            raise RunEnded(
+                Reason.OUTCOME_UNKNOWN, f"{still} ({answer} for {waited_s:.0f} s): {look}"
+            )
+        asked_again_in_s = pause_s(
+            self._policy, patience.answers, self._draw(), answer.retry_after_s
+        )
+        if request.deadline_s is not None and now_s + asked_again_in_s >= request.deadline_s:
+            raise RunEnded(
+                Reason.DEADLINE_EXCEEDED,
+                f"{still} ({answer}), and there is no time to ask again: {look}",
+            )
+        return asked_again_in_s
 
     async def _try(
         self, request: OutboundRequest, headers: dict[str, str], number: int
@@ -171,15 +239,9 @@ class HttpOut:
         self._tell(
             request, OutboundTry(number=number, status=status, elapsed_ms=_ms_since(started_s))
         )
-        if 200 <= status < 300:
-            return status, excerpt
-        if is_retryable_status(status) and (request.idempotent or status in _NOT_TAKEN):
-            raise _TryFailed(f"HTTP {status}", retry_after_s=retry_after)
-        if status >= 500:
-            raise _outcome_unknown(f"HTTP {status}", number)
-        raise RunEnded(
-            Reason.NON_RETRYABLE_HTTP_STATUS, f"the target answered HTTP {status} on try {number}"
-        )
+        if not 200 <= status < 300:
+            raise _unsuccessful(request, status, retry_after, number)
+        return status, excerpt
 
     def _tell(self, request: OutboundRequest, tried: OutboundTry) -> None:
         self._on_try(tried)
@@ -232,6 +294,21 @@ def _outcome_unknown(what: str, number: int) -> RunEnded:
         Reason.OUTCOME_UNKNOWN,
         f"{what} on try {number}, and the target is declared not idempotent: look there whether "
         "the effect was applied; it is not sent again",
+    )
+
+
+def _unsuccessful(
+    request: OutboundRequest, status: int, retry_after_s: float | None, number: int
+) -> Exception:
+    """Return what an answer that is no 2xx means for the effect."""
+    if status == STILL_IN_FLIGHT and request.idempotent:
+        return _StillInFlight(retry_after_s=retry_after_s)
+    if is_retryable_status(status) and (request.idempotent or status in _NOT_TAKEN):
+        return _TryFailed(f"HTTP {status}", retry_after_s=retry_after_s)
+    if status >= 500:
+        return _outcome_unknown(f"HTTP {status}", number)
+    return RunEnded(
+        Reason.NON_RETRYABLE_HTTP_STATUS, f"the target answered HTTP {status} on try {number}"
     )
 
 

@@ -101,7 +101,10 @@ class Gate:
 
     async def pause(self, seconds: float) -> None:
         """Wait between two requests, no longer than until it is clear that there is no second."""
-        if not self._admission.probe:
+        if self._admission.probe:
+            if not self._failures:  # the target is there, and still works on an earlier request
+                await asyncio.sleep(seconds)
+        else:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._host.opened.wait()

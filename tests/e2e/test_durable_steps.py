@@ -16,7 +16,8 @@ from tests.e2e.server import Bpa, nobody_lives
 from tests.eventually import eventually
 
 SENT, ONCE, OTHERWISE, THINKING = "effect-sent", "effect-once", "diverging", "model-asked"
-QUEUES = (SENT, ONCE, OTHERWISE, THINKING)
+SLOW = "effect-in-flight"
+QUEUES = (SENT, ONCE, OTHERWISE, THINKING, SLOW)
 CHOSEN = dict(
     zip(QUEUES, [d for d in documents() if d.content_type == "application/json"], strict=False)
 )
@@ -41,6 +42,7 @@ async def hold_each_run_in_its_step(control: Bpa) -> None:
         {"match": {"invoice_id": number[SENT]}, **pause},
         {"match": {"invoice_id": number[ONCE]}, "latency_ms": 6_000, "times": 1},
         {"match": {"invoice_id": number[OTHERWISE]}, **pause},
+        {"match": {"invoice_id": number[SLOW]}, "latency_ms": 12_000, "times": 1},
     ]
     model = [{"match": {"contains": number[THINKING]}, "latency_ms": 6_000, "times": 1}]
     await control.put("/_target/script", {"rules": target}, "target")
@@ -56,7 +58,7 @@ async def in_the_middle(control: Bpa, traces: dict[str, str]) -> bool:
     assert states == {
         queue: ["in_flight"] if queue == THINKING else ["recorded", "in_flight"] for queue in QUEUES
     }
-    return {runs[queue]["runId"] for queue in (SENT, ONCE, OTHERWISE)} <= tried
+    return {runs[queue]["runId"] for queue in QUEUES if queue != THINKING} <= tried
 
 
 async def test_a_new_execution_goes_on_from_the_journal_of_the_one_that_was_killed(
@@ -87,6 +89,7 @@ async def test_a_new_execution_goes_on_from_the_journal_of_the_one_that_was_kill
             await check_what_must_not_be_sent_twice(control, runs[ONCE])
             await check_the_one_that_diverged(control, runs[OTHERWISE])
             await check_the_lost_call(control, runs[THINKING])
+            await check_the_one_in_flight(control, runs[SLOW])
 
 
 async def check_what_was_sent_twice_under_one_key(control: Bpa, run: dict[str, Any]) -> None:
@@ -138,6 +141,15 @@ async def check_the_lost_call(control: Bpa, run: dict[str, Any]) -> None:
     assert f"1, of {lost['reservedTokens']:,} tokens at most" in shown
     states = [step["state"] for step in json.loads(await show(control, run, "--json"))["steps"]]
     assert states == ["unknown", "recorded", "recorded"]
+
+
+async def check_the_one_in_flight(control: Bpa, run: dict[str, Any]) -> None:
+    """The target still worked on the killed node's request: it was waited for, as no failure."""
+    assert run["status"] == "completed", run["detail"]
+    tried = (await control.tries())[run["effectKey"]]
+    assert tried["outcomes"].pop("in_flight:409") >= 1
+    assert (tried["outcomes"], tried["bodies"]) == ({"applied": 1, "replayed": 1}, 1)
+    assert run["outcome"]["tries"] == 1
 
 
 async def show(control: Bpa, run: dict[str, Any], *words: str) -> str:

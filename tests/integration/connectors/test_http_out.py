@@ -24,6 +24,10 @@ class Pauses(list[float]):
     async def sleep(self, pause_s: float) -> None:
         self.append(pause_s)
 
+    def clock(self) -> float:
+        """As if the pauses had passed."""
+        return time.monotonic() + sum(self)
+
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
@@ -37,7 +41,7 @@ def request_to(url: str, **changes) -> OutboundRequest:
 
 
 def http_out(session, pauses: Pauses, **changes) -> HttpOut:
-    return HttpOut(session, sleep=pauses.sleep, draw=lambda: 0.5, **changes)
+    return HttpOut(session, sleep=pauses.sleep, draw=lambda: 0.5, clock=pauses.clock, **changes)
 
 
 async def test_a_success_is_returned_with_its_status_and_excerpt(session):
@@ -65,7 +69,7 @@ async def test_every_try_carries_the_same_bytes_key_and_trace_context(session):
         assert headers["x-api-key"] == "k"
 
 
-@pytest.mark.parametrize("code", [500, 503, 504, 429, 409, 599])
+@pytest.mark.parametrize("code", [500, 503, 504, 429, 599])
 async def test_a_target_that_keeps_failing_gets_four_tries_and_the_run_ends(session, code):
     pauses = Pauses()
     async with scripted_server(status(code)) as server:
@@ -136,6 +140,47 @@ async def test_a_conflict_over_what_is_not_idempotent_is_an_answer(session):
             await http_out(session, Pauses()).send(request_to(server.url, idempotent=False))
     assert ended.value.reason is Reason.NON_RETRYABLE_HTTP_STATUS
     assert len(server.bodies) == 1
+
+
+async def test_an_earlier_request_in_flight_is_waited_for_and_costs_no_try(session):
+    pauses, seen = Pauses(), []
+    script = [status(503), *[status(409)] * 12, status(503), status(409), status(503), status(201)]
+    async with scripted_server(*script) as server:
+        result = await http_out(session, pauses, on_try=seen.append).send(request_to(server.url))
+    assert (result.status, result.tries) == (201, 4)
+    assert len(set(server.bodies)) == 1
+    assert {headers["idempotency-key"] for headers in server.headers} == {'"run-1:7"'}
+    assert [tried.number for tried in seen if tried.status == 503] == [1, 2, 3]
+    assert sum(pauses) > 15
+
+
+async def test_retry_after_is_honoured_while_an_earlier_request_is_in_flight(session):
+    pauses = Pauses()
+    async with scripted_server(status(409, Retry_After="4"), status(201)) as server:
+        await http_out(session, pauses).send(request_to(server.url))
+    assert pauses == [pytest.approx(4.1)]
+
+
+async def test_a_request_that_stays_in_flight_leaves_the_outcome_unknown(session):
+    pauses = Pauses()
+    async with scripted_server(status(409)) as server:
+        with pytest.raises(RunEnded, match="still works on an earlier request") as ended:
+            await http_out(session, pauses).send(request_to(server.url, timeout_s=2.0))
+    assert ended.value.reason is Reason.OUTCOME_UNKNOWN
+    assert "a replay asks again under the same key" in ended.value.detail
+    assert 6 <= sum(pauses) < 9, "three timeouts, and one pause that had begun"
+    assert len(server.bodies) == len(pauses) + 1
+
+
+async def test_waiting_for_an_earlier_request_ends_with_the_deadline(session):
+    pauses = Pauses()
+    async with scripted_server(status(409)) as server:
+        with pytest.raises(RunEnded, match="no time to ask again") as ended:
+            await http_out(session, pauses).send(
+                request_to(server.url, deadline_s=time.monotonic() + 5)
+            )
+    assert ended.value.reason is Reason.DEADLINE_EXCEEDED
+    assert 2 < sum(pauses) < 5
 
 
 @pytest.mark.parametrize("code", [400, 401, 404, 408, 422, 301, 307])

@@ -206,3 +206,24 @@ async def test_requests_that_a_run_s_own_deadline_cut_short_do_not_count(world):
     assert {getattr(one, "reason", one) for one in ended} == {Reason.DEADLINE_EXCEEDED}
     await world.script_target()
     assert (await post(world, "r99")).kind == "completed"
+
+
+async def in_flight(world, run):
+    """Return an execution that dies over its request, and wait until the target works on it."""
+    await world.script_target({"latency_ms": 1_000, "times": 1})
+    made, lease = broker(world, run)
+    killed = asyncio.create_task(made.serve(POST))
+    await eventually(lambda: sent(world), within_s=5)
+    killed.cancel()
+    await asyncio.wait({killed})
+    return lease.journal
+
+
+@pytest.mark.parametrize("admission", [Admission(), PROBE])
+async def test_a_run_waits_for_what_its_killed_execution_has_sent(world, admission):
+    journal = await in_flight(world, "r1")
+    completed = await post(world, "r1", journal=journal, admission=admission)
+    assert (completed.kind, completed.result["tries"]) == ("completed", 1)
+    (tried,) = await world.tries()
+    assert tried["outcomes"].pop("in_flight:409") > 4, "more often than there are tries"
+    assert (tried["outcomes"], tried["bodies"]) == ({"applied": 1, "replayed": 1}, 1)

@@ -145,4 +145,4 @@ def _replayed(row: Row | None, message: Message, queue: str) -> Identity | None:
     run_id = RunId(row["run_id"])
     if row["edited"]:
         return Identity(run_id, effect_key_of(run_id, message.sequence_number))
-    return Identity(run_id, row["effect_key"], RunId(row["replayed_run_id"]))
+    return Identity(run_id, row["effect_key"], RunId(row["inherits_from"]))

@@ -2,11 +2,11 @@
 -- Read the replays whose run ids messages say they carry.
 select
     run_id::text as run_id,
-    replayed_run_id::text as replayed_run_id,
     queue,
     edited,
     body_sha256,
-    effect_key
+    effect_key,
+    case when not edited then journal_holder(replayed_run_id)::text end as inherits_from
 from replays where run_id = any(%(run_ids)s::uuid[]);
 
 -- name: known
@@ -50,19 +50,19 @@ cross join lateral (
         count(*) filter (where kind = 'effect' or length(answer) > 0) as inheritable,
         count(*) filter (where kind = 'effect') as effects,
         count(*) filter (where kind = 'effect' and answer is not null) as effects_applied
-    from steps where steps.run_id = asked.run_id
+    from steps where steps.run_id = journal_holder(asked.run_id)
 ) as journal
 order by asked.nth;
 
 -- name: effects
--- Read what a run intended to send to its target, and whether the answer is known.
+-- Read what a run, or those it goes on from, intended to send, and whether the answer is known.
 select
     seq,
     effect_key,
     inherited_from::text as inherited_from,
     started_at as intended_at,
     case when answer is not null then coalesce(ended_at, started_at) end as applied_at
-from steps where run_id = %(run_id)s::uuid and kind = 'effect'
+from steps where run_id = journal_holder(%(run_id)s::uuid) and kind = 'effect'
 order by seq;
 
 -- name: begin

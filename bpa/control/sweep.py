@@ -169,6 +169,7 @@ class Sweep:
             delivery_count=message.delivery_count,
             reason=reason,
             detail=detail,
+            inherits_from=identity.inherits_from,
         )
         received = await self._runs.receive(arrival)
         await self._runs.settled(received.delivery_id, "dead_letter")

@@ -16,6 +16,7 @@ from bpa.connectors import Message, OutgoingMessage, SettlementLost
 from bpa.connectors.service_bus import DeadLetterLocks, ServiceBusPublisher
 from bpa.connectors.service_bus.client import SOCKET_POLL_S, close, connect, opened
 from bpa.control import dead_letters as module
+from bpa.control.sweep import Swept
 from bpa.domain import (
     LeaseOffer,
     NodeId,
@@ -34,6 +35,7 @@ from tests.eventually import eventually
 from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet
 from tests.integration.control.intaking import GOOD, Intaking, intake_of
 from tests.integration.control.rest import Rest, rest_over
+from tests.integration.control.test_sweep import sweep_of, use_up
 
 COMPLETED = Outcome(kind=OutcomeKind.COMPLETED)
 FAILED = Outcome(kind=OutcomeKind.REJECTED, reason="RetriesExhausted", detail="HTTP 503 four times")
@@ -388,6 +390,42 @@ async def test_a_replay_of_a_replay_keeps_the_key_and_the_first_original(desk: D
     run = await desk.run(last)
     assert [s["inherited_from"] for s in run["steps"]] == [original, run_id]
     assert run["effect_key"] == first["effectKey"]
+
+
+@pytest.mark.parametrize("is_swept", [False, True])
+async def test_a_replay_whose_message_the_broker_took_before_it_became_a_run_loses_no_bytes(
+    desk: Desk, *, is_swept: bool
+):
+    original = await desk.dead(intend=True)
+    (first,) = await desk.replay()
+    await use_up(desk.intaking)
+    if is_swept:
+        assert await sweep_of(desk.intaking).one_pass() == Swept(recorded=1)
+    assert (await fetch_all(desk.fleet.pool, "select count(*) as n from runs"))[0]["n"] == (
+        1 + is_swept
+    )
+
+    (second,) = await desk.replay()
+
+    assert (second["replayedRunId"], second["replayNumber"]) == (first["runId"], 2)
+    assert (second["effectKey"], second["inheritedSteps"]) == (first["effectKey"], 2)
+    (last,) = await desk.take(1)
+    steps = (await desk.run(last))["steps"]
+    assert [(s["seq"], s["inherited_from"]) for s in steps] == [(0, original), (2, original)]
+    (effect,) = [s for s in (await desk.offered(last)).run.journal if s.kind is StepKind.EFFECT]
+    assert effect.intent == b'{"total": "10.00"}'
+
+
+async def test_an_edited_replay_that_never_became_a_run_leaves_no_journal_to_go_on_from(desk: Desk):
+    await desk.dead(intend=True)
+    (first,) = await desk.replay(body=base64.b64encode(OTHER).decode())
+    await use_up(desk.intaking)
+    (second,) = await desk.replay()
+    assert (second["replayedRunId"], second["inheritedSteps"]) == (first["runId"], 0)
+    (last,) = await desk.take(1)
+    run = await desk.run(last)
+    assert (run["steps"], run["effect_key"]) == ([], second["effectKey"])
+    assert run["effect_key"].startswith(first["runId"])
 
 
 @pytest.mark.parametrize("known", ["unknown", "of another body"])

@@ -27,7 +27,7 @@ select
             coalesce((d.target -> 'target' ->> 'slotBudget')::int, 1)
             * coalesce((d.target -> 'target' ->> 'replicas')::int, 1)
         ), 0)::int
-        from deployments as d where b.deployments ? d.dep_id
+        from deployments as d where (b.deployments ->> d.dep_id)::bigint = d.revision
     ) as run_limit
 from breakers as b where b.host = %(host)s;
 

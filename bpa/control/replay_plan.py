@@ -17,6 +17,8 @@ from bpa.errors import NotFound
 
 IDS_AT_MOST = 100
 """Dead letters of one request: their bodies are in memory, and its answer waits for all of them."""
+_DIGITS_MOST = 19
+_NUMBERS_END = 2**63 - 1  # a broker counts in signed 64 bits, and a list goes on one behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class LetterId:
             NotFound: It is none.
         """
         queue, _, number = text.rpartition(":")
-        if not queue or not number.isascii() or not number.isdigit() or len(number) > 19:
+        is_number = number.isascii() and number.isdigit() and len(number) <= _DIGITS_MOST
+        if not queue or not is_number or int(number) >= _NUMBERS_END:
             raise NotFound(f"there is no dead letter {text[:300]!r}: an id reads queue:number")
         return cls(queue.replace("~", "/"), int(number))
 

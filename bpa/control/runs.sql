@@ -383,7 +383,7 @@ freed as (
 select
     *,
     run_id::text as run_id,
-    extract(epoch from ended_at - enqueued_at) * 1000 as latency_ms,
+    extract(epoch from ended_at - least(enqueued_at, ended_at)) * 1000 as latency_ms,
     (
         select d.owner from deliveries as d
         where d.run_id = moved.run_id and d.settled_at is null

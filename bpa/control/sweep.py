@@ -131,6 +131,12 @@ class Sweep:
             ended = await self._runs.bury([(one, *_why(letters[one][1])) for one in alive])
         for one in unknown:
             await self._record(*letters[one], feeding)
+        await fetch_all(
+            self._pool,
+            _QUERIES.end_deliveries,
+            run_ids=[one.run_id for one in identities],
+            numbers=[message.sequence_number for message in messages],
+        )
         if rows:
             _log.warning(
                 "dead_letters_swept", queue=feeding.queue, ended=ended, recorded=len(unknown)
@@ -171,8 +177,7 @@ class Sweep:
             detail=detail,
             inherits_from=identity.inherits_from,
         )
-        received = await self._runs.receive(arrival)
-        await self._runs.settled(received.delivery_id, "dead_letter")
+        await self._runs.receive(arrival)
 
 
 def _why(letter: DeadLetter) -> tuple[Reason | BrokerReason, str]:

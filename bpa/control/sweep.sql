@@ -11,3 +11,13 @@ select asked.run_id::text as run_id, runs.status
 from unnest(%(run_ids)s::uuid[]) as asked (run_id)
 left join runs using (run_id)
 where runs.run_id is null or runs.status not in ('completed', 'dead_lettered');
+
+-- name: end_deliveries
+-- Note that these messages are dead letters now: a replica that held one may have died, and nobody
+-- else can say so. (A delivery that an earlier release recorded has no number.)
+update deliveries
+set settled_at = now(), disposition = 'dead_letter'
+from unnest(%(run_ids)s::uuid[], %(numbers)s::bigint[]) as letter (run_id, number)
+where deliveries.run_id = letter.run_id
+    and coalesce(deliveries.sequence_number, letter.number) = letter.number
+    and deliveries.settled_at is null;

@@ -1,6 +1,7 @@
 """What nobody should send: each is answered with a problem, and the server goes on."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from io import BytesIO
@@ -199,3 +200,15 @@ async def test_what_is_no_http_is_answered_400_and_hung_up_on(rest: Rest, reques
     answer = await raw(rest, request_)
     assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert (await rest.get("/livez")).status == 200
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, 2**63, 10**19 - 1, 10**19])
+async def test_a_dead_letter_of_a_number_that_no_broker_counts_to_is_not_there(
+    rest: Rest, number: int
+):
+    answer = await rest.get(f"/v1/dead-letters/invoices:{number}")
+    assert (answer.status, answer.json["code"]) == (404, "not_found")
+    asked = {"ids": [f"invoices:{number}"]}
+    assert (await rest.post("/v1/dead-letters:replay", asked)).status == 404
+    cursor = base64.urlsafe_b64encode(f"invoices:{number}".encode()).decode()
+    assert (await rest.get(f"/v1/dead-letters?cursor={cursor}")).status == 400

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from bpa.connectors.service_bus import DeadLetterReader
 from bpa.control.replays import Replays
+from bpa.control.runs import Ended
 from bpa.control.sweep import Sweep, Swept
 from bpa.domain import Step, StepKind, run_id_of
 from bpa.errors import StaleLease
@@ -118,6 +119,34 @@ async def test_a_run_that_completed_first_stays_completed(intaking: Intaking):
     await intaking.finish(run_id)
     assert await sweep_of(intaking).one_pass() == Swept()
     assert (await intaking.fleet.runs.get(run_id))["status"] == "completed"
+
+
+@pytest.mark.parametrize("ended", ["by the sweep", "before"])
+async def test_deliveries_whose_replica_died_are_over_with_their_message(
+    intaking: Intaking, ended: str
+):
+    run_id = await taken(intaking)
+    await use_up(intaking)
+    # the replica died before it could give the message back, of which an earlier release kept no
+    # number
+    died = "update deliveries set settled_at = null, disposition = null"
+    if ended == "before":
+        died += ", sequence_number = null"
+        await intaking.finish(run_id)
+    await fetch_all(intaking.fleet.pool, f"{died} returning 1")
+    await sweep_of(intaking).one_pass()
+    assert await intaking.dispositions() == ["dead_letter"]
+
+
+async def test_a_run_that_the_sweep_ends_never_took_less_than_no_time(intaking: Intaking):
+    ended: list[Ended] = []
+    intaking.fleet.runs.on_ended(ended.append)
+    await taken(intaking)
+    ahead = "update runs set enqueued_at = now() + interval '1 minute' returning 1"
+    await fetch_all(intaking.fleet.pool, ahead)
+    await use_up(intaking)
+    await sweep_of(intaking).one_pass()
+    assert [one.row["latency_ms"] for one in ended] == [0]
 
 
 async def test_a_strangers_reason_is_quoted_and_not_taken_over(intaking: Intaking):

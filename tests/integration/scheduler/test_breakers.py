@@ -141,3 +141,15 @@ async def test_a_message_more_is_received_once_all_that_wait_have_failed_as_prob
     await outage.rows("""update runs set parked = '{"probed": true}' where dep_id = 'dep-1'""")
     seen = await replica.reader.read()
     assert (room(seen, "dep-1"), room(seen, "dep-2")) == (1, 0)
+
+
+async def test_what_a_changed_deployment_runs_elsewhere_takes_no_room_from_a_host_that_ramps_up(
+    outage, replica
+):
+    await breaker(outage, "closing", ramp=2)
+    await outage.rows("update deployments set revision = 2 where dep_id = 'dep-2'")
+    backing_off = "update runs set not_before = now() + interval '1 h' where dep_id = 'dep-1'"
+    await outage.rows(backing_off)
+    assert [grant.dep_id for grant in await schedule(replica)] == ["dep-2"] * 6
+    await outage.rows("update runs set not_before = null")
+    assert [grant.dep_id for grant in await schedule(replica)] == ["dep-1"] * 2

@@ -78,14 +78,30 @@ class _Patience:
 
 
 class _Body(aiohttp.BytesPayload):
-    """A body that knows whether a connection has begun to take it."""
+    """A body that knows whether a connection has begun to take it, and asks for leave before.
+
+    Args:
+        body: The bytes.
+        ask: Raises what forbids sending them. Connecting takes time, and a lease may end in it.
+    """
 
     is_begun = False
+    forbidden: Exception | None = None
+
+    def __init__(self, body: bytes, ask: Callable[[], None] | None) -> None:
+        super().__init__(body)
+        self._ask = ask
 
     async def write_with_length(
         self, writer: AbstractStreamWriter, content_length: int | None
     ) -> None:
         """Write the bytes; the headers, which wait until now, go with them."""
+        try:
+            if self._ask is not None:
+                self._ask()
+        except Exception as forbidden:
+            self.forbidden = forbidden  # the client wraps what it meets here
+            raise
         self.is_begun = True
         await super().write_with_length(writer, content_length)
 
@@ -215,12 +231,14 @@ class HttpOut:
             raise RunEnded(
                 Reason.DEADLINE_EXCEEDED, f"the deadline passed before try {number} could start"
             )
-        body = _Body(request.body)
+        body = _Body(request.body, request.before_try)
         try:
             status, retry_after, excerpt = await self._post(request, headers, body, timeout_s)
         except aiohttp.InvalidURL as error:
             raise InvalidRequest(f"not an address to post to: {request.url!r}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if body.forbidden is not None:
+                raise body.forbidden from None
             kind, elapsed_ms = type(error).__name__, _ms_since(started_s)
             cut_short = isinstance(error, TimeoutError) and timeout_s < own_timeout_s
             self._tell(

@@ -137,7 +137,8 @@ class OutboundRequest:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Further headers from the deployment; may hold credentials, hence not in the repr."""
     before_try: Callable[[], None] | None = field(default=None, repr=False)
-    """Called right before each try; what it raises ends the effect, with nothing more sent."""
+    """Called before each try, and again right before its first byte leaves, once it is connected;
+    what it raises ends the effect, with nothing more sent."""
     after_try: Callable[[OutboundTry], None] | None = field(default=None, repr=False)
     """Called right after each try."""
     pause: Callable[[float], Awaitable[None]] | None = field(default=None, repr=False)

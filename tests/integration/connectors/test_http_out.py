@@ -13,7 +13,7 @@ from aiohttp import web
 
 from bpa.connectors import OutboundRequest, OutboundTry
 from bpa.connectors.http_out import EXCERPT_BYTES, HttpOut, quoted_key
-from bpa.errors import InvalidRequest, Reason, RunEnded
+from bpa.errors import InvalidRequest, Reason, RunEnded, StaleLease
 from bpa.retry import RetryPolicy
 from tests.integration.connectors.scripted_server import hang_up, never, scripted_server, status
 
@@ -190,6 +190,30 @@ async def test_any_other_status_ends_the_run_at_once(session, code):
             await http_out(session, Pauses()).send(request_to(server.url))
     assert ended.value.reason is Reason.NON_RETRYABLE_HTTP_STATUS
     assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_not_a_byte_leaves_when_the_permission_ends_while_it_connects(idempotent):
+    connected, seen = asyncio.Event(), []
+    trace = aiohttp.TraceConfig()
+
+    async def note(*_) -> None:
+        connected.set()
+
+    def permit() -> None:
+        if connected.is_set():
+            raise StaleLease("the lease has ended")
+
+    trace.on_connection_create_end.append(note)
+    async with (
+        aiohttp.ClientSession(trace_configs=[trace]) as session,
+        scripted_server(status(200)) as server,
+    ):
+        sink = http_out(session, Pauses(), on_try=seen.append)
+        with pytest.raises(StaleLease):
+            await sink.send(request_to(server.url, idempotent=idempotent, before_try=permit))
+        assert connected.is_set(), "it had leave to connect"
+        assert (server.bodies, server.headers, seen) == ([], [], [])
 
 
 async def test_a_connection_that_drops_is_tried_again(session):

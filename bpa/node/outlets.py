@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,6 +40,10 @@ class Lease(Protocol):
     """What the broker needs of `bpa.node.lease.HeldLease`."""
 
     offer: LeaseOffer
+
+    @property
+    def stopped(self) -> asyncio.Future[Any]:
+        """Done once nothing more may be started under the lease."""
 
     @property
     def is_good(self) -> bool:
@@ -107,6 +112,14 @@ class Recorder:
         """
         if not self._lease.is_good:
             raise StaleLease("the lease has ended; nothing more is started under it")
+
+    async def while_held(self, pause: Coroutine[Any, Any, None]) -> None:
+        """Wait for the end of a pause; of the lease, if that comes first."""
+        pausing = asyncio.ensure_future(pause)
+        try:
+            await asyncio.wait({pausing, self._lease.stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pausing.cancel()
 
 
 def answered(intent: Step, answer: bytes, usage: Usage) -> Step:

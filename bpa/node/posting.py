@@ -26,7 +26,7 @@ from bpa.documents.payloads import payload
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.values import Document
 from bpa.domain import RunSpec, Step, StepKind, TargetSeen, Usage, further_key_of
-from bpa.errors import BpaError, InvalidRequest, Reason, RunEnded, StaleLease
+from bpa.errors import BpaError, InvalidRequest, Reason, RunEnded
 from bpa.node.conversation import Tool
 from bpa.node.journal import canonical, digest_of
 from bpa.node.outlets import Outlets, Recorder, Timings, answered, now_ms, span
@@ -213,9 +213,7 @@ class Posting:
             await self._recorder.intend(effect)
         try:
             return await self._send(effect, context)
-        except StaleLease:
-            raise
-        except BpaError as error:
+        except BpaError as error:  # also the end of the lease: what is known may still be recorded
             if not (isinstance(error, RunEnded) and error.reason is Reason.OUTCOME_UNKNOWN):
                 unapplied = msgspec.structs.replace(effect, ended_at_ms=now_ms())
                 await self._recorder.settle(unapplied)
@@ -247,7 +245,7 @@ class Posting:
                 tracestate=carrier.get("tracestate"),
                 before_try=self._before_try,
                 after_try=self._gate.note,
-                pause=self._gate.pause,
+                pause=self._pause,
             )
             self.is_sending = True
             try:
@@ -264,6 +262,9 @@ class Posting:
             out.set_attribute("http.response.status_code", sent.status)
             out.set_attribute("http.request.resend_count", sent.tries - 1)
             return sent
+
+    async def _pause(self, seconds: float) -> None:
+        await self._recorder.while_held(self._gate.pause(seconds))
 
     def _before_try(self) -> None:
         self._recorder.must_hold()

@@ -1,5 +1,6 @@
 """The real model stub and target API, and what a broker needs beside them."""
 
+import asyncio
 import contextlib
 import json
 from collections import Counter
@@ -63,6 +64,7 @@ class RecordingLease:
     def __init__(self, offer):
         self.offer = offer
         self.is_good = True
+        self.stopped = asyncio.get_running_loop().create_future()
         self.reported = []
         self.steps: dict[int, Step] = {}
         self.before_report = lambda what: None

@@ -530,19 +530,26 @@ async def test_an_effect_that_is_known_not_to_be_applied_may_be_sent_by_a_later_
     assert len(await world.received()) == 1
 
 
-async def test_a_lease_that_ends_between_two_tries_leaves_the_outcome_unknown(world):
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_a_lease_that_ends_between_two_tries_leaves_what_may_be_recorded(world, is_lost):
     await world.script_target({"status": 503})
 
-    def expire(_try):
-        run.lease.is_good = False
+    def refuse(_step):
+        raise StaleLease("moved on")
 
-    sink = HttpOut(world.session, on_try=expire)
+    def end(_try):
+        run.lease.is_good = False
+        if is_lost:
+            run.lease.before_report = refuse
+
+    sink = HttpOut(world.session, on_try=end)
     world.outlets = dataclasses.replace(world.outlets, sink=sink)
     run = execution(world, http_out=UNSAFE)
     with pytest.raises(StaleLease):
         await run.serve(post())
     (intent,) = an_intent_without_an_answer(run)
-    assert (intent.ended_at_ms, len(run.lease.reported)) == (0, 1)
+    assert (intent.ended_at_ms == 0, len(run.lease.reported)) == (is_lost, 1 if is_lost else 2)
+    assert [tried["tries"] for tried in await world.tries()] == [1]
 
 
 async def test_an_agent_that_goes_another_way_after_an_effect_is_stopped(world):

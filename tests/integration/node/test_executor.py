@@ -1,6 +1,7 @@
 """Executions in real sandboxes, against the real stub and target."""
 
 import asyncio
+import dataclasses
 import itertools
 import json
 
@@ -10,6 +11,7 @@ import pytest
 import pytest_asyncio
 import structlog
 
+from bpa.connectors.http_out import HttpOut
 from bpa.documents.decoding import MAX_TEXT_BYTES, decode
 from bpa.documents.wire import to_wire
 from bpa.domain import Budgets, HttpOutSpec, Outcome, OutcomeKind, Step, StepKind
@@ -372,6 +374,25 @@ async def test_a_run_whose_target_is_silent_is_handed_back_after_the_time_of_one
     run = Run(world, zygote, http_out=HttpOutSpec(timeout_s=0.2))
     outcome = await run.execute_and(Stop.HAND_BACK, when=lambda: len(run.ledger.steps) == 3)
     assert outcome.kind is OutcomeKind.HANDED_BACK
+
+
+async def test_a_run_that_waits_for_another_try_is_handed_back_as_one_that_may_be_sent(
+    world, zygote
+):
+    patient = dataclasses.replace(world.outlets, sink=HttpOut(world.session))
+    quick, world.outlets = world.outlets, patient
+    await world.script_target({"status": 503, "retry_after_s": 20, "times": 1})
+    spec = {"http_out": HttpOutSpec(timeout_s=1.0, idempotent=False)}
+    run = Run(world, zygote, **spec)
+    outcome = await run.execute_and(Stop.HAND_BACK, when=world.tries)
+    assert outcome.kind is OutcomeKind.HANDED_BACK
+    assert run.ledger.steps[-1].ended_at_ms > 0, "known not to be applied"
+    world.outlets = quick
+    steps = list({step.seq: step for step in run.ledger.steps}.values())
+    again = await Run(world, zygote, journal=steps, execution=2, **spec).execute()
+    assert again.kind is OutcomeKind.COMPLETED, again.detail
+    (tried,) = await world.tries()
+    assert tried["outcomes"] == {"scripted:503": 1, "applied": 1}
 
 
 async def test_the_outcome_is_reported_although_the_execution_is_cancelled(world, zygote):

@@ -19,6 +19,7 @@ import structlog
 
 from bpa.control.batches import jsonb
 from bpa.domain import Outcome, OutcomeKind, RunId, TargetSeen
+from bpa.errors import Reason
 from bpa.postgres import Pool, fetch_all, load_queries, translated
 from bpa.scheduler.breakers import (
     BreakerState,
@@ -109,6 +110,8 @@ class Breakers:
                 jitter = random.random()  # noqa: S311 - jitter, not a secret
                 after, parking = failed(locked.breaker, failure, locked.now, jitter)
                 await _write(connection, after)
+        if outcome.reason == Reason.OUTCOME_UNKNOWN:
+            parking = None  # the breaker has heard of it; waiting does not make it known
         if failure.is_probe:
             self._metrics.probes.labels(seen.host, "failed").inc()
         if parking is not None:

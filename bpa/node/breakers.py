@@ -114,9 +114,11 @@ class Gate:
         breaker, admission = self._host.breaker, self._admission
         if ended.reason is Reason.NON_RETRYABLE_HTTP_STATUS and admission.watched:
             return EndedAtTarget(ended, self._seen("", admission.closings))
+        seen = self._seen(breaker.last_error, breaker.closings)
+        if self._failures and ended.reason is Reason.OUTCOME_UNKNOWN:
+            return EndedAtTarget(ended, seen)  # never parked: it must not be sent again
         if self._failures == 0 or ended.reason not in _GIVEN_UP:
             return ended
-        seen = self._seen(breaker.last_error, breaker.closings)
         return Parked(seen) if admission.probe or breaker.is_open else EndedAtTarget(ended, seen)
 
     def answered(self) -> TargetSeen | None:

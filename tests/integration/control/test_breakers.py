@@ -127,6 +127,19 @@ async def test_a_failed_probe_costs_its_run_nothing_and_the_next_comes_later(fle
     assert run["not_before"] > second["probe_at"], "another run goes first"
 
 
+async def test_a_probe_whose_outcome_is_unknown_ends_so_and_the_next_comes_later(fleet: Fleet):
+    await fleet.register()
+    await fleet.runs.finish(*await fleet.running(1), parked())
+    before = await the_breaker(fleet)
+    unknown = Outcome(kind=OutcomeKind.REJECTED, reason="OutcomeUnknown", target=seen("no answer"))
+    run_id, _ = await probing(fleet, 2, unknown)
+    run = await fleet.runs.get(run_id)
+    assert (run["status"], run["reason"]) == ("dead_lettered", "OutcomeUnknown")
+    after = await the_breaker(fleet)
+    assert (after["state"], after["failed_probes"]) == ("open", before["failed_probes"] + 1)
+    assert after["probe_at"] > before["probe_at"]
+
+
 async def test_the_probe_shows_while_its_lease_is_there(fleet: Fleet):
     await fleet.register()
     await fleet.runs.finish(*await fleet.running(), parked())

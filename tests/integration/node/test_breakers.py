@@ -208,6 +208,19 @@ async def test_requests_that_a_run_s_own_deadline_cut_short_do_not_count(world):
     assert (await post(world, "r99")).kind == "completed"
 
 
+@pytest.mark.parametrize("admission", [PROBE, Admission()])
+async def test_control_hears_of_a_target_that_leaves_an_outcome_unknown(world, admission):
+    await world.script_target({"drop": "after"})
+    unsafe = HttpOutSpec(idempotent=False)
+    ended = await post(world, "r1", http_out=unsafe, admission=admission)
+    assert (type(ended), ended.reason) == (EndedAtTarget, Reason.OUTCOME_UNKNOWN)
+    assert (ended.seen.host, ended.seen.tries, ended.seen.error) == (
+        world.target.url,
+        1,
+        "no answer",
+    )
+
+
 async def in_flight(world, run):
     """Return an execution that dies over its request, and wait until the target works on it."""
     await world.script_target({"latency_ms": 1_000, "times": 1})

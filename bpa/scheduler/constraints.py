@@ -7,7 +7,7 @@ that move while a run waits, so that a reason is written once and not with every
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, timedelta
 from enum import StrEnum
@@ -181,20 +181,33 @@ def _fits_when_empty(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> 
     return refusal(needs, empty, snapshot) is None
 
 
-def limit(deployment: Deployment, placed: int, placed_at_host: int) -> Refusal | None:
+def is_awaited(needs: Needs, candidates: Iterable[Candidate], snapshot: Snapshot) -> bool:
+    """Say whether a node is kept that a run with these needs could have once it is empty."""
+    return any(one.is_kept and _fits_when_empty(needs, one, snapshot) for one in candidates)
+
+
+def limit(
+    deployment: Deployment, placed: int, placed_at_host: int, *, reserved: bool = False
+) -> Refusal | None:
     """Return why the deployment itself takes no further run, proposals counted.
 
     Args:
         deployment: Whose run it would be.
         placed: Proposals for it.
         placed_at_host: Proposals for all deployments that share its target's breaker.
+        reserved: Whether its last place is for its run that has to be alone, for which a node is
+            emptied. Had another run that place, no node would be kept meanwhile, and in a busy
+            fleet that could go on for ever.
     """
     if not deployment.active:
         return Refusal(Why.PAUSED, "the deployment is paused")
     gate = deployment.gate
     if gate is not None and placed_at_host >= gate.room:
         return Refusal(Why.TARGET, gate.why)
-    if deployment.leased + placed < deployment.run_limit:
+    free = deployment.run_limit - deployment.leased - placed
+    if reserved and free == 1:
+        return Refusal(Why.ALONE, "its last place is for a run that has to be alone on its node")
+    if free > 0:
         return None
     if deployment.replicas == 1:
         return Refusal(Why.SLOT_BUDGET, f"slot budget of {deployment.slot_budget} is used")

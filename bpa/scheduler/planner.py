@@ -20,7 +20,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bpa.domain import DeploymentId, NodeId, RunId
-from bpa.scheduler.constraints import Candidate, Refusal, Why, candidates, limit, refusal
+from bpa.scheduler.constraints import (
+    Candidate,
+    Refusal,
+    Why,
+    candidates,
+    is_awaited,
+    limit,
+    refusal,
+)
 from bpa.scheduler.fleet import ALONE_FROM, Deployment, Needs, Node, Snapshot, WaitingRun
 
 _NODES_IN_A_SUMMARY = 3
@@ -133,28 +141,32 @@ def plan(snapshot: Snapshot) -> Plan:
     pools: dict[Needs, _Pool] = {}
     placed: Counter[DeploymentId] = Counter()
     at_host: Counter[str] = Counter()
+    reserved: set[DeploymentId] = set()
     proposals: list[Proposal] = []
     waiting: list[tuple[_Queue, Refusal | None]] = []
     turns = [queue.turn(0) for queue in queues.values()]
     heapq.heapify(turns)
     while turns:
         queue = queues[turns[0][2:]]
-        deployment = queue.deployment
-        turn = queue.turn(placed[deployment.dep_id])
+        deployment, dep_id = queue.deployment, queue.deployment.dep_id
+        turn = queue.turn(placed[dep_id])
         if turn > turns[0]:  # a run of the deployment's other queue was placed meanwhile
             heapq.heapreplace(turns, turn)
             continue
-        refused = limit(deployment, placed[deployment.dep_id], at_host[queue.host])
+        at = placed[dep_id], at_host[queue.host]
+        refused = limit(deployment, *at, reserved=dep_id in reserved)
         node = None if refused else _pool(pools, queue.needs, ranked, snapshot).take()
         if node is None:
             heapq.heappop(turns)
             waiting.append((queue, refused))
+            if not refused and queue.needs.alone and is_awaited(queue.needs, ranked, snapshot):
+                reserved.add(dep_id)
             continue
         proposals.append(Proposal(queue.runs.popleft(), node, deployment))
-        placed[deployment.dep_id] += 1
+        placed[dep_id] += 1
         at_host[queue.host] += 1
         if queue.runs:
-            heapq.heapreplace(turns, queue.turn(placed[deployment.dep_id]))
+            heapq.heapreplace(turns, queue.turn(placed[dep_id]))
         else:
             heapq.heappop(turns)
     unplaced = _explain(waiting, ranked, snapshot)

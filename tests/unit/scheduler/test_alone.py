@@ -1,5 +1,9 @@
 """Runs that have to be alone on their node, because they may be what kills it."""
 
+import random
+
+import pytest
+
 from bpa.scheduler.constraints import Why
 from bpa.scheduler.planner import plan
 from bpa.scheduler.rooms import rooms
@@ -47,6 +51,34 @@ def test_no_node_is_kept_for_a_run_that_its_deployment_holds_back():
     waiting = runs(1, "full", alone=True) + runs(2)
     made = plan(snapshot(nodes, [full, deployment()], waiting))
     assert len(made.proposals) == 2
+
+
+def passes_until_placed(loner, names, *, budget, slots=3, most=200):
+    """Return how many runs of a full fleet end, whichever, before the loner gets a place."""
+    ends = random.Random(1)
+    fresh = {dep: iter(runs(999, dep, first=1)) for dep in ("dep-1", "other")}
+    waiting = [next(queue) for queue in fresh.values() for _ in range(20)]
+    leases: list[tuple[str, str]] = []
+    for ended in range(most):
+        nodes = [node(n, slots, used_slots=sum(on == n for on, _ in leases)) for n in names]
+        leased = sum(dep == "dep-1" for _, dep in leases)
+        deployments = [deployment(budget=budget, leased=leased), deployment("other", budget=99)]
+        for proposal in plan(snapshot(nodes, deployments, waiting, seed=ended)).proposals:
+            if proposal.run is loner:
+                return ended
+            dep = proposal.deployment.dep_id
+            leases.append((proposal.node.node_id, dep))
+            waiting[waiting.index(proposal.run)] = next(fresh[dep])
+        waiting = waiting if loner in waiting else [loner, *waiting]
+        leases.pop(ends.randrange(len(leases)))
+    return most
+
+
+@pytest.mark.parametrize("budget", [1, 2])
+def test_in_a_busy_fleet_the_runs_of_its_own_deployment_do_not_keep_it_waiting_for_ever(budget):
+    busy = runs(1, alone=True)[0]
+    names = ("a", "b", "c")
+    assert 0 < passes_until_placed(busy, names, budget=budget) < 60
 
 
 def test_a_node_that_it_could_not_have_is_not_kept():

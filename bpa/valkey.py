@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from bpa.cancellation import cancellation_delivered
 from bpa.errors import StartupError, Unavailable
 
 _CONNECT_TIMEOUT_S = 2.0
@@ -39,10 +40,12 @@ _HEADER = re.compile(r"\A(?:\s*--[^\n]*\n)+")
 def translated() -> Iterator[None]:
     """Raise :class:`~bpa.errors.Unavailable` where Valkey is away, loading, full or read-only.
 
-    A refused password too: it is being changed, or somebody has to mend it and reads this line.
+    A refused password too: it is being changed, or somebody has to mend it and reads this line. A
+    cancellation that the client swallows is raised.
     """
     try:
-        yield
+        with cancellation_delivered():
+            yield
     except (
         redis.exceptions.AuthenticationError,
         redis.exceptions.AuthorizationError,

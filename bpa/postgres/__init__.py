@@ -2,7 +2,7 @@
 
 Adapters read their SQL with :func:`load_queries` from the ``.sql`` file beside them, run it on a
 pool from :func:`open_pool`, and wrap what they do in :func:`translated`. Exports what they need;
-imports nothing of ours but ``errors``.
+imports nothing of ours but ``errors``, ``batching`` and ``cancellation``.
 """
 
 from bpa.postgres.connections import (

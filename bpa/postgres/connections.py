@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from bpa.cancellation import cancellation_delivered
 from bpa.errors import StartupError, Unavailable
 
 Connection = AsyncConnection[DictRow]
@@ -88,10 +89,12 @@ def translated() -> Iterator[None]:
 
     That takes in a lost or refused connection, an exhausted pool, a statement over its time, a
     deadlock and a serialisation failure, a schema that has just changed: each may succeed when
-    tried again. A constraint's violation and a wrong statement pass through as they are.
+    tried again. A constraint's violation and a wrong statement pass through as they are. A
+    cancellation that the pool swallows is raised.
     """
     try:
-        yield
+        with cancellation_delivered():
+            yield
     except psycopg.errors.FeatureNotSupported as error:
         if _STALE_PLAN not in str(error):
             raise
@@ -159,12 +162,12 @@ async def open_pool(dsn: str, *, timeout_s: float = CONNECT_TIMEOUT_S, **options
         Unavailable: Postgres cannot be reached within ``timeout_s``.
     """
     pool = pool_of(dsn, timeout_s=timeout_s, **options)
-    with translated():
-        try:
+    try:
+        with translated():
             await pool.open(wait=True, timeout=timeout_s)
-        except BaseException:
-            await pool.close()
-            raise
+    except BaseException:
+        await pool.close()
+        raise
     return pool
 
 

@@ -20,6 +20,7 @@ from bpa.postgres import (
     open_pool,
     translated,
 )
+from tests.cancelling import cancelled_after
 from tests.eventually import eventually
 
 
@@ -50,6 +51,23 @@ async def test_a_pool_on_a_postgres_that_is_away_says_unavailable(tmp_path: Path
         await open_pool(
             f"postgresql://bpa@/bpa?host={tmp_path}", application_name="test", timeout_s=0.2
         )
+
+
+async def test_a_statement_that_is_cancelled_when_it_gets_its_connection_ends_so(
+    database: str,
+) -> None:
+    pool: Pool = await open_pool(database, min_size=1, max_size=1, application_name="test")
+    under_way = 0
+    async with pool:
+        for turns in range(10):
+            connection = await pool.getconn()
+            waiter = asyncio.ensure_future(fetch_all(pool, "SELECT 1 AS one"))
+            await eventually(lambda: pool.get_stats().get("requests_waiting"))
+            give_back = asyncio.ensure_future(pool.putconn(connection))
+            under_way += await cancelled_after(turns, waiter)
+            await give_back
+        assert under_way >= 5, "in most of those moments there was something to cancel"
+        assert await fetch_all(pool, "SELECT 1 AS one") == [{"one": 1}]
 
 
 async def test_an_exhausted_pool_says_unavailable(database: str) -> None:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from bpa.embedded.valkey import EmbeddedValkey
 from bpa.errors import Unavailable
 from bpa.valkey import Script, load_script, open_valkey, translated
+from tests.cancelling import cancelled_after
 from tests.eventually import eventually
 
 ADD = """\
@@ -111,3 +112,16 @@ async def test_a_frozen_valkey_says_unavailable_within_the_replys_bound(
                     await client.get("a")
         finally:
             os.kill(valkey.process.pid, signal.SIGCONT)
+
+
+async def test_a_script_that_is_cancelled_ends_so_in_whichever_moment(
+    valkey_url: str, add: Script
+) -> None:
+    async with await _client(valkey_url) as client:
+        await add(client, keys=["n"], args=[0])
+        under_way = 0
+        for turns in range(12):
+            call = asyncio.ensure_future(add(client, keys=["n"], args=[1]))
+            under_way += await cancelled_after(turns, call)
+        assert under_way >= 2, "before the command is sent, and while it is"
+        assert await add(client, keys=["n"], args=[0]) > 0, "some had been sent by then"

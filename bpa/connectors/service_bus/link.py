@@ -29,6 +29,7 @@ import structlog
 from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiveMode
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
+from bpa.cancellation import cancellation_delivered
 from bpa.connectors.sdk import SettlementLost
 from bpa.connectors.service_bus.client import (
     CLOSE_TIMEOUT_S,
@@ -115,8 +116,9 @@ class ReceiverLink:
                     left_s = deadline_s - asyncio.get_running_loop().time()
                     if left_s <= 0 or self._closed:
                         return None
-                    receiver = await self._opened()
-                    received = await self._received(receiver, left_s)
+                    with cancellation_delivered():
+                        receiver = await self._opened()
+                        received = await self._received(receiver, left_s)
                     receipt_generation = self._generation
         finally:
             self._gate.wanted = False
@@ -154,8 +156,9 @@ class ReceiverLink:
                     "the message comes again"
                 )
             try:
-                async with asyncio.timeout(CALL_TIMEOUT_S):
-                    return await call(receiver.handler)
+                with cancellation_delivered():
+                    async with asyncio.timeout(CALL_TIMEOUT_S):
+                        return await call(receiver.handler)
             except Exception as error:
                 cause = translated(error, self._entity)
                 if isinstance(cause, SettlementLost) or leaves_the_link_up(error):
@@ -190,8 +193,9 @@ class ReceiverLink:
             socket_timeout=SOCKET_POLL_S,
         )
         receiver._receive_context = self._gate  # noqa: SLF001 - see the module's docstring
-        self._current = await opened(receiver, self._entity)
-        self._generation += 1
+        with cancellation_delivered():
+            self._current = await opened(receiver, self._entity)
+            self._generation += 1
         return receiver
 
     async def _received(
@@ -215,7 +219,7 @@ class ReceiverLink:
             await self._drop()
             raise Unavailable(f"the connection to {self._entity} was lost")
         if batch and task is not None and task.cancelling() > cancels_before:
-            # asyncio.wait_for swallows a cancellation that meets its result (CPython 3.11).
+            # The SDK swallowed a cancellation (see ``cancellation``): nobody takes the message.
             await self._drop_unless(receiver.abandon_message(batch[0]))
             raise asyncio.CancelledError
         return batch[0] if batch else None

@@ -1,0 +1,116 @@
+"""Rows of the first release go on under the present schema."""
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+from bpa.control.agents import Agents
+from bpa.control.breakers import Breakers
+from bpa.control.deployments import Deployments
+from bpa.control.leases import Leases
+from bpa.control.nodes import Nodes
+from bpa.control.runs import Runs
+from bpa.domain import NodeId, Outcome, OutcomeKind, RunId
+from bpa.postgres import MIGRATIONS, Pipeline, migrate, open_pool
+from bpa.telemetry import Metrics, Tracing
+from tests.integration.control.fleet import DEP_ID, DEPLOYMENT, Fleet, arrival
+
+QUEUED, WORKING, SILENT = (arrival(number).run_id for number in (1, 2, 3))
+NUMBERS = {QUEUED: 1, WORKING: 2, SILENT: 3}
+
+AGENT = """
+insert into agents (agent_id, name, instructions, model_profile) values ('a', 'A', 'Do.', '{}');
+insert into agent_versions (agent_id, version, spec) values ('a', '1.0.0', '{}');
+insert into nodes (node_id, boot_id, metadata, capacity)
+values ('node-1', 'boot-1', '{}', '{"slots": 8}');
+"""
+DEPLOYED = """
+insert into deployments (dep_id, agent_id, version, env, queue, target)
+values (%(dep_id)s, 'a', '1.0.0', 'dev', 'invoices', %(spec)s::jsonb)
+"""
+RUN = """
+insert into runs (
+    run_id, agent_id, version, dep_id, input_ref, status, trace_id, effect_key, traceparent,
+    enqueued_at, lease_epoch
+)
+values (
+    %(run_id)s, 'a', '1.0.0', %(dep_id)s,
+    jsonb_build_object('sequence_number', %(number)s::bigint), %(status)s, 't',
+    'k', 'p', now(), 1
+)
+"""
+DELIVERY = (
+    "insert into deliveries (run_id, owner, delivery_count) values (%(run_id)s, 'replica-0', 0)"
+)
+LEASE = """
+insert into leases (
+    run_id, node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, acknowledged_at, expires_at
+)
+values (
+    %(run_id)s, 'node-1', 'boot-1', %(dep_id)s, 1, 0, 0, now(), now() + interval '1 minute'
+)
+"""
+
+
+@pytest.fixture
+async def fleet(empty_database: str, tmp_path: Path) -> AsyncIterator[Fleet]:
+    """The services over a database that the first release left with three runs."""
+    shutil.copy(MIGRATIONS / "0001_runs.sql", tmp_path)
+    assert await migrate(empty_database, tmp_path) == ["0001_runs.sql"]
+    pool = await open_pool(empty_database, min_size=1, max_size=4, application_name="test")
+    async with pool:
+        async with pool.connection() as connection:
+            await connection.execute(AGENT)
+            spec = msgspec.json.encode(DEPLOYMENT).decode()
+            await connection.execute(DEPLOYED, {"dep_id": DEP_ID, "spec": spec})
+            for run_id, number in NUMBERS.items():
+                status = "queued" if run_id == QUEUED else "running"
+                values = {"run_id": run_id, "dep_id": DEP_ID, "status": status, "number": number}
+                await connection.execute(RUN, values)
+                await connection.execute(DELIVERY, values)
+                if status == "running":
+                    await connection.execute(LEASE, values)
+        assert len(await migrate(empty_database)) >= 10
+        writes, metrics = Pipeline(pool), Metrics()
+        breakers = Breakers(pool, metrics)
+        runs = Runs(pool, writes, breakers, "replica-1")
+        leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), metrics)
+        nodes = Nodes(pool, leases)
+        yield Fleet(pool, runs, leases, nodes, Agents(pool), Deployments(pool), breakers)
+        await runs.aclose()
+        await leases.aclose()
+        await writes.aclose()
+
+
+async def test_a_run_at_work_is_renewed_and_ends(fleet: Fleet):
+    node, held = NodeId("node-1"), [(RunId(WORKING), 1), (RunId(SILENT), 1)]
+    assert sorted((await fleet.leases.renew(node, "boot-1", held)).renewed) == sorted(held)
+    await fleet.runs.finish(WORKING, 1, Outcome(kind=OutcomeKind.COMPLETED))
+    run = await fleet.runs.get(WORKING)
+    assert (run["status"], run["replay_of"], run["cancel_asked_at"]) == ("completed", None, None)
+
+
+async def test_a_lease_lapses_and_counts_as_the_first(fleet: Fleet):
+    await fleet.expire(SILENT)
+    assert await fleet.leases.reap() == 1
+    run = await fleet.runs.get(SILENT)
+    assert (run["status"], run["infra_failures"], run["lease_epoch"]) == ("queued", 1, 2)
+
+
+async def test_waiting_runs_are_cancelled_and_the_node_drains(fleet: Fleet):
+    assert await fleet.runs.cancel(QUEUED, "ops", "no longer wanted") == "dead_lettered"
+    assert (await fleet.drains.drain("node-1", "ops")).taken_back == 0
+    assert {row["run_id"] for row in await fleet.drains.remaining("node-1")} == {WORKING, SILENT}
+
+
+async def test_a_second_delivery_ends_the_first_one_of_its_message(fleet: Fleet):
+    received = await fleet.runs.receive(arrival(1, delivery_count=1))
+    assert (received.is_new, received.verdict) == (False, None)
+    await fleet.runs.cancel(QUEUED, "ops", "no longer wanted")
+    await fleet.runs.settled(received.delivery_id, "dead_letter")
+    deliveries = (await fleet.runs.get(QUEUED))["deliveries"]
+    assert [one["disposition"] for one in deliveries] == ["superseded", "dead_letter"]

@@ -235,7 +235,8 @@ class HttpOut:
         try:
             status, retry_after, excerpt = await self._post(request, headers, body, timeout_s)
         except aiohttp.InvalidURL as error:
-            raise InvalidRequest(f"not an address to post to: {request.url!r}") from error
+            # which may hold a secret, and this becomes a dead letter's text
+            raise InvalidRequest("its baseUrl is no address; write https://host/path") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if body.forbidden is not None:
                 raise body.forbidden from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 import psycopg.errors
 
+from bpa.connectors.breaker import host_of
 from bpa.control.names import check_names
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.domain import EFFECTS_MAX, DeploymentId, DeploymentSpec, cpu_millis, memory_bytes
@@ -111,7 +113,7 @@ class Deployments:
 
 def _check(spec: DeploymentSpec) -> None:
     check_names(agentId=spec.agent_id, version=spec.version, environment=spec.environment)
-    problems = [*_unreadable(spec), *_out_of_range(spec)]
+    problems = [*_unreadable(spec), *_out_of_range(spec), *_unaddressable(spec.http_out.base_url)]
     if not spec.routes:
         problems.append("routes: at least one is needed, the agent has to choose one")
     if not 1 <= len(spec.queue) <= _QUEUE_CHARACTERS_MAX:
@@ -132,6 +134,20 @@ def _unreadable(spec: DeploymentSpec) -> Iterator[str]:
                 yield f"{name}: this is more than the platform can count"
         except (InvalidRequest, ValueError, OverflowError, RecursionError) as error:
             yield f"{name}: {error}"
+
+
+def _unaddressable(base_url: str) -> Iterator[str]:
+    """Say what is wrong with a target's address, without repeating it: it may hold a secret."""
+    if not base_url:
+        return
+    scheme, _, rest = base_url.partition("://")
+    if scheme not in ("http", "https") or not host_of(base_url):
+        yield "httpOut.baseUrl: write the full address, as https://host/path"
+    elif "@" in re.split(r"[/?#]", rest, maxsplit=1)[0]:
+        yield (
+            "httpOut.baseUrl: an address that names a user or password is not stored; leave that "
+            "part out"
+        )
 
 
 def _out_of_range(spec: DeploymentSpec) -> Iterator[str]:

@@ -326,6 +326,9 @@ async def test_an_unsendable_address_or_header_is_the_callers_mistake(session):
     sink = http_out(session, Pauses())
     with pytest.raises(InvalidRequest):
         await sink.send(request_to("http://[oops/"))
+    with pytest.raises(InvalidRequest) as refused:
+        await sink.send(request_to("http://me:hunter2@/?sig=hunter2"))
+    assert "hunter2" not in str(refused.value)
     with pytest.raises(InvalidRequest):
         await sink.send(request_to("http://127.0.0.1:9/", headers={"X-A": "a\r\nX-B: b"}))
 

@@ -10,7 +10,8 @@ and a settlement or renewal interrupts a receive that is only waiting:
 - The SDK releases a message that arrives while no receive runs. `_Gate` tells it instead whether
   somebody *wants* a message: one that arrives during the settlement is kept for the receive that
   goes on right after it, and one that nobody wants any more is released at once.
-- Credit is one message, and is withdrawn when a receive ends empty-handed.
+- Credit is one message, and is withdrawn when a receive ends empty-handed; if a settlement has the
+  turn then, once that is done. What came for it and lay unread would hold a lock that runs out.
 
 A link that fails is closed and counts a generation up: what was received before is then lost to
 us (only the link that received a message may settle it) and is delivered again.
@@ -94,6 +95,8 @@ class ReceiverLink:
         self._gate = _Gate()
         self._waiting: asyncio.Timeout | None = None
         self._urgent = 0
+        self._credit_is_out = False
+        """Whether a message may come, or have come, that no receive waits for any more."""
         self._closed = False
 
     @property
@@ -175,6 +178,8 @@ class ReceiverLink:
                 yield
         finally:
             self._urgent -= 1
+            if self._credit_is_out:
+                await self._withdraw_credit()
 
     def _interrupt(self) -> None:
         """End the wait of a receive or a withdrawal, if one is waiting."""
@@ -209,6 +214,7 @@ class ReceiverLink:
         batch: list[ServiceBusReceivedMessage] = []
         try:
             async with self._interruptible(left_s):
+                self._credit_is_out = True
                 batch = await receiver.receive_messages(1, max_wait_time=left_s)
         except Exception as error:
             if not leaves_the_link_up(error):
@@ -220,19 +226,20 @@ class ReceiverLink:
             raise Unavailable(f"the connection to {self._entity} was lost")
         if batch and task is not None and task.cancelling() > cancels_before:
             # The SDK swallowed a cancellation (see ``cancellation``): nobody takes the message.
-            await self._drop_unless(receiver.abandon_message(batch[0]))
+            await self._drop_unless(_released(receiver, batch[0]))
             raise asyncio.CancelledError
+        self._credit_is_out = not batch
         return batch[0] if batch else None
 
     @contextlib.asynccontextmanager
-    async def _interruptible(self, limit_s: float) -> AsyncIterator[None]:
+    async def _interruptible(self, limit_s: float) -> AsyncIterator[asyncio.Timeout]:
         """Run the body until ``limit_s`` or ``_interrupt``, whichever comes first."""
         scope = asyncio.timeout(limit_s)
         try:
             async with scope:
                 self._waiting = scope
                 try:
-                    yield
+                    yield scope
                 finally:
                     self._waiting = None
         except TimeoutError:
@@ -242,16 +249,19 @@ class ReceiverLink:
     async def _withdraw_credit(self) -> None:
         """Take the credit back after a receive without a message, and release what slipped in.
 
-        What an interruption leaves over is released by the SDK in the next call on this link, a
-        settlement's or its keep-alive's, since the gate is closed.
+        A settlement that waits for its turn goes first, and withdraws it when it is done.
         """
         async with self._turn:
             receiver = self._current
-            if receiver is None or receiver.is_broken or self._gate.wanted or self._urgent:
+            if receiver is None or receiver.is_broken:
+                self._credit_is_out = False  # it went with the connection
+                return
+            if self._gate.wanted or self._urgent:
                 return
             sdk: Any = receiver.handler  # the SDK drains on close only
-            async with self._interruptible(CLOSE_TIMEOUT_S):
+            async with self._interruptible(CLOSE_TIMEOUT_S) as limit:
                 await sdk._amqp_transport.drain_and_release_messages_async(sdk._handler)  # noqa: SLF001
+            self._credit_is_out = limit.expired()
 
     async def _drop_unless(self, call: Awaitable[None]) -> None:
         """Await ``call``; when it fails, close the receiver, which frees its messages as well."""
@@ -266,3 +276,12 @@ class ReceiverLink:
         receiver, self._current = self._current, None
         if receiver is not None:
             await close(receiver)
+
+
+async def _released(receiver: Any, message: Any) -> None:
+    """Give a message back that nobody saw; abandoning would count a delivery."""
+    await receiver._handler.settle_messages_async(  # noqa: SLF001 - the SDK releases on close only
+        message._delivery_id,  # noqa: SLF001
+        message._delivery_tag,  # noqa: SLF001
+        "released",
+    )

@@ -11,6 +11,7 @@ from azure.servicebus.amqp import AmqpAnnotatedMessage
 from bpa.connectors import OutgoingMessage, SettlementLost
 from bpa.connectors.service_bus import DeadLetterReader, ServiceBusPublisher, ServiceBusSource
 from bpa.errors import InvalidRequest, NotFound, StartupError, Unavailable
+from tests.eventually import eventually
 from tests.integration.connectors.queues import QUEUE, emulator, open_queue
 
 WRONG_ADDRESSES = [
@@ -60,6 +61,26 @@ async def test_many_messages_fill_several_batches_and_keep_their_order():
             assert message is not None
             assert int(message.body) == n
             await queue.source.complete(message)
+
+
+async def test_credit_that_a_settlement_kept_from_being_withdrawn_is_withdrawn_after_it():
+    async with open_queue(links=1, lock_duration_s=30) as queue:
+        (link,) = queue.source._links
+        broker = queue.emulator._broker.queues[QUEUE]
+        await queue.publish([OutgoingMessage(body=b"first")])
+        first = await queue.source.receive(5)
+        assert first is not None
+        receiving = asyncio.create_task(queue.source.receive(5))
+        await eventually(lambda: broker._waiting)
+        link._urgent += 1  # as if the settlement below were waiting for its turn already
+        receiving.cancel()
+        await asyncio.wait({receiving})
+        link._urgent -= 1
+        await queue.source.complete(first)
+
+        await queue.publish([OutgoingMessage(body=b"nobody asked")])
+
+        assert (broker.counts().active, broker.counts().locked) == (1, 0)
 
 
 async def test_the_largest_message_passes_and_a_larger_one_is_refused():

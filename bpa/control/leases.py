@@ -65,8 +65,6 @@ class Cause(StrEnum):
 
     EXPIRED = "expired"
     """Its time is over by Postgres's clock."""
-    REPLACED = "replaced"
-    """Its node has booted anew."""
     REFUSED = "refused"
     """Its node took it back before it had acknowledged it."""
 
@@ -260,7 +258,7 @@ class Leases:
         return Renewal(bool(rows), renewed, lost, cancel, **asked)
 
     async def reap(self) -> int:
-        """End leases whose time is over, and those of nodes' earlier boots; return how many."""
+        """End leases whose time is over; return how many."""
         reaped = 0
         while True:
             rows = await fetch_all(self._pool, _QUERIES.over, most=_REAPED_AT_ONCE)
@@ -426,7 +424,7 @@ def _over(row: Mapping[str, Any]) -> _Lost:
     why = f"node {row['node_id']} {what}"
     if row["was_to_hand_back"]:  # as a hand-back, it costs the run nothing (I10)
         decision = Decision(RunStatus.QUEUED, waiting_reason=f"{why} while it drained")
-        return _Lost(RunId(row["run_id"]), row["epoch"], Cause(row["cause"]), decision)
+        return _Lost(RunId(row["run_id"]), row["epoch"], Cause.EXPIRED, decision)
     counters = Counters(row["agent_failures"], row["crashes"], row["infra_failures"])
     decision = lapse(why, counters, random.random())  # noqa: S311 - jitter, not a secret
-    return _Lost(RunId(row["run_id"]), row["epoch"], Cause(row["cause"]), decision)
+    return _Lost(RunId(row["run_id"]), row["epoch"], Cause.EXPIRED, decision)

@@ -99,10 +99,8 @@ with report as (
 lost as (
     select report.* from report
     join leases using (run_id, epoch)
-    left join nodes on nodes.node_id = leases.node_id
     where case report.cause
         when 'expired' then leases.expires_at <= now()
-        when 'replaced' then leases.boot_id is distinct from nodes.boot_id
         when 'refused' then leases.acknowledged_at is null
     end
 ),
@@ -143,13 +141,13 @@ select
 from moved;
 
 -- name: over
--- Find leases whose time is over by Postgres's own clock, or that an earlier boot of a node left.
+-- Find leases whose time is over by Postgres's own clock. Those of an earlier boot of a node last as
+-- long as any: its process may live and work on (docs/decisions/0015).
 select
     leases.run_id::text as run_id,
     leases.epoch,
     leases.node_id,
     leases.acknowledged_at is null as never_acknowledged,
-    case when leases.expires_at <= now() then 'expired' else 'replaced' end as cause,
     coalesce(nodes.drain_deadline_at <= now(), false) as was_to_hand_back,
     leases.missing_at is not null as missing,
     runs.agent_failures,
@@ -158,7 +156,7 @@ select
 from leases
 join runs using (run_id)
 left join nodes on nodes.node_id = leases.node_id
-where leases.expires_at <= now() or leases.boot_id is distinct from nodes.boot_id
+where leases.expires_at <= now()
 order by leases.expires_at
 limit %(most)s;
 

@@ -35,7 +35,7 @@ class Nodes:
         self._leases = leases
 
     async def register(self, spec: NodeSpec) -> Registration:
-        """Announce a node; the leases that an earlier boot of it held are over.
+        """Announce a node; what an earlier boot of it holds ends when it expires.
 
         What an operator decided about the node holds for its new boot too.
 

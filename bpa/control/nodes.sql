@@ -20,9 +20,11 @@ returning
     drain_deadline_at is not null as draining;
 
 -- name: gone
--- Note that whatever process was this node is no more.
-update nodes set stream_ended_at = now()
-where node_id = %(node_id)s;
+-- Note that whatever process was this node is no more; what it held need not wait for its end.
+with gone as (
+    update nodes set stream_ended_at = now() where node_id = %(node_id)s
+)
+update leases set expires_at = least(expires_at, now()) where node_id = %(node_id)s;
 
 -- name: page
 -- List nodes with the leases they hold.

@@ -93,10 +93,9 @@ class Rules:
         self.runs[run_id] = Run(run_id, status, reason)
         return True
 
-    def register(self, node_id: str, boot_id: str) -> int:
-        """Announce a boot; return how many leases that ended: those of earlier ones are over."""
+    def register(self, node_id: str, boot_id: str) -> None:
+        """Announce a boot; the leases of earlier ones last as long as any."""
         self.boots[node_id] = boot_id
-        return self.reap()
 
     def grant(self, run_id: str, node_id: str) -> int:
         """Offer a waiting run to a node; return the epoch."""
@@ -186,7 +185,7 @@ class Rules:
             self._count(run, COUNTED[outcome.kind])
 
     def over(self) -> list[tuple[str, int]]:
-        """Return the leases whose time is over, and those of earlier boots."""
+        """Return the leases whose time is over."""
         return [
             (run.run_id, run.lease.epoch)
             for run in self.runs.values()
@@ -231,7 +230,7 @@ class Rules:
         run.epoch += 1
 
     def _is_over(self, lease: Lease) -> bool:
-        return lease.expires_at_s <= self._clock() or lease.boot_id != self.boots[lease.node_id]
+        return lease.expires_at_s <= self._clock()
 
     def _living_lease(self, run: Run, epoch: int) -> Lease | None:
         lease = run.lease

@@ -241,7 +241,11 @@ class World:
         if is_silent:
             await self.rows(SILENCE, node_id=node_id)
             await self.replicas[n].nodes.register(spec)
-            self.counts["taken from an earlier boot"] += self.rules.register(node_id, boot_id)
+            self.rules.register(node_id, boot_id)
+            self.counts["left by an earlier boot"] += sum(
+                run.lease is not None and run.lease.node_id == node_id
+                for run in self.rules.runs.values()
+            )
         else:
             assert await heard(self.replicas[n].nodes.register(spec)) is Conflict
             self.counts["boots refused"] += 1

@@ -8,6 +8,7 @@ from bpa.control.leases import _QUERIES, _over
 from bpa.domain import (
     DeploymentSpec,
     HttpOutSpec,
+    NodeSpec,
     Outcome,
     OutcomeKind,
     Step,
@@ -125,10 +126,25 @@ async def test_a_run_whose_lease_lapses_for_ever_ends_as_a_crash_loop(fleet: Fle
     assert ended[-1].verdict.reason == "CrashLoop"
 
 
-async def test_a_new_boot_ends_the_leases_of_the_old_one(fleet: Fleet):
+async def test_the_leases_of_an_earlier_boot_last_as_long_as_it_may_believe_in_them(fleet: Fleet):
     await fleet.register(boot_id="boot-1")
     run_id, epoch = await fleet.running()
-    await fleet.register(boot_id="boot-2")
+    await fetch_all(fleet.pool, "update nodes set stream_ended_at = now() returning 1")
+    await fleet.nodes.register(NodeSpec(node_id="node-1", boot_id="boot-2", slots=8))
+    assert await fleet.leases.reap() == 0
+    assert await fleet.status(run_id) == "running"
+    lost = await fleet.leases.renew("node-1", "boot-1", [(run_id, epoch)])
+    assert lost.lost == [(run_id, epoch)], "but they are not prolonged"
+    await fleet.expire(run_id)
+    assert await fleet.leases.reap() == 1
+    assert await fleet.status(run_id) == "queued"
+
+
+async def test_what_a_process_held_that_is_known_to_be_gone_waits_for_nothing(fleet: Fleet):
+    await fleet.register(boot_id="boot-1")
+    run_id, epoch = await fleet.running()
+    await fleet.nodes.gone("node-1")
+    assert await fleet.leases.reap() == 1
     assert await fleet.status(run_id) == "queued"
     with pytest.raises(StaleLease):
         await fleet.leases.acknowledge(run_id, epoch)

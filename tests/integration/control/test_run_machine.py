@@ -381,7 +381,7 @@ EXPECTED = [
     *(f"{what}: done" for what in ("acknowledge", "refuse", "renew", "record", "finish", "cancel")),
     *(f"{what}: StaleLease" for what in ("acknowledge", "refuse", "record", "finish")),
     *("cancel: Conflict", "record: Conflict", "races with a loser"),
-    *("taken from an earlier boot", "boots refused", "renewed too late"),
+    *("left by an earlier boot", "boots refused", "renewed too late"),
     *(
         "end cancelled: done",
         "joined",

@@ -178,7 +178,7 @@ class ReceiverLink:
                 yield
         finally:
             self._urgent -= 1
-            if self._credit_is_out:
+            if self._credit_is_out and not (self._gate.wanted or self._urgent):
                 await self._withdraw_credit()
 
     def _interrupt(self) -> None:

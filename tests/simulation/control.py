@@ -28,7 +28,7 @@ from bpa.errors import BpaError, Conflict, NotFound, StaleLease, Unavailable
 from bpa.node.link import Beat, Report, Terms
 from bpa.protos.bpa.v1 import Acknowledge, Refuse
 from tests.simulation.rules import Rules
-from tests.simulation.virtual_time import VirtualLoop
+from tests.simulation.virtual_time import VirtualLoop, elapse
 
 TTL_S = 15.0
 HEARTBEAT_S = 5.0
@@ -297,8 +297,8 @@ class Control:
 
     async def _pause(self, replica: Replica, pause_s: float) -> None:
         wake_at_s = self.network.loop.time() + pause_s
-        await asyncio.sleep(pause_s)
-        await asyncio.sleep(max(0.0, replica.still_until_s - wake_at_s))
+        await elapse(pause_s)
+        await elapse(max(0.0, replica.still_until_s - wake_at_s))
 
 
 class Link:

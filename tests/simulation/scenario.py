@@ -19,7 +19,7 @@ from bpa.node.outlets import Recorder
 from bpa.node.runtime import NodeRuntime
 from tests.simulation.control import TTL_S, Control, Link, Network, Replica
 from tests.simulation.rules import LEASED, Rules
-from tests.simulation.virtual_time import Process, VirtualLoop
+from tests.simulation.virtual_time import Process, VirtualLoop, elapse
 
 TROUBLE_S = 90.0
 RECOVERY_S = 600.0
@@ -81,7 +81,7 @@ class Node:
 
     async def _work(self, lease: HeldLease) -> Outcome | None:
         rng, recorder = self.scenario.rng, Recorder(lease)
-        await asyncio.sleep(rng.expovariate(1 / 6))
+        await elapse(rng.expovariate(1 / 6))
         kind = rng.choice([OutcomeKind.COMPLETED] * 6 + list(_FAILURES))
         if kind in _FAILURES:
             return Outcome(kind=kind)
@@ -95,7 +95,7 @@ class Node:
             for _ in range(rng.randint(1, 3)):
                 recorder.must_hold()
                 self.scenario.applied(lease, effect)
-                await asyncio.sleep(rng.uniform(0.01, 2))
+                await elapse(rng.uniform(0.01, 2))
         except StaleLease:
             self.scenario.counts["effects not started"] += 1
             return None
@@ -217,12 +217,12 @@ class Scenario:
 
     async def _suffer(self, loops: list[asyncio.Task[None]]) -> None:
         while self.loop.time() < TROUBLE_S:
-            await asyncio.sleep(self.rng.expovariate(1 / 3))
+            await elapse(self.rng.expovariate(1 / 3))
             self._trouble()
             self._look(loops)
         self._calm()
         while any(run.is_alive for run in self.rules.runs.values()):
-            await asyncio.sleep(5)
+            await elapse(5)
             self._look(loops)
             if self.loop.time() > TROUBLE_S + RECOVERY_S:
                 alive = [run for run in self.rules.runs.values() if run.is_alive]

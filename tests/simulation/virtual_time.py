@@ -11,6 +11,23 @@ PROCESS: contextvars.ContextVar["Process | None"] = contextvars.ContextVar("proc
 """Whose code runs; tasks and timers inherit it."""
 
 
+async def elapse(seconds: float) -> None:
+    """Let virtual time pass; the clock on the wall does not wait.
+
+    Raises:
+        RuntimeError: The loop is one whose time is real.
+    """
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, VirtualLoop):
+        raise RuntimeError("only virtual time can elapse; wait for an event")
+    over = asyncio.Event()
+    timer = loop.call_later(seconds, over.set)
+    try:
+        await over.wait()
+    finally:
+        timer.cancel()
+
+
 @dataclass(slots=True, eq=False)
 class Process:
     """What lives and dies as one; while it is frozen nothing of it runs, and its timers pile up."""

@@ -127,9 +127,13 @@ class ControlProvider(Provider):
     agents = provide(Agents)
     breakers = provide(Breakers)
     deployments = provide(Deployments)
-    nodes = provide(Nodes)
     drains = provide(Drains)
     replays = provide(Replays)
+
+    @provide
+    def nodes(self, pool: Pool) -> Nodes:
+        """Return what nodes there are."""
+        return Nodes(pool, self._settings.control.heartbeat_every_s)
 
     @provide
     async def runs(

@@ -8,7 +8,6 @@ from typing import Any
 import structlog
 
 from bpa.control.batches import jsonb
-from bpa.control.leases import Leases
 from bpa.control.names import check_names
 from bpa.domain import NodeSpec
 from bpa.errors import Conflict, InvalidRequest, NotFound
@@ -28,11 +27,16 @@ class Registration:
 
 
 class Nodes:
-    """What nodes there are."""
+    """What nodes there are.
 
-    def __init__(self, pool: Pool, leases: Leases) -> None:
+    Args:
+        pool: Connections to Postgres.
+        heartbeat_every_s: What nodes keep to; who missed two of them may be replaced.
+    """
+
+    def __init__(self, pool: Pool, heartbeat_every_s: float = 5.0) -> None:
         self._pool = pool
-        self._leases = leases
+        self._silent_s = 2 * heartbeat_every_s
 
     async def register(self, spec: NodeSpec) -> Registration:
         """Announce a node; what an earlier boot of it holds ends when it expires.
@@ -44,13 +48,12 @@ class Nodes:
             Conflict: Another living process goes by this node's id.
         """
         _check(spec)
-        silent_s = 2 * self._leases.heartbeat_every_s
         row = await fetch_one(
             self._pool,
             _QUERIES.register,
             node_id=spec.node_id,
             boot_id=spec.boot_id,
-            silent_s=silent_s,
+            silent_s=self._silent_s,
             metadata=jsonb({"labels": spec.labels, "version": spec.version}),
             capacity=jsonb(
                 {
@@ -63,10 +66,9 @@ class Nodes:
         if row is None:
             raise Conflict(
                 f"another process is at work as node {spec.node_id!r}: give each its own node.id. "
-                f"If that one has died, its place is free {silent_s:g} s after its last heartbeat "
-                "at the latest; try again until then"
+                f"If that one has died, its place is free {self._silent_s:g} s after its last "
+                "heartbeat at the latest; try again until then"
             )
-        await self._leases.reap()
         _log.info(
             "node_registered", node_id=spec.node_id, slots=spec.slots, labels=spec.labels, **row
         )

@@ -66,7 +66,7 @@ async def test_a_statement_that_is_cancelled_when_it_gets_its_connection_ends_so
             give_back = asyncio.ensure_future(pool.putconn(connection))
             under_way += await cancelled_after(turns, waiter)
             await give_back
-        assert under_way >= 5, "in most of those moments there was something to cancel"
+        assert under_way >= 3, "before, in and after the moment in which the pool hands it over"
         assert await fetch_all(pool, "SELECT 1 AS one") == [{"one": 1}]
 
 

@@ -58,9 +58,7 @@ async def fleet(pool: Pool) -> AsyncIterator[Fleet]:
     breakers = Breakers(pool, metrics)
     runs = Runs(pool, writes, breakers, "replica-1")
     leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), metrics)
-    fleet = Fleet(
-        pool, runs, leases, Nodes(pool, leases), Agents(pool), Deployments(pool), breakers
-    )
+    fleet = Fleet(pool, runs, leases, Nodes(pool), Agents(pool), Deployments(pool), breakers)
     await fleet.agents.create(AGENT)
     await fleet.deployments.create(DEPLOYMENT)
     yield fleet

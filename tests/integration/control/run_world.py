@@ -140,7 +140,7 @@ class Replica:
         self.writes = Pipeline(world.pool)
         self.runs = Runs(world.pool, self.writes, Breakers(world.pool, metrics), name)
         self.leases = Leases(world.pool, self.writes, world.rules.ttl_s, tracing, metrics)
-        self.nodes = Nodes(world.pool, self.leases)
+        self.nodes = Nodes(world.pool)
         self.holds = Holds(world.valkey)
         self.reader = SnapshotReader(world.pool, "dev", silent_after_s=3600)
         self.committer = Committer(world.pool, self.holds, offer_ttl_s=world.rules.ttl_s)

@@ -79,7 +79,7 @@ async def fleet(empty_database: str, tmp_path: Path) -> AsyncIterator[Fleet]:
         breakers = Breakers(pool, metrics)
         runs = Runs(pool, writes, breakers, "replica-1")
         leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), metrics)
-        nodes = Nodes(pool, leases)
+        nodes = Nodes(pool)
         yield Fleet(pool, runs, leases, nodes, Agents(pool), Deployments(pool), breakers)
         await runs.aclose()
         await leases.aclose()

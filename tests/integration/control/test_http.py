@@ -256,9 +256,7 @@ async def own_pool(database: str) -> AsyncIterator[Fleet]:
     runs = Runs(pool, writes, breakers, "replica-1")
     leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), Metrics())
     try:
-        yield Fleet(
-            pool, runs, leases, Nodes(pool, leases), Agents(pool), Deployments(pool), breakers
-        )
+        yield Fleet(pool, runs, leases, Nodes(pool), Agents(pool), Deployments(pool), breakers)
     finally:
         await runs.aclose()
         await leases.aclose()

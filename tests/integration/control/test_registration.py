@@ -6,19 +6,16 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
-import pytest_asyncio
 import structlog
-from opentelemetry.sdk.trace import TracerProvider
 
 from bpa.control.grpc import LinkServer, NodeLink
-from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.domain import NodeSpec
 from bpa.errors import Conflict, NotFound
 from bpa.node.link import ControlLink
-from bpa.postgres import Pipeline, fetch_all
+from bpa.postgres import fetch_all
 from bpa.scheduler.snapshot import SnapshotReader
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry import Metrics
 from tests.eventually import eventually
 from tests.integration.control.fleet import Fleet, hearing
 
@@ -29,14 +26,10 @@ def spec(boot: str) -> NodeSpec:
     return NodeSpec(node_id="node-1", boot_id=boot, slots=8)
 
 
-@pytest_asyncio.fixture
-async def elsewhere(fleet: Fleet) -> AsyncIterator[Nodes]:
+@pytest.fixture
+def elsewhere(fleet: Fleet) -> Nodes:
     """Registrations at another replica."""
-    writes = Pipeline(fleet.pool)
-    leases = Leases(fleet.pool, writes, 15.0, Tracing(TracerProvider()), Metrics())
-    yield Nodes(fleet.pool, leases)
-    await leases.aclose()
-    await writes.aclose()
+    return Nodes(fleet.pool)
 
 
 async def silent(fleet: Fleet, seconds: float) -> None:

@@ -179,10 +179,9 @@ class Runs:
         asked = await self._writes.fetch_all(
             _QUERIES.ask_cancel, lock=[run_id], run_id=run_id, actor=actor, detail=detail
         )
-        if asked and asked[0]["status"] == RunStatus.QUEUED:
-            await self._cancel([run_id], None)
+        ended = await self._cancel([run_id], None)  # if it waits, maybe since it was asked before
         status = RunStatus((await self.get(run_id))["status"])
-        if not asked and status in TERMINAL:
+        if not asked and not ended and status in TERMINAL:
             raise Conflict(f"run {run_id} is {status}; only a living run can be cancelled")
         return status
 

@@ -27,6 +27,7 @@ from bpa.control.ingest import Ingest
 from bpa.control.leases import Leases
 from bpa.control.measure import Measured
 from bpa.control.nodes import Nodes
+from bpa.control.offers import Offers
 from bpa.control.readiness import Dependency, Readiness
 from bpa.control.reaper import Reaper
 from bpa.control.replaying import Replaying
@@ -60,6 +61,7 @@ class ControlPlane:
     measured: Measured
     nodes: Nodes
     notifications: Notifications
+    offers: Offers
     readiness: Readiness
     reaper: Reaper
     runs: Runs
@@ -80,7 +82,7 @@ class ControlPlane:
         return [
             self.notifications.run(),
             self.settlement.run(),
-            self.leases.listen(self.notifications),
+            self.offers.listen(self.notifications),
             self.reaper.run(),
             self.scheduler.run(),
             self.sweep.run(),
@@ -96,7 +98,7 @@ class ControlPlane:
         try:
             yield f"{control.host}:{listener.getsockname()[1]}"
         finally:
-            self.leases.closing()
+            self.offers.closing()
             server.close()
             await server.wait_closed()
 
@@ -145,18 +147,16 @@ class ControlProvider(Provider):
         await runs.aclose()
 
     @provide
-    async def leases(
-        self, pool: Pool, writes: Pipeline, tracing: Tracing, metrics: Metrics
-    ) -> AsyncIterator[Leases]:
+    def offers(self, pool: Pool, writes: Pipeline, tracing: Tracing, metrics: Metrics) -> Offers:
+        """Return the streams of the nodes at this replica."""
+        return Offers(pool, writes, self._settings.control.lease_ttl_s, tracing, metrics)
+
+    @provide
+    async def leases(self, pool: Pool, writes: Pipeline, offers: Offers) -> AsyncIterator[Leases]:
         """Open leases; what was submitted is written at the end."""
         control = self._settings.control
         leases = Leases(
-            pool,
-            writes,
-            control.lease_ttl_s,
-            tracing,
-            metrics,
-            heartbeat_every_s=control.heartbeat_every_s,
+            pool, writes, control.lease_ttl_s, offers, heartbeat_every_s=control.heartbeat_every_s
         )
         yield leases
         await leases.aclose()
@@ -183,7 +183,7 @@ class ControlProvider(Provider):
         self,
         pool: Pool,
         holds: Holds,
-        leases: Leases,
+        offers: Offers,
         rooms: Rooms,
         measured: Measured,
         clocks: Clocks,
@@ -194,14 +194,15 @@ class ControlProvider(Provider):
             pool, self._settings.environment, silent_after_s=2 * control.heartbeat_every_s
         )
         committer = Committer(pool, holds, offer_ttl_s=control.lease_ttl_s)
-        return Scheduler(reader, committer, holds, leases, rooms, measured, unfit=clocks.trouble)
+        return Scheduler(reader, committer, holds, offers, rooms, measured, unfit=clocks.trouble)
 
     @provide
-    def reaper(self, leases: Leases, runs: Runs, metrics: Metrics) -> Reaper:
+    def reaper(self, leases: Leases, offers: Offers, runs: Runs, metrics: Metrics) -> Reaper:
         """Return what ends lapsed leases and cancelled runs."""
         control = self._settings.control
         return Reaper(
             leases,
+            offers,
             runs,
             metrics,
             every_s=control.reap_every_s,
@@ -225,6 +226,7 @@ class ControlProvider(Provider):
         self,
         nodes: Nodes,
         leases: Leases,
+        offers: Offers,
         runs: Runs,
         metrics: Metrics,
         scheduler: Scheduler,
@@ -236,7 +238,7 @@ class ControlProvider(Provider):
         def told() -> float:
             return 0.0 if clocks.trouble() else clocks.now_s()
 
-        return NodeLink(nodes, leases, runs, metrics, every_s, scheduler.wake, told)
+        return NodeLink(nodes, leases, offers, runs, metrics, every_s, scheduler.wake, told)
 
     @provide
     def api(
@@ -247,6 +249,7 @@ class ControlProvider(Provider):
         nodes: Nodes,
         drains: Drains,
         leases: Leases,
+        offers: Offers,
         runs: Runs,
         dead_letters: DeadLetters,
         replaying: Replaying,
@@ -263,6 +266,7 @@ class ControlProvider(Provider):
             nodes=nodes,
             drains=drains,
             leases=leases,
+            offers=offers,
             runs=runs,
             dead_letters=dead_letters,
             replaying=replaying,

@@ -17,6 +17,7 @@ from grpclib.server import Server, Stream
 
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
+from bpa.control.offers import Offers
 from bpa.control.runs import Runs
 from bpa.domain import LeaseOffer, NodeId, NodeSpec, Outcome, RunId, Step
 from bpa.errors import BpaError, InvalidRequest, StaleLease
@@ -65,7 +66,8 @@ class NodeLink(NodeLinkBase):
 
     Args:
         nodes: Registrations.
-        leases: Offers and renewals.
+        leases: Acknowledgements and renewals.
+        offers: What goes down a node's stream.
         runs: Steps and outcomes.
         metrics: Counts fenced reports.
         heartbeat_every_s: What nodes are told to keep to.
@@ -77,6 +79,7 @@ class NodeLink(NodeLinkBase):
         self,
         nodes: Nodes,
         leases: Leases,
+        offers: Offers,
         runs: Runs,
         metrics: Metrics,
         heartbeat_every_s: float,
@@ -85,6 +88,7 @@ class NodeLink(NodeLinkBase):
     ) -> None:
         self._nodes = nodes
         self._leases = leases
+        self._offers = offers
         self._runs = runs
         self._metrics = metrics
         self._heartbeat_every_s = heartbeat_every_s
@@ -138,7 +142,7 @@ class NodeLink(NodeLinkBase):
         request = await stream.recv_message()
         if request is None:
             return
-        offers = self._leases.stream(NodeId(request.node_id), request.boot_id)
+        offers = self._offers.stream(NodeId(request.node_id), request.boot_id)
         with _translated():
             # a stream that breaks while it is sent on must take no more offers
             async with aclosing(offers):

@@ -1,14 +1,23 @@
-"""Offers on their way to nodes: what is sent, and what is remembered until it is answered."""
+"""Offers: what a node was granted goes down its stream, and is remembered until it is answered.
+
+The replica that holds a node's stream sends its offers: the others are told over the channel
+``offers``. A stream that breaks is noted for all of them, for its node may be gone.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import itertools
 import uuid
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import structlog
 from msgspec.structs import replace
 
 from bpa.domain import (
@@ -23,6 +32,14 @@ from bpa.domain import (
     StepKind,
     Usage,
 )
+from bpa.errors import NotFound, Unavailable
+from bpa.postgres import Notifications, Pipeline, Pool, fetch_all, load_queries
+from bpa.scheduler.commit import Grant
+from bpa.telemetry import Metrics, Tracing
+
+_QUERIES = load_queries(__file__)
+_UNANSWERED_S = 1.0
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class NodeStream:
@@ -68,6 +85,205 @@ class Offered:
     stream: NodeStream
     traceparent: str
     since_ns: int
+
+
+class Offers:
+    """The streams of nodes at this replica, and what goes down them.
+
+    Args:
+        pool: Connections to Postgres.
+        writes: Shares round trips among what happens at the same time.
+        ttl_s: How long a lease lasts from its acknowledgement.
+        tracing: Where the spans ``plan`` and ``lease`` go.
+        metrics: Counts the runs that were first leased.
+    """
+
+    def __init__(
+        self, pool: Pool, writes: Pipeline, ttl_s: float, tracing: Tracing, metrics: Metrics
+    ) -> None:
+        self.ttl_s = ttl_s
+        self._pool = pool
+        self._writes = writes
+        self._tracing = tracing
+        self._metrics = metrics
+        self._streams: dict[NodeId, NodeStream] = {}
+        self._offered: dict[tuple[RunId, int], Offered] = {}
+        self._broken: asyncio.Queue[NodeStream] = asyncio.Queue()
+        self._closing = False
+
+    def connected(self, node_id: NodeId) -> str | None:
+        """Return the boot id of the node's stream at this replica, if it has one."""
+        stream = self._streams.get(node_id)
+        return stream.boot_id if stream else None
+
+    async def stream(self, node_id: NodeId, boot_id: str) -> AsyncGenerator[LeaseOffer, None]:
+        """Yield the node's offers for as long as the caller listens; the newest stream wins.
+
+        When it breaks, that is noted for all replicas: the node may be gone.
+
+        Raises:
+            NotFound: The node is not registered with this boot id.
+        """
+        async with self._opened(node_id, boot_id) as stream:
+            while True:
+                yield await stream.get()
+
+    async def pull(
+        self, node_id: NodeId, boot_id: str, wait_s: float, most: int
+    ) -> list[LeaseOffer]:
+        """Return up to ``most`` offers, waiting at most ``wait_s`` for the first (REST).
+
+        A caller that hangs up meanwhile is like a stream that broke.
+
+        Raises:
+            NotFound: The node is not registered with this boot id.
+        """
+        async with self._opened(node_id, boot_id) as stream:
+            try:
+                async with asyncio.timeout(wait_s):
+                    offers = [await stream.get()]
+            except TimeoutError:
+                return []  # the protocol's way to say that there is no work
+            while len(offers) < most and (offer := stream.get_nowait()):
+                offers.append(offer)
+            return offers
+
+    async def offer(self, grants: Sequence[Grant]) -> None:
+        """Send fresh grants to their nodes; those whose stream is elsewhere are announced."""
+        here = [g for g in grants if g.node_id in self._streams]
+        elsewhere = {g.node_id for g in grants} - {g.node_id for g in here}
+        if here:
+            await self._send([g.run_id for g in here], None)
+        for node_id in elsewhere:
+            await fetch_all(self._pool, _QUERIES.announce, node_id=node_id)
+
+    async def offer_pending(self, node_id: NodeId) -> None:
+        """Send what a node was granted and has not acknowledged, if its stream is here."""
+        if node_id in self._streams:
+            await self._send([], node_id)
+
+    async def offer_unanswered(self) -> int:
+        """Send the grants to nodes whose stream is here that nobody sent; return how many.
+
+        The replica that granted them died or lost Postgres before it could say so.
+        """
+        self._forget_unanswered()
+        if not self._streams:
+            return 0
+        rows = await fetch_all(
+            self._pool, _QUERIES.unanswered, node_ids=[*self._streams], older_s=_UNANSWERED_S
+        )
+        lost = [row["run_id"] for row in rows if self._is_unsent(row)]
+        if lost:
+            await self._send(lost, None)
+        return len(lost)
+
+    def closing(self) -> None:
+        """Take it that streams which end from now on are ended by us; their nodes live."""
+        self._closing = True
+
+    async def listen(self, notifications: Notifications) -> None:
+        """Offer what other replicas granted to nodes whose stream is here, until cancelled.
+
+        And tell them whose stream broke.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._note_broken())
+            tasks.create_task(self._offer_on_wakeups(notifications))
+
+    def acknowledged(self, run_id: RunId, epoch: int) -> None:
+        """Trace that an offer became a lease, and forget it."""
+        offered = self.forget(run_id, epoch)
+        if offered:
+            attributes = {"bpa.run.id": run_id, "bpa.node.id": offered.stream.node_id}
+            self._tracing.record("lease", offered.traceparent, offered.since_ns, attributes)
+
+    def forget(self, run_id: RunId, epoch: int) -> Offered | None:
+        """Drop the memory of an offer that was answered or is over, and return it."""
+        offered = self._offered.pop((run_id, epoch), None)
+        if offered:
+            offered.stream.forget(run_id, epoch)
+        return offered
+
+    async def _note_broken(self) -> None:
+        while True:
+            stream = await self._broken.get()
+            values = {"node_id": stream.node_id, "stream": stream.stream_id}
+            try:
+                await fetch_all(self._pool, _QUERIES.end_stream, **values)
+            except Unavailable as error:  # then its heartbeats decide
+                _log.warning("stream_end_not_noted", node_id=stream.node_id, error=str(error))
+
+    async def _offer_on_wakeups(self, notifications: Notifications) -> None:
+        with notifications.subscribe("offers") as subscription:
+            async for wakeup in subscription:
+                nodes = wakeup.payloads if wakeup.complete else list(self._streams)
+                for node_id in nodes:
+                    try:
+                        await self.offer_pending(NodeId(node_id))
+                    except Unavailable as error:
+                        _log.warning("offers_wait", node_id=node_id, error=str(error))
+
+    @asynccontextmanager
+    async def _opened(self, node_id: NodeId, boot_id: str) -> AsyncIterator[NodeStream]:
+        """Open a stream; one that its node breaks off is noted for all replicas."""
+        stream = NodeStream(node_id, boot_id)
+        values = {"node_id": node_id, "boot_id": boot_id, "stream": stream.stream_id}
+        try:
+            if not await fetch_all(self._pool, _QUERIES.open_stream, **values):
+                raise NotFound(f"node {node_id!r} is not registered with this boot id; register")
+            self._streams[node_id] = stream
+            await self.offer_pending(node_id)
+            yield stream
+        except (asyncio.CancelledError, GeneratorExit):
+            if not self._closing:
+                self._broken.put_nowait(stream)
+            raise
+        finally:
+            if self._streams.get(node_id) is stream:
+                del self._streams[node_id]
+
+    def _is_unsent(self, row: Mapping[str, Any]) -> bool:
+        stream = self._streams.get(row["node_id"])
+        return stream is not None and not stream.has_had(row["run_id"], row["epoch"])
+
+    async def _send(self, run_ids: list[RunId], node_id: NodeId | None) -> None:
+        rows = await self._writes.fetch_all(_QUERIES.pending, run_ids=run_ids, node_id=node_id)
+        journals = await self._journals([row["run_id"] for row in rows if row["has_journal"]])
+        for row in rows:
+            stream = self._streams.get(row["node_id"])
+            if stream is None or stream.boot_id != row["boot_id"]:
+                continue
+            if stream.put(offer_of(row, journals.get(row["run_id"], []), self.ttl_s)):
+                self._note_offer(row, stream)
+
+    def _note_offer(self, row: Mapping[str, Any], stream: NodeStream) -> None:
+        key = (RunId(row["run_id"]), row["epoch"])
+        if before := self._offered.get(key):  # offered again: its stream broke, or it polls
+            self._offered[key] = dataclasses.replace(before, stream=stream)
+            return
+        since_ns = round(row["waiting_since"].timestamp() * 1e9)
+        attributes = {"bpa.run.id": row["run_id"], "bpa.node.id": row["node_id"]}
+        self._tracing.record("plan", row["traceparent"], since_ns, attributes)
+        self._offered[key] = Offered(stream, row["traceparent"], self._tracing.now_ns())
+        self._forget_unanswered()
+        if row["executions"] == 0:
+            labels = (row["agent_id"], row["version"], row["dep_id"])
+            self._metrics.runs_started.labels(*labels).inc()
+
+    def _forget_unanswered(self) -> None:
+        """Forget the oldest offers that ended elsewhere: no answer to them comes here."""
+        over_ns = self._tracing.now_ns() - round(2 * self.ttl_s * 1e9)
+        for key, offered in [*itertools.islice(self._offered.items(), 2)]:
+            if offered.since_ns < over_ns:
+                self.forget(*key)
+
+    async def _journals(self, run_ids: list[str]) -> Mapping[str, list[Step]]:
+        journals: dict[str, list[Step]] = defaultdict(list)
+        if run_ids:
+            for row in await fetch_all(self._pool, _QUERIES.journals, run_ids=run_ids):
+                journals[row["run_id"]].append(step_of(row))
+        return journals
 
 
 def offer_of(row: Mapping[str, Any], journal: list[Step], ttl_s: float) -> LeaseOffer:

@@ -12,6 +12,7 @@ import random
 import structlog
 
 from bpa.control.leases import Leases
+from bpa.control.offers import Offers
 from bpa.control.runs import Runs
 from bpa.errors import Unavailable
 from bpa.telemetry import Metrics
@@ -24,6 +25,7 @@ class Reaper:
 
     Args:
         leases: Where lapsed leases are found and ended.
+        offers: Where grants that nobody offered are.
         runs: Where cancelled runs are.
         metrics: Counts what lapsed.
         every_s: Seconds between two passes.
@@ -33,6 +35,7 @@ class Reaper:
     def __init__(
         self,
         leases: Leases,
+        offers: Offers,
         runs: Runs,
         metrics: Metrics,
         *,
@@ -40,6 +43,7 @@ class Reaper:
         cancel_grace_s: float,
     ) -> None:
         self._leases = leases
+        self._offers = offers
         self._runs = runs
         self._metrics = metrics
         self._every_s = every_s
@@ -63,7 +67,7 @@ class Reaper:
         cancelled = await self._runs.end_cancelled(self._cancel_grace_s)
         if cancelled:
             _log.info("runs_cancelled", count=cancelled)
-        offered = await self._leases.offer_unanswered()
+        offered = await self._offers.offer_unanswered()
         if offered:
             _log.warning("offers_sent_late", count=offered)
         return lapsed

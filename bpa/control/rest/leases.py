@@ -31,7 +31,7 @@ async def pull(
     node = await services.nodes.get(data.node_id)
     if node["boot_id"] != data.boot_id:
         raise NotFound(f"node {data.node_id!r} is not registered with this boot id; register")
-    offers = services.leases.pull(NodeId(data.node_id), data.boot_id, data.wait_s, data.max)
+    offers = services.offers.pull(NodeId(data.node_id), data.boot_id, data.wait_s, data.max)
     return Pulled(leases=await _unless_gone(request.receive, offers) or [])
 
 

@@ -13,6 +13,7 @@ from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
+from bpa.control.offers import Offers
 from bpa.control.readiness import State
 from bpa.control.replaying import Replaying
 from bpa.control.runs import Runs
@@ -31,6 +32,7 @@ class Services:
     nodes: Nodes
     drains: Drains
     leases: Leases
+    offers: Offers
     runs: Runs
     dead_letters: DeadLetters
     replaying: Replaying

@@ -3,18 +3,10 @@
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from opentelemetry.sdk.trace import TracerProvider
 
-from bpa.control.agents import Agents
-from bpa.control.breakers import Breakers
-from bpa.control.deployments import Deployments
-from bpa.control.leases import Leases
-from bpa.control.nodes import Nodes
-from bpa.control.runs import Runs
 from bpa.domain import TRANSITIONS
-from bpa.postgres import Pipeline, Pool, open_pool
-from bpa.telemetry import Metrics, Tracing
-from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet, hearing
+from bpa.postgres import Pool, open_pool
+from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet, fleet_on, hearing
 
 
 @pytest_asyncio.fixture
@@ -54,21 +46,14 @@ async def only_listed(pool: Pool) -> None:
 async def fleet(pool: Pool) -> AsyncIterator[Fleet]:
     """Runs, leases and nodes, with the agent and its deployment in place."""
     await only_listed(pool)
-    writes, metrics = Pipeline(pool), Metrics()
-    breakers = Breakers(pool, metrics)
-    runs = Runs(pool, writes, breakers, "replica-1")
-    leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), metrics)
-    fleet = Fleet(pool, runs, leases, Nodes(pool), Agents(pool), Deployments(pool), breakers)
-    await fleet.agents.create(AGENT)
-    await fleet.deployments.create(DEPLOYMENT)
-    yield fleet
-    await runs.aclose()
-    await leases.aclose()
-    await writes.aclose()
+    async with fleet_on(pool) as fleet:
+        await fleet.agents.create(AGENT)
+        await fleet.deployments.create(DEPLOYMENT)
+        yield fleet
 
 
 @pytest_asyncio.fixture
 async def listening(fleet: Fleet, database: str) -> AsyncIterator[None]:
     """What the replica hears of others, and tells them of broken streams."""
-    async with hearing(fleet.leases, database):
+    async with hearing(fleet.offers, database):
         yield

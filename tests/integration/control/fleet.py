@@ -7,12 +7,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from opentelemetry.sdk.trace import TracerProvider
+
 from bpa.control.agents import Agents
 from bpa.control.breakers import Breakers
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
+from bpa.control.offers import Offers
 from bpa.control.runs import Arrival, Runs
 from bpa.domain import (
     AgentSpec,
@@ -23,7 +26,8 @@ from bpa.domain import (
     effect_key_of,
     run_id_of,
 )
-from bpa.postgres import Notifications, Pool
+from bpa.postgres import Notifications, Pipeline, Pool
+from bpa.telemetry import Metrics, Tracing
 
 AGENT = AgentSpec(
     agent_id="invoice-classifier", version="1.0.0", name="Invoice Classifier", instructions="Do."
@@ -52,6 +56,7 @@ class Fleet:
     pool: Pool
     runs: Runs
     leases: Leases
+    offers: Offers
     nodes: Nodes
     agents: Agents
     deployments: Deployments
@@ -109,12 +114,28 @@ class Fleet:
 
 
 @asynccontextmanager
-async def hearing(leases: Leases, database: str) -> AsyncIterator[None]:
+async def fleet_on(pool: Pool) -> AsyncIterator[Fleet]:
+    """Build the services of one replica; what was submitted is written at the end."""
+    writes, metrics = Pipeline(pool), Metrics()
+    breakers = Breakers(pool, metrics)
+    runs = Runs(pool, writes, breakers, "replica-1")
+    offers = Offers(pool, writes, 15.0, Tracing(TracerProvider()), metrics)
+    leases = Leases(pool, writes, 15.0, offers)
+    nodes, agents, deployments = Nodes(pool), Agents(pool), Deployments(pool)
+    try:
+        yield Fleet(pool, runs, leases, offers, nodes, agents, deployments, breakers)
+    finally:
+        for part in (runs, leases, writes):
+            await part.aclose()
+
+
+@asynccontextmanager
+async def hearing(offers: Offers, database: str) -> AsyncIterator[None]:
     """Run what a replica does beside answering: it listens, and notes whose stream broke."""
     notifications = Notifications(database, application_name="test", rng=random.Random(1))
     tasks = [
         asyncio.ensure_future(notifications.run()),
-        asyncio.ensure_future(leases.listen(notifications)),
+        asyncio.ensure_future(offers.listen(notifications)),
     ]
     try:
         yield

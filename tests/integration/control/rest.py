@@ -81,6 +81,7 @@ async def rest_over(
         nodes=fleet.nodes,
         drains=fleet.drains,
         leases=fleet.leases,
+        offers=fleet.offers,
         runs=fleet.runs,
         dead_letters=dead_letters,
         replaying=Replaying(

@@ -22,6 +22,7 @@ from bpa.control.deployments import Feeding
 from bpa.control.intake import Intake, Origin
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
+from bpa.control.offers import Offers
 from bpa.control.replays import Replays
 from bpa.control.runs import Ended, Runs
 from bpa.control.settlement import Settlement
@@ -139,7 +140,9 @@ class Replica:
         self.name = name
         self.writes = Pipeline(world.pool)
         self.runs = Runs(world.pool, self.writes, Breakers(world.pool, metrics), name)
-        self.leases = Leases(world.pool, self.writes, world.rules.ttl_s, tracing, metrics)
+        ttl_s = world.rules.ttl_s
+        self.offers = Offers(world.pool, self.writes, ttl_s, tracing, metrics)
+        self.leases = Leases(world.pool, self.writes, ttl_s, self.offers)
         self.nodes = Nodes(world.pool)
         self.holds = Holds(world.valkey)
         self.reader = SnapshotReader(world.pool, "dev", silent_after_s=3600)

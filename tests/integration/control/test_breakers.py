@@ -180,7 +180,7 @@ async def test_an_offer_says_what_its_node_has_to_know(fleet: Fleet, state, is_p
         run_id=run_id if state is BreakerState.OPEN else None,
         epoch=epoch if state is BreakerState.OPEN else None,
     )
-    [offer] = await fleet.leases.pull("node-1", "boot-1", 5.0, 1)
+    [offer] = await fleet.offers.pull("node-1", "boot-1", 5.0, 1)
     admission = offer.run.admission
     assert (admission.closings, admission.probe) == (6, is_probe)
     assert admission.watched is (state is not BreakerState.CLOSED)
@@ -190,7 +190,7 @@ async def test_an_offer_of_a_deployment_that_never_failed_knows_of_no_breaker(fl
     await fleet.register()
     run_id = await fleet.queued()
     await fleet.granted(run_id)
-    [offer] = await fleet.leases.pull("node-1", "boot-1", 5.0, 1)
+    [offer] = await fleet.offers.pull("node-1", "boot-1", 5.0, 1)
     assert (offer.run.admission.closings, offer.run.admission.watched) == (0, False)
 
 

@@ -17,7 +17,9 @@ CANCELLED = Outcome(kind=OutcomeKind.REJECTED, reason="Cancelled", detail="the r
 
 
 def reaper(fleet: Fleet, grace_s: float = 3600.0) -> Reaper:
-    return Reaper(fleet.leases, fleet.runs, Metrics(), every_s=1.0, cancel_grace_s=grace_s)
+    return Reaper(
+        fleet.leases, fleet.offers, fleet.runs, Metrics(), every_s=1.0, cancel_grace_s=grace_s
+    )
 
 
 async def cancelling(fleet: Fleet, number: int = 1) -> tuple[RunId, int]:
@@ -62,6 +64,13 @@ async def test_an_effect_that_was_applied_before_completes_the_run(fleet: Fleet)
     await fleet.runs.finish(run_id, epoch, COMPLETED)
     await reaper(fleet, 0.0).one_pass()
     assert await fleet.status(run_id) == "completed"
+
+
+async def test_asking_again_ends_a_run_that_has_come_to_wait_meanwhile(fleet: Fleet):
+    run_id, epoch = await cancelling(fleet)
+    await fleet.runs.finish(run_id, epoch, Outcome(kind=OutcomeKind.HANDED_BACK))
+    assert await fleet.status(run_id) == "queued"
+    assert await fleet.runs.cancel(run_id, "ops", "again") is RunStatus.DEAD_LETTERED
 
 
 async def test_asking_twice_changes_nothing_and_is_noted_once(fleet: Fleet):

@@ -146,6 +146,7 @@ async def test_a_new_boot_of_a_drained_node_stays_drained_and_resumes_nothing(fl
     await fleet.nodes.gone("node-1")
     registration = await fleet.nodes.register(spec("boot-2"))
     assert (registration.cordoned, registration.draining) == (True, True)
+    assert await fleet.leases.reap() == 1
     assert await fleet.status(held[0]) == "queued"
     renewal = await fleet.leases.renew("node-1", "boot-2", [held])
     assert (renewal.known, renewal.renewed, renewal.lost) == (True, [], [held])
@@ -270,7 +271,7 @@ async def test_a_node_over_rest_hears_of_its_drain_like_any_other(rest: Rest, fl
     poll = asyncio.ensure_future(
         rest.post("/v1/lease/pull", {"nodeId": "node-1", "bootId": "boot-1", "waitS": 1, "max": 8})
     )
-    await eventually(lambda: fleet.leases.connected("node-1"))
+    await eventually(lambda: fleet.offers.connected("node-1"))
     await rest.post("/v1/nodes/node-1:drain", {"deadlineS": 0})
     assert (await poll).json == {"leases": []}
     held = {"bootId": "boot-1", "held": [{"runId": run_id, "epoch": epoch}]}

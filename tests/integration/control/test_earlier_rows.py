@@ -6,18 +6,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 
-from bpa.control.agents import Agents
-from bpa.control.breakers import Breakers
-from bpa.control.deployments import Deployments
-from bpa.control.leases import Leases
-from bpa.control.nodes import Nodes
-from bpa.control.runs import Runs
 from bpa.domain import NodeId, Outcome, OutcomeKind, RunId
-from bpa.postgres import MIGRATIONS, Pipeline, migrate, open_pool
-from bpa.telemetry import Metrics, Tracing
-from tests.integration.control.fleet import DEP_ID, DEPLOYMENT, Fleet, arrival
+from bpa.postgres import MIGRATIONS, migrate, open_pool
+from tests.integration.control.fleet import DEP_ID, DEPLOYMENT, Fleet, arrival, fleet_on
 
 QUEUED, WORKING, SILENT = (arrival(number).run_id for number in (1, 2, 3))
 NUMBERS = {QUEUED: 1, WORKING: 2, SILENT: 3}
@@ -75,15 +67,8 @@ async def fleet(empty_database: str, tmp_path: Path) -> AsyncIterator[Fleet]:
                 if status == "running":
                     await connection.execute(LEASE, values)
         assert len(await migrate(empty_database)) >= 10
-        writes, metrics = Pipeline(pool), Metrics()
-        breakers = Breakers(pool, metrics)
-        runs = Runs(pool, writes, breakers, "replica-1")
-        leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), metrics)
-        nodes = Nodes(pool)
-        yield Fleet(pool, runs, leases, nodes, Agents(pool), Deployments(pool), breakers)
-        await runs.aclose()
-        await leases.aclose()
-        await writes.aclose()
+        async with fleet_on(pool) as fleet:
+            yield fleet
 
 
 async def test_a_run_at_work_is_renewed_and_ends(fleet: Fleet):

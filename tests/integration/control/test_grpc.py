@@ -32,7 +32,9 @@ def metrics() -> Metrics:
 
 @pytest_asyncio.fixture
 async def address(fleet: Fleet, metrics: Metrics) -> AsyncIterator[str]:
-    service = NodeLink(fleet.nodes, fleet.leases, fleet.runs, metrics, 3.0, lambda: None)
+    service = NodeLink(
+        fleet.nodes, fleet.leases, fleet.offers, fleet.runs, metrics, 3.0, lambda: None
+    )
     server = Server([service])
     await server.start("127.0.0.1", 0)
     assert server._server is not None

@@ -6,22 +6,14 @@ from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 from psycopg import sql
 from structlog.testing import capture_logs
 
-from bpa.control.agents import Agents
-from bpa.control.breakers import Breakers
-from bpa.control.deployments import Deployments
-from bpa.control.leases import Leases
-from bpa.control.nodes import Nodes
 from bpa.control.readiness import State
-from bpa.control.runs import Runs
-from bpa.postgres import Pipeline, open_pool
-from bpa.telemetry import Metrics, Tracing
+from bpa.postgres import open_pool
 from tests.eventually import eventually
 from tests.integration.conftest import PostgresServer
-from tests.integration.control.fleet import DEP_ID, Fleet, arrival
+from tests.integration.control.fleet import DEP_ID, Fleet, arrival, fleet_on
 from tests.integration.control.rest import PROBLEM, Rest, rest_over
 
 AGENT = {
@@ -251,16 +243,10 @@ async def test_until_the_schema_is_in_place_nothing_but_health_is_served(fleet: 
 async def own_pool(database: str) -> AsyncIterator[Fleet]:
     """Services on connections that a test may cut."""
     pool = await open_pool(database, min_size=1, max_size=2, application_name="cut", timeout_s=0.3)
-    writes = Pipeline(pool)
-    breakers = Breakers(pool, Metrics())
-    runs = Runs(pool, writes, breakers, "replica-1")
-    leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), Metrics())
     try:
-        yield Fleet(pool, runs, leases, Nodes(pool), Agents(pool), Deployments(pool), breakers)
+        async with fleet_on(pool) as fleet:
+            yield fleet
     finally:
-        await runs.aclose()
-        await leases.aclose()
-        await writes.aclose()
         await pool.close()
 
 

@@ -48,7 +48,7 @@ async def scheduler(fleet: Fleet, valkey_url: str) -> AsyncIterator[Scheduler]:
             SnapshotReader(fleet.pool, "dev", silent_after_s=10.0),
             committer,
             holds,
-            fleet.leases,
+            fleet.offers,
             Rooms(),
             Unmeasured(),
         )
@@ -94,7 +94,7 @@ async def test_a_node_lives_its_whole_life_over_rest_alone(
     assert rest.told == ["woken"]
 
     poll = asyncio.ensure_future(pulled(rest))
-    await eventually(lambda: fleet.leases.connected("node-1"))
+    await eventually(lambda: fleet.offers.connected("node-1"))
     run_id = (await fleet.runs.receive(arrival(7, document=b'{"total": "1"}'))).run_id
     assert (await scheduler.one_pass()).granted == 1
     [lease] = await poll
@@ -233,7 +233,7 @@ async def test_a_node_that_hangs_up_during_a_poll_may_be_replaced_at_once(
 ):
     await rest.post("/v1/nodes:register", NODE)
     poll = asyncio.ensure_future(pulled(rest, wait_s=30))
-    await eventually(lambda: fleet.leases.connected("node-1"))
+    await eventually(lambda: fleet.offers.connected("node-1"))
     second = {**NODE, "bootId": "boot-2"}
     assert (await rest.post("/v1/nodes:register", second)).status == 409
     poll.cancel()
@@ -250,10 +250,10 @@ async def test_the_newest_of_two_polls_gets_the_work_and_the_older_ends_in_peace
 ):
     await rest.post("/v1/nodes:register", NODE)
     older = asyncio.ensure_future(pulled(rest, wait_s=0.5))
-    await eventually(lambda: fleet.leases.connected("node-1"))
-    first = fleet.leases._streams["node-1"]
+    await eventually(lambda: fleet.offers.connected("node-1"))
+    first = fleet.offers._streams["node-1"]
     newer = asyncio.ensure_future(pulled(rest))
-    await eventually(lambda: fleet.leases._streams["node-1"] is not first)
+    await eventually(lambda: fleet.offers._streams["node-1"] is not first)
     run_id = (await fleet.runs.receive(arrival())).run_id
     await scheduler.one_pass()
     assert [lease["run"]["runId"] for lease in await newer] == [run_id]
@@ -292,9 +292,9 @@ async def test_an_open_poll_ends_at_once_and_empty_when_control_stops(fleet: Fle
             session = await stack.enter_async_context(aiohttp.ClientSession(rest.url))
             body = {"nodeId": "node-1", "bootId": "boot-1", "waitS": 30}
             poll = asyncio.ensure_future(session.post("/v1/lease/pull", json=body))
-            await eventually(lambda: fleet.leases.connected("node-1"))
+            await eventually(lambda: fleet.offers.connected("node-1"))
             closing_at = asyncio.get_running_loop().time()
         assert asyncio.get_running_loop().time() - closing_at < 1.5
         answer = await poll
         assert (answer.status, await answer.json()) == (200, {"leases": []})
-    assert fleet.leases.connected("node-1") is None
+    assert fleet.offers.connected("node-1") is None

@@ -26,7 +26,7 @@ async def test_an_offer_reaches_the_stream_of_its_node(fleet: Fleet):
     await fleet.register()
     run_id = await fleet.queued()
     epoch = await fleet.granted(run_id)
-    stream = fleet.leases.stream("node-1", "boot-1")
+    stream = fleet.offers.stream("node-1", "boot-1")
     offer = await anext(stream)
     await stream.aclose()
     assert (offer.run.run_id, offer.epoch, offer.run.execution) == (run_id, epoch, 1)
@@ -48,7 +48,7 @@ async def test_an_offer_says_what_the_deployment_allows_its_effects(fleet: Fleet
     await fleet.register()
     run_id = (await fleet.runs.receive(arrival(dep_id=f"{AGENT.agent_id}-prod"))).run_id
     await fleet.granted(run_id)
-    (offer,) = await fleet.leases.pull("node-1", "boot-1", 5, 8)
+    (offer,) = await fleet.offers.pull("node-1", "boot-1", 5, 8)
     assert offer.run.max_effects == 3
     assert not offer.run.http_out.idempotent
 
@@ -57,17 +57,17 @@ async def test_an_offer_of_another_boot_is_not_sent(fleet: Fleet):
     await fleet.register()
     await fleet.granted(await fleet.queued())
     with pytest.raises(NotFound, match="register"):
-        await fleet.leases.pull("node-1", "boot-2", 0.05, 8)
-    assert len(await fleet.leases.pull("node-1", "boot-1", 5, 8)) == 1
+        await fleet.offers.pull("node-1", "boot-2", 0.05, 8)
+    assert len(await fleet.offers.pull("node-1", "boot-1", 5, 8)) == 1
 
 
 async def test_a_long_poll_ends_when_an_offer_comes(fleet: Fleet):
     await fleet.register()
-    poll = asyncio.ensure_future(fleet.leases.pull("node-1", "boot-1", 30, 8))
-    while not fleet.leases.connected("node-1"):
+    poll = asyncio.ensure_future(fleet.offers.pull("node-1", "boot-1", 30, 8))
+    while not fleet.offers.connected("node-1"):
         await asyncio.wait({poll}, timeout=0.01)
     await fleet.granted(await fleet.queued())
-    await fleet.leases.offer_pending("node-1")
+    await fleet.offers.offer_pending("node-1")
     assert len(await asyncio.wait_for(poll, 5)) == 1
 
 
@@ -181,16 +181,16 @@ async def test_an_acknowledgement_may_come_twice(fleet: Fleet):
 
 
 async def test_offers_whose_end_came_about_elsewhere_are_forgotten(fleet: Fleet):
-    leases = fleet.leases
-    leases.ttl_s = -1.0  # every offer is over at once
+    offers = fleet.offers
+    offers.ttl_s = -1.0  # every offer is over at once
     await fleet.register()
     for number in range(1, 6):
         await fleet.granted(await fleet.queued(number))
-    stream = leases.stream("node-1", "boot-1")
+    stream = offers.stream("node-1", "boot-1")
     for _ in range(5):
         await anext(stream)
     await stream.aclose()
-    assert len(leases._offered) <= 1
+    assert len(offers._offered) <= 1
 
 
 async def test_a_node_that_closes_is_shown_as_draining_until_its_next_boot(fleet: Fleet):
@@ -268,30 +268,30 @@ async def test_an_offer_in_hand_is_neither_renewed_nor_missing(fleet: Fleet):
 
 async def test_a_grant_that_nobody_could_offer_is_offered_by_whoever_has_the_stream(fleet: Fleet):
     await fleet.register()
-    stream = fleet.leases.stream("node-1", "boot-1")
+    stream = fleet.offers.stream("node-1", "boot-1")
     waiting = asyncio.ensure_future(anext(stream))
-    await eventually(lambda: fleet.leases.connected("node-1"))
+    await eventually(lambda: fleet.offers.connected("node-1"))
     run_id = await fleet.queued()
     await fleet.granted(run_id)
-    assert await fleet.leases.offer_unanswered() == 0, "its offer may be under way"
+    assert await fleet.offers.offer_unanswered() == 0, "its offer may be under way"
     await fetch_all(fleet.pool, "update leases set granted_at = now() - interval '2 s'")
-    assert await fleet.leases.offer_unanswered() == 1
+    assert await fleet.offers.offer_unanswered() == 1
     assert (await asyncio.wait_for(waiting, 10)).run.run_id == run_id
-    assert await fleet.leases.offer_unanswered() == 0, "this stream has had it"
+    assert await fleet.offers.offer_unanswered() == 0, "this stream has had it"
     await stream.aclose()
 
 
 async def test_offers_that_were_answered_elsewhere_are_forgotten_without_new_ones(fleet: Fleet):
-    leases = fleet.leases
+    offers = fleet.offers
     await fleet.register()
     for number in range(1, 6):
         await fleet.granted(await fleet.queued(number))
-    stream = leases.stream("node-1", "boot-1")
+    stream = offers.stream("node-1", "boot-1")
     for _ in range(5):
         await anext(stream)
-    assert len(leases._offered) == 5
-    leases.ttl_s = -1.0  # all of them are over
+    assert len(offers._offered) == 5
+    offers.ttl_s = -1.0  # all of them are over
     for _ in range(3):
-        await leases.offer_unanswered()
-    assert not leases._offered
+        await offers.offer_unanswered()
+    assert not offers._offered
     await stream.aclose()

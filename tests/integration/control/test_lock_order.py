@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from bpa.control.breakers import Breakers
 from bpa.control.drains import Drains
 from bpa.control.leases import Leases
+from bpa.control.offers import Offers
 from bpa.control.runs import Runs
 from bpa.domain import Outcome, OutcomeKind, Step, StepKind
 from bpa.errors import Conflict, StaleLease
@@ -36,7 +37,9 @@ async def replica(database: str, name: str) -> AsyncIterator[tuple[Runs, Leases]
     pool = await open_pool(database, min_size=1, max_size=4, application_name=name)
     writes = Pipeline(pool)
     runs = Runs(pool, writes, Breakers(pool, Metrics()), name)
-    leases = Leases(pool, writes, 15.0, Tracing(TracerProvider()), Metrics())
+    leases = Leases(
+        pool, writes, 15.0, Offers(pool, writes, 15.0, Tracing(TracerProvider()), Metrics())
+    )
     try:
         yield runs, leases
     finally:

@@ -75,7 +75,7 @@ async def test_a_node_that_missed_two_heartbeats_may_be_replaced(fleet: Fleet, e
     with pytest.raises(Conflict):
         await fleet.nodes.register(spec("boot-1"))
     with pytest.raises(NotFound):
-        await anext(fleet.leases.stream("node-1", "boot-1"))
+        await anext(fleet.offers.stream("node-1", "boot-1"))
 
 
 async def test_only_the_latest_stream_of_a_boot_tells_of_its_end(
@@ -86,7 +86,7 @@ async def test_only_the_latest_stream_of_a_boot_tells_of_its_end(
 
     async def opened() -> asyncio.Future[object]:
         before = await fetch_all(fleet.pool, "select stream from nodes")
-        waiting = asyncio.ensure_future(anext(fleet.leases.stream("node-1", "boot-1")))
+        waiting = asyncio.ensure_future(anext(fleet.offers.stream("node-1", "boot-1")))
 
         async def noted() -> bool:
             return await fetch_all(fleet.pool, "select stream from nodes") != before
@@ -100,7 +100,7 @@ async def test_only_the_latest_stream_of_a_boot_tells_of_its_end(
 
     older, newer = await opened(), await opened()
     older.cancel()
-    await eventually(fleet.leases._broken.empty)
+    await eventually(fleet.offers._broken.empty)
     with pytest.raises(Conflict):
         await elsewhere.register(spec("boot-2"))
     assert not await disconnected()
@@ -144,7 +144,9 @@ class Wire:
 @asynccontextmanager
 async def wired(fleet: Fleet) -> AsyncIterator[tuple[Wire, str]]:
     """Serve the node link behind a wire; yield it and the address of its near end."""
-    service = NodeLink(fleet.nodes, fleet.leases, fleet.runs, Metrics(), 5.0, lambda: None)
+    service = NodeLink(
+        fleet.nodes, fleet.leases, fleet.offers, fleet.runs, Metrics(), 5.0, lambda: None
+    )
     server = LinkServer([service], keepalive_s=KEEPALIVE_S)
     await server.start("127.0.0.1", 0)
     assert server._server is not None
@@ -167,7 +169,7 @@ async def pulling(fleet: Fleet, address: str) -> AsyncIterator[ControlLink]:
     ) as link:
         await link.register()
         offers = asyncio.ensure_future(anext(link.pull()))
-        await eventually(lambda: fleet.leases.connected("node-1") == "boot-1")
+        await eventually(lambda: fleet.offers.connected("node-1") == "boot-1")
         yield link
         offers.cancel()
         await asyncio.wait({offers})
@@ -195,10 +197,10 @@ async def test_a_connection_that_goes_dead_without_a_word_is_ended(
 async def test_a_replica_that_closes_does_not_take_its_nodes_for_dead(
     fleet: Fleet, elsewhere: Nodes, database: str
 ):
-    async with hearing(fleet.leases, database), wired(fleet) as (_, address):
+    async with hearing(fleet.offers, database), wired(fleet) as (_, address):
         async with pulling(fleet, address):
-            fleet.leases.closing()
-        await eventually(lambda: fleet.leases.connected("node-1") is None)
-        assert fleet.leases._broken.empty()
+            fleet.offers.closing()
+        await eventually(lambda: fleet.offers.connected("node-1") is None)
+        assert fleet.offers._broken.empty()
     with pytest.raises(Conflict):
         await elsewhere.register(msgspec.structs.replace(spec("boot-2")))

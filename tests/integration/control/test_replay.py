@@ -120,7 +120,7 @@ class Desk:
     async def offered(self, run_id: str) -> LeaseOffer:
         """Grant a run to a node that pulls, and return what it is offered."""
         await self.fleet.granted(RunId(run_id))
-        (offer,) = await self.fleet.leases.pull(NodeId("node-1"), "boot-1", 5.0, 1)
+        (offer,) = await self.fleet.offers.pull(NodeId("node-1"), "boot-1", 5.0, 1)
         return offer
 
     async def waiting(self) -> Message:

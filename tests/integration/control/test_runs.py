@@ -132,7 +132,7 @@ async def test_an_effect_keeps_the_bytes_of_its_first_intent(fleet: Fleet):
     await fleet.expire(run_id)
     await fleet.leases.reap()
     epoch = await fleet.granted(run_id)
-    stream = fleet.leases.stream("node-1", "boot-1")
+    stream = fleet.offers.stream("node-1", "boot-1")
     offer = await anext(stream)
     await stream.aclose()
     assert [(s.intent, s.effect_key, s.answer) for s in offer.run.journal] == [
@@ -303,7 +303,7 @@ async def test_an_effect_that_ended_unapplied_says_so_until_it_is_sent_again(fle
     assert [s.state for s in Run.of(await fleet.runs.get(run_id)).steps] == ["refused"]
     await fleet.runs.finish(run_id, epoch, Outcome(kind=OutcomeKind.HANDED_BACK))
     epoch = await fleet.granted(run_id)
-    stream = fleet.leases.stream("node-1", "boot-1")
+    stream = fleet.offers.stream("node-1", "boot-1")
     offer = await anext(stream)
     await stream.aclose()
     assert offer.run.journal == [unapplied_at(2000, intent)]

@@ -9,6 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from bpa.control.drains import Drains
 from bpa.control.leases import Leases
+from bpa.control.offers import Offers
 from bpa.postgres import Pipeline
 from bpa.scheduler import commit
 from bpa.scheduler.commit import Obstacle
@@ -25,7 +26,12 @@ BLOCKED = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
 @pytest.fixture
 async def drains(fleet):
     writes = Pipeline(fleet.pool)
-    leases = Leases(fleet.pool, writes, 15.0, Tracing(TracerProvider()), Metrics())
+    leases = Leases(
+        fleet.pool,
+        writes,
+        15.0,
+        Offers(fleet.pool, writes, 15.0, Tracing(TracerProvider()), Metrics()),
+    )
     yield Drains(fleet.pool, leases)
     await leases.aclose()
     await writes.aclose()

@@ -25,6 +25,8 @@ SLOTS = 6
 """Of each node, unless a case says otherwise."""
 TTL_S = 3.0
 """Of a lease, unless a case says otherwise."""
+DEFAULTS: Mapping[str, str] = {"control.lease_ttl_s": "15", "control.heartbeat_every_s": "5"}
+"""What operators have, for the figures that are promised of it."""
 QUICK: Mapping[str, str] = {"control.lease_ttl_s": f"{TTL_S:g}", "control.heartbeat_every_s": "0.5"}
 _HELD = """
 select run_id::text as run_id, epoch from leases

@@ -7,7 +7,7 @@ import statistics
 
 from tests.chaos.fleet import Supervised
 from tests.chaos.pacing import lasting
-from tests.chaos.scene import Act, Case
+from tests.chaos.scene import DEFAULTS, Act, Case
 from tests.chaos.watch import leased_again
 
 FAULTS_S = 60.0
@@ -75,6 +75,6 @@ CASES = (
         model_ms=50.0,
         slots=16,
         drained_within_s=120.0,
-        settings={"control.lease_ttl_s": "15", "control.heartbeat_every_s": "5"},
+        settings=DEFAULTS,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from tests.chaos.pacing import lasting
-from tests.chaos.scene import TTL_S, Act, Case
+from tests.chaos.scene import DEFAULTS, TTL_S, Act, Case
 from tests.chaos.servers import LOCK_S
 from tests.chaos.watch import leased_again
 from tests.eventually import eventually
@@ -19,6 +19,11 @@ async def kill_nodes(act: Act) -> None:
         act.bit("node killed", len(held))
         act.note_most("leased elsewhere after, s", *await leased_again(act.servers, held))
         await act.fleet.whole()
+
+
+async def kill_nodes_by_default(act: Act) -> None:
+    """Kill -9 of one node, then of the other, with leases of 15 s that are renewed every 5 s."""
+    await kill_nodes(act)
 
 
 async def kill_controls(act: Act) -> None:
@@ -77,6 +82,12 @@ async def freeze_control(act: Act) -> None:
 
 CASES = (
     Case("kill-nodes", kill_nodes, bites=("node killed",), is_short=True),
+    Case(
+        "kill-nodes-by-default",
+        kill_nodes_by_default,
+        bites=("node killed",),
+        settings=DEFAULTS,
+    ),
     Case("kill-controls", kill_controls, bites=("control killed",), is_short=True),
     Case("kill-one-of-each", kill_one_of_each, bites=("node killed", "control killed")),
     Case("freeze-node", freeze_node, bites=("leases of a frozen node moved",)),

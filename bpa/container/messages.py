@@ -16,6 +16,7 @@ from bpa.connectors.service_bus import (
     ServiceBusSource,
 )
 from bpa.container.stores import Namespace, ReplicaId
+from bpa.control.burials import Burials
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
 from bpa.control.ingest import Feeder, Ingest
@@ -91,14 +92,26 @@ class MessagesProvider(Provider):
         return Settlement(runs, notifications, replica_id, tracing, metrics, clocks)
 
     @provide
+    def burials(
+        self,
+        namespace: Namespace,
+        deployments: Deployments,
+        runs: Runs,
+        pool: Pool,
+        tracing: Tracing,
+    ) -> Burials:
+        """Return what brings runs up to the dead-letter queues."""
+        environment = self._settings.environment
+        return Burials(environment, namespace, deployments, runs, pool, tracing)
+
+    @provide
     def sweep(
         self,
         namespace: Namespace,
         deployments: Deployments,
         replays: Replays,
-        runs: Runs,
+        burials: Burials,
         pool: Pool,
-        tracing: Tracing,
     ) -> Sweep:
         """Return what ends the runs of messages that the broker dead-lettered."""
         bus = self._settings.service_bus.connection_string
@@ -107,9 +120,8 @@ class MessagesProvider(Provider):
             namespace,
             deployments,
             replays,
-            runs,
+            burials,
             pool,
-            tracing,
             partial(DeadLetterReader, bus),
             self._settings.control.sweep_every_s,
         )
@@ -126,13 +138,19 @@ class MessagesProvider(Provider):
 
     @provide
     def replaying(
-        self, dead_letters: DeadLetters, replays: Replays, runs: Runs, metrics: Metrics
+        self,
+        dead_letters: DeadLetters,
+        replays: Replays,
+        burials: Burials,
+        runs: Runs,
+        metrics: Metrics,
     ) -> Replaying:
         """Return what replays dead letters."""
         bus = self._settings.service_bus.connection_string
         return Replaying(
             dead_letters,
             replays,
+            burials,
             runs,
             partial(DeadLetterLocks, bus),
             partial(ServiceBusPublisher, bus),

@@ -5,8 +5,9 @@ the scheduler places it, ``offers`` takes it to a node over ``grpc``, ``leases``
 ``runs`` records steps and the outcome, which ``decision`` judges, ``settlement`` settles the
 message; ``reaper`` ends leases that lapsed, ``drains`` empties nodes, ``breakers`` parks runs whose
 target fails, ``readiness`` says what is waited for. ``dead_letters`` shows what was buried,
-``sweep`` ends the runs of what the broker buried, and ``replaying`` sends it again, as
-``replay_plan`` says, with the rows of ``replays``. ``agents``, ``deployments`` and ``nodes`` keep
-what is registered; ``http`` serves all of it under ``/v1`` with the handlers of ``rest``. May
-import the foundation, postgres, valkey, connectors and scheduler; never node or embedded.
+``sweep`` finds what the broker buried (``sweep_mark`` where to look), ``burials`` ends the runs of
+that, and ``replaying`` sends it again, as ``replay_plan`` says, with the rows of ``replays``.
+``agents``, ``deployments`` and ``nodes`` keep what is registered; ``http`` serves all of it under
+``/v1`` with the handlers of ``rest``. May import the foundation, postgres, valkey, connectors and
+scheduler; never node or embedded.
 """

@@ -19,6 +19,7 @@ import structlog
 from bpa.amqp import MalformedMessage
 from bpa.connectors import Message, PropertyValue, SettlementLost
 from bpa.connectors.service_bus import Rewrite, replayed
+from bpa.control.burials import Burials
 from bpa.control.dead_letters import DeadLetters, Found
 from bpa.control.replay_plan import (
     IDS_AT_MOST,
@@ -70,6 +71,7 @@ class Replaying:
     Args:
         dead_letters: Finds them and their runs.
         replays: The rows.
+        burials: Records what the broker took before it became a run.
         runs: Whose runs are retried.
         locks: Opens what locks the dead letters of a queue.
         publisher: Opens what sends to a queue.
@@ -80,6 +82,7 @@ class Replaying:
         self,
         dead_letters: DeadLetters,
         replays: Replays,
+        burials: Burials,
         runs: Runs,
         locks: Callable[[str], AbstractAsyncContextManager[Locks]],
         publisher: Callable[[str], AbstractAsyncContextManager[Publisher]],
@@ -87,6 +90,7 @@ class Replaying:
     ) -> None:
         self._dead_letters = dead_letters
         self._replays = replays
+        self._burials = burials
         self._runs = runs
         self._locks = locks
         self._publisher = publisher
@@ -227,10 +231,14 @@ class Replaying:
     async def _begun(self, work: _Work) -> tuple[Planned, RunId | None]:
         """Commit the row that says who replays what as which run, before anything is sent.
 
-        Where the run got a successor meanwhile, what is known is looked up and judged again.
+        What never became a run is recorded as one that has ended, first: else a copy of the
+        message, or who was slow to record it, could begin that run beside its replay's. Where the
+        run lives or got a successor meanwhile, what is known is looked up and judged again.
         """
         one, planned = work.found, work.planned
         if planned.action is Action.REPLAY:
+            if one.known["status"] is None:
+                await self._burials.record([(one.identity, one.letter)], one.id.queue)
             new = _new(work)
             if await self._replays.begin(new):
                 return planned, new.run_id

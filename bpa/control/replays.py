@@ -86,7 +86,7 @@ class Replays:
         return await fetch_all(self._pool, _QUERIES.effects, run_id=run_id)
 
     async def begin(self, replay: NewReplay) -> bool:
-        """Write a replay down; False when the run lives, or has a successor already."""
+        """Write a replay down; False unless the run has ended and has no successor."""
         values = {name: getattr(replay, name) for name in replay.__slots__}
         return await fetch_one(self._pool, _QUERIES.begin, **values) is not None
 

@@ -67,7 +67,7 @@ order by seq;
 
 -- name: begin
 -- Write down that a dead letter is replayed, and by whom, before its message is sent. A run has one
--- successor, and a living run none: then nothing comes back.
+-- successor, and one that lives or was never recorded (it may begin yet) none: then nothing comes back.
 with begun as (
     insert into replays (
         run_id, replayed_run_id, original_run_id, replay_number, queue, sequence_number,
@@ -77,9 +77,9 @@ with begun as (
         %(run_id)s::uuid, %(replayed_run_id)s::uuid, %(original_run_id)s::uuid,
         %(replay_number)s, %(queue)s, %(sequence_number)s, %(message_id)s, %(reason)s,
         %(edited)s, %(body_sha256)s, %(effect_key)s, %(requested_by)s
-    where not exists (
+    where exists (
         select from runs
-        where runs.run_id = %(replayed_run_id)s::uuid and runs.status <> 'dead_lettered'
+        where runs.run_id = %(replayed_run_id)s::uuid and runs.status = 'dead_lettered'
     )
     on conflict (replayed_run_id) do nothing
     returning *

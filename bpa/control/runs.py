@@ -197,7 +197,7 @@ class Runs:
         )
 
     async def bury(self, dead: Sequence[tuple[RunId, BrokerReason | Reason, str]]) -> int:
-        """End living runs whose messages are dead letters; return how many lived.
+        """End living runs all of whose messages are noted as dead letters; return how many.
 
         Args:
             dead: Each run with why its message was dead-lettered, and in whose words.

@@ -344,7 +344,8 @@ noted as (
 select run_id::text as run_id from moved;
 
 -- name: bury
--- End living runs whose messages are dead letters; the epoch rises, so who works on one is fenced.
+-- End living runs whose messages are dead letters, all that were ever received; the epoch rises, so
+-- who works on one is fenced. A run that has another message lives on by that.
 with dead as (
     select * from jsonb_to_recordset(%(rows)s::jsonb) as t (run_id uuid, reason text, detail text)
 ),
@@ -373,7 +374,19 @@ moved as (
         costs = spent.costs
     from dead
     cross join lateral run_spent(dead.run_id) as spent
-    where runs.run_id = dead.run_id and status in ('queued', 'offered', 'running')
+    where runs.run_id = dead.run_id
+        and status in ('queued', 'offered', 'running')
+        and not exists (
+            select from deliveries as other
+            where other.run_id = runs.run_id
+                and other.sequence_number is not null
+                and not exists (
+                    select from deliveries as gone
+                    where gone.run_id = other.run_id
+                        and gone.sequence_number = other.sequence_number
+                        and gone.disposition = 'dead_letter'
+                )
+        )
     returning runs.run_id, node_id, dep_id, agent_id, version, status, runs.reason, runs.detail,
         trace_id, enqueued_at, ended_at
 ),
@@ -393,6 +406,7 @@ from moved;
 
 -- name: settled
 -- Note how deliveries were settled; with a message that is gone, every other delivery of it is over.
+-- What is known to be a dead letter stays one: a lock found lost afterwards tells nothing new.
 with report as (
     select * from unnest(%(ids)s::bigint[], %(dispositions)s::text[]) as t (
         delivery_id, disposition
@@ -411,7 +425,7 @@ superseded as (
 update deliveries as d
 set settled_at = now(), disposition = report.disposition
 from report
-where d.delivery_id = report.delivery_id;
+where d.delivery_id = report.delivery_id and d.disposition is distinct from 'dead_letter';
 
 -- name: get
 -- Read one run whole.

@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from bpa.control.agents import Agents
 from bpa.control.breakers import Breakers
+from bpa.control.burials import Burials
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
 from bpa.control.leases import Leases
@@ -65,6 +66,11 @@ class Fleet:
     @property
     def drains(self) -> Drains:
         return Drains(self.pool, self.leases)
+
+    @property
+    def burials(self) -> Burials:
+        tracing = Tracing(TracerProvider())
+        return Burials("dev", "ns", self.deployments, self.runs, self.pool, tracing)
 
     async def register(self, node_id: str = "node-1", boot_id: str = "boot-1") -> None:
         """Register a node in the place of whatever process was it before."""

@@ -87,6 +87,7 @@ async def rest_over(
         replaying=Replaying(
             dead_letters,
             replays,
+            fleet.burials,
             fleet.runs,
             partial(DeadLetterLocks, bus),
             partial(ServiceBusPublisher, bus),

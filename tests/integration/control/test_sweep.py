@@ -5,55 +5,22 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from msgspec.structs import replace
-from opentelemetry.sdk.trace import TracerProvider
 from structlog.testing import capture_logs
 
-from bpa.connectors.service_bus import DeadLetterReader
-from bpa.control.replays import Replays
+from bpa.control.burials import Swept
 from bpa.control.runs import Ended
-from bpa.control.sweep import Sweep, Swept
 from bpa.domain import Step, StepKind, run_id_of
 from bpa.errors import StaleLease
 from bpa.postgres import fetch_all
-from bpa.telemetry import Tracing
 from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet
 from tests.integration.control.intaking import GOOD, Intaking, intake_of
-
-DELIVERIES_MAX = 10
+from tests.integration.control.sweeping import sweep_of, use_up
 
 
 @pytest_asyncio.fixture
 async def intaking(fleet: Fleet, database: str, valkey_url: str) -> AsyncIterator[Intaking]:
     async with intake_of(fleet, database, valkey_url) as intaking:
         yield intaking
-
-
-def sweep_of(intaking: Intaking, every_s: float = 0.0) -> Sweep:
-    fleet = intaking.fleet
-    address = intaking.queue.emulator.connection_string
-    return Sweep(
-        "dev",
-        "ns",
-        fleet.deployments,
-        Replays(fleet.pool),
-        fleet.runs,
-        fleet.pool,
-        Tracing(TracerProvider()),
-        lambda queue: DeadLetterReader(address, queue),
-        every_s,
-    )
-
-
-async def use_up(intaking: Intaking) -> None:
-    """Give the message back until the broker has had enough of it."""
-    for _ in range(DELIVERIES_MAX + 1):
-        if intaking.broker() == (0, 0, 1):
-            break
-        message = await intaking.queue.source.receive(10)
-        assert message is not None
-        await intaking.queue.source.abandon(message)
-    (letter,) = await intaking.queue.dead_letters()
-    assert letter.reason == "MaxDeliveryCountExceeded"
 
 
 async def taken(intaking: Intaking) -> str:

@@ -7,7 +7,12 @@ else in the tree touches azure-servicebus.
 """
 
 from bpa.connectors.service_bus.client import namespace_of
-from bpa.connectors.service_bus.dead_letters import DeadLetter, DeadLetterLocks, DeadLetterReader
+from bpa.connectors.service_bus.dead_letters import (
+    DeadLetter,
+    DeadLetterLocks,
+    DeadLetterReader,
+    Peek,
+)
 from bpa.connectors.service_bus.publisher import ServiceBusPublisher
 from bpa.connectors.service_bus.replayed import Rewrite, replayed
 from bpa.connectors.service_bus.source import ServiceBusSource
@@ -16,6 +21,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterLocks",
     "DeadLetterReader",
+    "Peek",
     "Rewrite",
     "ServiceBusPublisher",
     "ServiceBusSource",

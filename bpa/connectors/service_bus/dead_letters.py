@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -52,6 +52,10 @@ class DeadLetter:
     """The message as the broker keeps it, every AMQP type intact."""
 
 
+Peek = Callable[[int, int], Awaitable[list[DeadLetter]]]
+"""Returns up to so many letters, ``PAGE`` at most, from a sequence number on (1 for the first)."""
+
+
 class DeadLetterReader:
     """Peek at ``<queue>/$deadletterqueue``.
 
@@ -85,7 +89,7 @@ class DeadLetterReader:
         """Return the dead letters of these sequence numbers, by them; raises as `peek`."""
         wanted = sorted(sequence_numbers)
         found: dict[int, DeadLetter] = {}
-        async with self._peeking() as peek:
+        async with self.peeking() as peek:
             while wanted:
                 page = await peek(min(len(wanted), PAGE), wanted[0])
                 if not page:
@@ -103,16 +107,31 @@ class DeadLetterReader:
         Close the generator that it returns; raises as `peek`.
         """
         following = from_sequence_number or 1  # 0 would mean "where the last peek ended"
-        async with self._peeking() as peek:
+        async with self.peeking() as peek:
             while page := await peek(min(size, PAGE), following):
                 following = page[-1].message.sequence_number + 1
                 yield page
 
-    @asynccontextmanager
-    async def _peeking(self) -> AsyncIterator[Callable[[int, int], Awaitable[list[DeadLetter]]]]:
+    async def oldest_waiting(self) -> int | None:
+        """Return the lowest number of what is in the queue itself, locked, deferred or not.
+
+        None when it is empty. Raises as `peek`.
+        """
+        async with self._peeking(None, f"queue {self._queue!r}") as peek:
+            first = await peek(1, 1)
+        return first[0].message.sequence_number if first else None
+
+    def peeking(self) -> AbstractAsyncContextManager[Peek]:
+        """Connect to the dead letters; yields what peeks at them, and raises as `peek`."""
         entity = f"dead-letter queue of {self._queue!r}"
+        return self._peeking(ServiceBusSubQueue.DEAD_LETTER, entity)
+
+    @asynccontextmanager
+    async def _peeking(
+        self, sub_queue: ServiceBusSubQueue | None, entity: str
+    ) -> AsyncIterator[Peek]:
         receiver = connect(self._connection_string).get_queue_receiver(
-            self._queue, sub_queue=ServiceBusSubQueue.DEAD_LETTER, socket_timeout=SOCKET_POLL_S
+            self._queue, sub_queue=sub_queue, socket_timeout=SOCKET_POLL_S
         )
         open_receiver = await opened(receiver, entity)
 

@@ -8,7 +8,7 @@ from tests.integration.control.intaking import Intaking
 DELIVERIES_MAX = 10
 
 
-def sweep_of(intaking: Intaking, every_s: float = 0.0) -> Sweep:
+def sweep_of(intaking: Intaking, every_s: float = 0.0, share: float = 1.0) -> Sweep:
     fleet = intaking.fleet
     address = intaking.queue.emulator.connection_string
     return Sweep(
@@ -20,6 +20,7 @@ def sweep_of(intaking: Intaking, every_s: float = 0.0) -> Sweep:
         fleet.pool,
         lambda queue: DeadLetterReader(address, queue),
         every_s,
+        share=share,
     )
 
 

@@ -6,8 +6,8 @@ import pytest
 import pytest_asyncio
 
 from bpa.connectors import Message
-from bpa.connectors.service_bus import DeadLetterReader, ServiceBusPublisher
-from bpa.connectors.service_bus import dead_letters as reading
+from bpa.connectors.service_bus import ServiceBusPublisher
+from bpa.control import sweep
 from bpa.control.burials import Swept
 from bpa.control.intake import Origin
 from bpa.domain import RunId
@@ -186,8 +186,7 @@ async def test_a_run_lives_on_by_its_other_message(
 async def test_a_run_ends_with_the_last_of_its_messages(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, swept: str, page: int
 ):
-    monkeypatch.setattr(reading, "PAGE", page)
-    monkeypatch.setattr(DeadLetterReader.pages, "__defaults__", (page, 0))
+    monkeypatch.setattr(sweep, "PAGE", page)
     _, run_id = await sent_twice(desk, monkeypatch)
     assert await desk.take(2) == [run_id]
     epoch = await desk.fleet.granted(RunId(run_id))

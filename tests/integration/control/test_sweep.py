@@ -1,17 +1,22 @@
 """What the broker dead-letters by itself ends as a run: real queue and Postgres."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from unittest.mock import AsyncMock
 
 import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from bpa.control.burials import Swept
+from bpa.connectors.service_bus import DeadLetter, DeadLetterReader, Peek
+from bpa.control import sweep
+from bpa.control.burials import Burials, Swept
 from bpa.control.runs import Ended
 from bpa.domain import Step, StepKind, run_id_of
-from bpa.errors import StaleLease
+from bpa.errors import StaleLease, Unavailable
 from bpa.postgres import fetch_all
+from tests.integration.control import sweeping
 from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet
 from tests.integration.control.intaking import GOOD, Intaking, intake_of
 from tests.integration.control.sweeping import sweep_of, use_up
@@ -150,3 +155,99 @@ async def test_replicas_take_turns(intaking: Intaking):
         intaking.fleet.pool, "update sweeps set swept_at = now() - interval '1 h' returning 1"
     )
     assert await second.one_pass() == Swept(recorded=1)
+
+
+class Counting(DeadLetterReader):
+    """A reader that keeps what was looked at."""
+
+    looked_at: list[int]
+
+    @asynccontextmanager
+    async def peeking(self) -> AsyncIterator[Peek]:
+        async with super().peeking() as peek:
+
+            async def counted(most: int, first: int) -> list[DeadLetter]:
+                page = await peek(most, first)
+                self.looked_at += [letter.message.sequence_number for letter in page]
+                return page
+
+            yield counted
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What sweeps look at; emptied by the test."""
+    numbers: list[int] = []
+    monkeypatch.setattr(Counting, "looked_at", numbers, raising=False)
+    monkeypatch.setattr(sweeping, "DeadLetterReader", Counting)
+    return numbers
+
+
+async def bury(intaking: Intaking, *numbers: int) -> None:
+    """Have the broker move these of the messages that wait."""
+    source, others = intaking.queue.source, []
+    left = {*numbers}
+    while left:
+        message = await source.receive(10)
+        assert message is not None
+        if message.sequence_number in left:
+            left.remove(message.sequence_number)
+            await source.dead_letter(message, "MaxDeliveryCountExceeded", "10 times")
+        else:
+            others.append(message)
+    for other in others:
+        await source.abandon(other)
+
+
+async def test_letters_that_are_known_are_not_read_again_and_a_lower_number_is(
+    intaking: Intaking, looked_at: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sweep, "PAGE", 2)
+    sweeps = sweep_of(intaking)
+    await intaking.send(*[GOOD] * 8)
+    await bury(intaking, 1, 2, 3, 5, 6, 7)
+    assert await sweeps.one_pass() == Swept(recorded=6)
+    await sweeps.one_pass()
+    looked_at.clear()
+    await sweeps.one_pass()
+    assert looked_at == [5, 6, 7, 1, 2], "what may be new from 4 on, and a page of the others"
+    looked_at.clear()
+    await bury(intaking, 4)
+    assert await sweeps.one_pass() == Swept(recorded=1)
+    assert looked_at == [4, 5, 6, 7, 3, 4]
+    for _ in range(2):
+        looked_at.clear()
+        assert await sweeps.one_pass() == Swept()
+    assert looked_at == [3, 4], "from 8 on there is nothing, and the check goes on"
+
+
+async def test_a_sweep_that_was_cut_short_begins_where_it_began(
+    intaking: Intaking, looked_at: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    sweeps = sweep_of(intaking)
+    await intaking.send(*[GOOD] * 3)
+    await bury(intaking, 1, 2)
+    for _ in range(2):
+        await sweeps.one_pass()
+    before = await fetch_all(intaking.fleet.pool, "select new_from, passed from sweeps")
+    assert before == [{"new_from": 3, "passed": 3}]
+    await bury(intaking, 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(Burials, "heed", AsyncMock(side_effect=Unavailable("away")))
+        assert await sweeps.one_pass() == Swept()
+    assert await fetch_all(intaking.fleet.pool, "select new_from, passed from sweeps") == before
+    assert await sweeps.one_pass() == Swept(recorded=1)
+
+
+async def test_a_sweep_that_took_long_is_followed_by_a_long_rest(intaking: Intaking):
+    await intaking.send(GOOD)
+    await bury(intaking, 1)
+    sweeps = sweep_of(intaking, share=0.001)
+    assert await sweeps.one_pass() == Swept(recorded=1)
+    (row,) = await fetch_all(intaking.fleet.pool, "select rest_s from sweeps")
+    assert row["rest_s"] > 1
+    await fetch_all(intaking.fleet.pool, "delete from runs returning 1")
+    assert await sweeps.one_pass() == Swept()
+    rested = "update sweeps set swept_at = now() - make_interval(secs => rest_s) returning 1"
+    await fetch_all(intaking.fleet.pool, rested)
+    assert await sweeps.one_pass() == Swept(recorded=1)

@@ -7,7 +7,7 @@ import getpass
 import socket
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,9 @@ def show_letter(context: click.Context, *, dead_letter_id: str, as_json: bool) -
 @click.option("--content-type", help="Of that file; left out, the dead letter's stays.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--no-input", is_flag=True, help="Never ask; all of them are then replayed only with --yes."
+)
 @json_option
 @click.pass_context
 def replay(
@@ -158,44 +161,67 @@ def replay(
     content_type: str | None,
     dry_run: bool,
     yes: bool,
+    no_input: bool,
     as_json: bool,
     **chosen: Any,
 ) -> None:
     """Replay dead letters: send each to its queue again, then remove it.
 
     Those given with --id, or those of a reason or queue, or all. Which ones is settled at the
-    start; what arrives later is left alone. On a terminal it asks first, unless --yes.
+    start; what arrives later is left alone. On a terminal it asks first and says how many they are,
+    except for those given with --id; elsewhere all of them need --yes.
 
     The new run has the same key and goes on from what the old one has recorded: no answer is paid
     for twice, and what the target has applied is not sent again. With --edit the run starts afresh
     under a key of its own. A replay that was cut off is finished by repeating it.
 
-    Exits with 3 when nothing matches, with 5 when all were refused, and with 7 when only a part was
-    replayed: the rest is listed with the reason.
-    """
+    Exits with 0 when all is done, with 2 when it was not told what to replay, with 3 when nothing
+    matches, with 5 when all were refused, with 6 when control or the broker is away, and with 7
+    when only a part was replayed: the rest is listed with the reason. Progress goes to standard
+    error. After Ctrl-C (130) what is done is done; the same command again goes on.
+
+    \b
+    Examples:
+      bpa dlq replay --reason RetriesExhausted --dry-run      what it would do
+      bpa dlq replay --reason RetriesExhausted --rate 5       five a second
+      bpa dlq replay --id invoices:17 --edit mended.json      with another body
+      bpa dlq replay --yes --json                             all of them, for scripts
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     if ids and (chosen["reason"] or chosen["queue"]):
         raise click.UsageError("give --id, or --reason and --queue, not both")
     if content_type and not edit:
         raise click.UsageError("--content-type is that of a file; give --edit as well")
+    may_ask = sys.stdin.isatty() and not no_input
+    if not (ids or chosen["reason"] or chosen["queue"] or dry_run or yes or may_ask):
+        raise click.UsageError(
+            "this would replay every dead letter: give --yes, or choose with --reason, --queue or "
+            "--id; --dry-run says what would be done"
+        )
     wanted = list(ids)[: chosen["limit"]] or asyncio.run(_matching(context, **chosen))
     if not wanted:
         raise NotFound("no dead letter matches; `bpa dlq list` shows what there is")
     if edit and len(wanted) > 1:
         raise click.UsageError(f"--edit replaces one body, and {len(wanted)} match; give one --id")
-    if not (dry_run or yes or ids) and sys.stdin.isatty():
-        click.confirm(f"replay {len(wanted)} dead letters?", abort=True, err=True)
+    if may_ask and not (dry_run or yes or ids):
+        click.confirm(_question(len(wanted), chosen), abort=True, err=True)
     asked = {
         "body": edit.read_bytes() if edit else None,
         "contentType": content_type,
         "dryRun": dry_run,
         "requestedBy": whoami(),
     }
-    results, failure = asyncio.run(_replay(context, wanted, asked, chosen["rate"]))
-    left = wanted[len(results) :]
-    if as_json:
-        print_json({"dryRun": dry_run, "matched": len(wanted), "results": results, "untried": left})
-    else:
-        _print_results(results, len(left), dry_run=dry_run)
+    results: list[Replayed] = []
+    failure: BpaError | None = None
+    try:
+        failure = asyncio.run(_replay(context, wanted, asked, chosen["rate"], results))
+    finally:  # also after Ctrl-C
+        if results:
+            left = wanted[len(results) :]
+            told = {"dryRun": dry_run, "matched": len(wanted), "results": results, "untried": left}
+            if as_json:
+                print_json(told)
+            else:
+                _print_results(results, len(left), dry_run=dry_run)
     if failure is not None:
         click.echo(f"bpa: {failure}", err=True)
     context.exit(exit_code(results, failure))
@@ -271,10 +297,13 @@ async def _matching(
 
 
 async def _replay(
-    context: click.Context, wanted: Sequence[str], asked: dict[str, Any], rate: float | None
-) -> tuple[list[Replayed], BpaError | None]:
-    """Replay in parts; what was done when a part fails is not forgotten."""
-    results: list[Replayed] = []
+    context: click.Context,
+    wanted: Sequence[str],
+    asked: dict[str, Any],
+    rate: float | None,
+    results: list[Replayed],
+) -> BpaError | None:
+    """Replay in parts into ``results``; return what stopped it after the first of them."""
     size = _AT_ONCE if rate is None else max(1, min(_AT_ONCE, int(rate)))
     clock = asyncio.get_running_loop().time
     started_s = clock()
@@ -288,13 +317,21 @@ async def _replay(
             except BpaError as error:
                 if not results:
                     raise
-                return results, error
+                return error
             results += answer.results
             if len(wanted) > size:
                 click.echo(f"{len(results)} of {len(wanted)}", err=True)
             if rate is not None and len(results) < len(wanted):
                 await asyncio.sleep(max(0.0, started_s + len(results) / rate - clock()))
-    return results, None
+    return None
+
+
+def _question(count: int, chosen: Mapping[str, Any]) -> str:
+    reason, queue = chosen["reason"], chosen["queue"]
+    which = "" if reason or queue or chosen["limit"] else "all "
+    letters = "dead letter" if count == 1 else "dead letters"
+    words = [f" with {reason}" if reason else "", f" of queue {queue}" if queue else ""]
+    return f"replay {which}{count} {letters}{''.join(words)}?"
 
 
 def _why(letter: DeadLetterSummary) -> str:

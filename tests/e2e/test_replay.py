@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 
 from tests.e2e.fleet import Backing, Fleet, backing
 from tests.e2e.queues import dead_letters, documents, emptied, send
-from tests.e2e.server import Bpa, nobody_lives
+from tests.e2e.server import BPA, Bpa, nobody_lives
 from tests.eventually import eventually
 
 TEMPLATE = next(d for d in documents() if d.name.startswith("006-lindner"))
@@ -157,6 +160,43 @@ async def test_dead_letters_of_a_reason_are_replayed_at_a_rate_and_the_rest_stay
     left = await dead_letters(bus)
     assert broken in left
     assert not {run["traceId"] for run in runs} & set(left)
+
+
+async def at_a_terminal(server: Bpa, answer: str, *words: str) -> tuple[int, str, str]:
+    """Run a command whose standard input is a terminal at which somebody types."""
+    ours, theirs = pty.openpty()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            BPA, *server.flags, "--set", f"control.url={server.addresses['http']}", *words,
+            stdin=theirs, stdout=PIPE, stderr=PIPE, env=server.environment,
+        )  # fmt: skip
+        os.write(ours, f"{answer}\n".encode())
+        out, err = await process.communicate()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_everything_is_replayed_only_by_who_says_so(server: Bpa) -> None:
+    await failed(server, "REPLAY-6")
+    before = (await bpa(server, "dlq", "list", "--limit", "1000"))["deadLetters"]
+
+    code, out, err = await told(server, "dlq", "replay")
+    assert (code, out, "--yes" in err) == (2, "", True)
+    code, out, err = await at_a_terminal(server, "n", "dlq", "replay")
+    assert (code, out) == (130, "")
+    letters = "dead letter" if len(before) == 1 else "dead letters"
+    assert f"replay all {len(before)} {letters}? [y/N]" in err
+    code, _, err = await at_a_terminal(server, "y", "dlq", "replay", "--no-input")
+    assert (code, "--yes" in err) == (2, True)
+    assert (await bpa(server, "dlq", "list", "--limit", "1000"))["deadLetters"] == before
+
+    words = ("dlq", "replay", "--reason", "NonRetryableHttpStatus", "--limit", "1", "--json")
+    code, out, err = await at_a_terminal(server, "y", *words)
+    assert (code, json.loads(out)["matched"]) == (0, 1), err
+    assert "replay 1 dead letter with NonRetryableHttpStatus? [y/N]" in err
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,9 @@ def test_a_part_that_failed_makes_it_partly_done():
         (("--id", "a:1", "--content-type", "text/plain"), "--edit"),
         (("--id", "a:1", "--id", "a:2", "--edit", "body.json"), "one --id"),
         (("--rate", "0"), "--rate"),
+        ((), "--yes, or choose with --reason, --queue or --id"),
+        (("--limit", "5", "--json"), "--yes"),
+        (("--no-input",), "--yes"),
         (("--edit", "missing.json"), "missing.json"),
     ],
 )

@@ -83,3 +83,15 @@ def test_a_line_says_what_goes_on_from_what(capsys: pytest.CaptureFixture[str]):
 
 def test_who_asks_is_named_for_the_audit():
     assert "@" in whoami()
+
+
+def test_what_was_done_before_an_interruption_is_told(monkeypatch: pytest.MonkeyPatch):
+    async def interrupted(_context, _wanted, _asked, _rate, results: list[Replayed]):
+        results.append(one(Result.REPLAYED))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bpa.cli.dlq._replay", interrupted)
+    result = CliRunner().invoke(cli, ["dlq", "replay", "--id", "a:1", "--id", "a:2"])
+    assert isinstance(result.exception, SystemExit | KeyboardInterrupt)
+    assert "invoices:1  replayed" in result.output
+    assert "1 replayed, 1 not tried" in result.output

@@ -24,24 +24,19 @@ from bpa.connectors.service_bus import DeadLetter, Peek, Rewrite, replayed
 from bpa.connectors.service_bus.messages import as_message
 from bpa.control import sweep
 from bpa.control.agents import Agents
-from bpa.control.breakers import Breakers
-from bpa.control.burials import Burials
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
 from bpa.control.intake import Intake, Origin
-from bpa.control.leases import Leases
-from bpa.control.nodes import Nodes
 from bpa.control.replay_plan import LetterId
 from bpa.control.replaying import Replaying
 from bpa.control.replays import Replays
-from bpa.control.runs import Runs
 from bpa.control.settlement import Settlement
 from bpa.control.sweep import Sweep
 from bpa.domain import Outcome, OutcomeKind, RunId
 from bpa.errors import Unavailable
-from bpa.postgres import Notifications, Pipeline, Pool, fetch_all, open_pool
+from bpa.postgres import Notifications, Pool, fetch_all, open_pool
 from bpa.telemetry import Metrics, Tracing
-from tests.integration.control.fleet import AGENT, DEP_ID, DEPLOYMENT, Fleet
+from tests.integration.control.fleet import AGENT, DEP_ID, DEPLOYMENT, Fleet, fleet_on
 from tests.integration.control.run_world import CLOCKS
 
 BODY = b"Invoice A-1 of ACME over 12.00 EUR."
@@ -165,20 +160,16 @@ class Broker:
 class World:
     """One control with one queue; messages that are received and not yet recorded are in hand."""
 
-    def __init__(self, pool: Pool, broker: Broker, counts: Counter[str]) -> None:
-        self.broker, self.counts = broker, counts
+    def __init__(self, fleet: Fleet, broker: Broker, counts: Counter[str]) -> None:
+        self.fleet, self.broker, self.counts = fleet, broker, counts
         self.in_hand: list[Message] = []
-        tracing, metrics, breakers = Tracing(TracerProvider()), Metrics(), Breakers(pool, Metrics())
-        self._writes = Pipeline(pool)
-        runs = Runs(pool, self._writes, breakers, "replica-1")
-        leases = Leases(pool, self._writes, 15.0, tracing, metrics)
-        deployments, self.replays = Deployments(pool), Replays(pool)
-        self.fleet = Fleet(pool, runs, leases, Nodes(pool), Agents(pool), deployments, breakers)
+        self.replays = Replays(fleet.pool)
+        pool, runs, deployments, burials = fleet.pool, fleet.runs, fleet.deployments, fleet.burials
+        tracing, metrics = Tracing(TracerProvider()), Metrics()
         unused = Notifications("", application_name="test", rng=random.Random(1))
         self.settlement = Settlement(runs, unused, "replica-1", tracing, metrics, CLOCKS)
         runs.on_ended(self.settlement.ended)
         self.intake = Intake(runs, self.replays, self.settlement, tracing, lambda _: None)
-        burials = Burials("dev", "ns", deployments, runs, pool, tracing)
         self.sweep = Sweep(
             "dev", "ns", deployments, self.replays, burials, pool, lambda _: broker, 0.0, 1.0
         )
@@ -190,10 +181,6 @@ class World:
     @asynccontextmanager
     async def _itself(self, _queue: str) -> AsyncIterator[Broker]:
         yield self.broker
-
-    async def aclose(self) -> None:
-        for part in (self.fleet.runs, self.fleet.leases, self._writes):
-            await part.aclose()
 
     async def runs(self) -> list[dict[str, str]]:
         return await fetch_all(self.fleet.pool, RUNS)
@@ -342,13 +329,13 @@ def test_whatever_happens_to_its_messages_each_invoice_is_completed_once(
     async def play(pool: Pool, events: list[tuple[str, int, str]]) -> None:
         await fetch_all(pool, CLEAR)
         counts: Counter[str] = Counter()
-        world = World(pool, Broker(), counts)
-        await world.fleet.register()
-        for event in (("arrive", 0, ""), *events):
-            await world.happens(*event)
-            await world.check()
-        await world.comes_to_an_end()
-        await world.aclose()
+        async with fleet_on(pool) as fleet:
+            world = World(fleet, Broker(), counts)
+            await fleet.register()
+            for event in (("arrive", 0, ""), *events):
+                await world.happens(*event)
+                await world.check()
+            await world.comes_to_an_end()
         total.update(counts)
 
     with asyncio.Runner() as runner:

@@ -6,6 +6,7 @@ Data goes to standard output, messages to standard error. Exit codes: 0 done, 1 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -83,6 +84,7 @@ def cli(context: click.Context, config_file: Path | None, flags: tuple[str, ...]
 
 def main() -> None:
     """Run the command line; the entry point of the package."""
+    gc.set_threshold(50_000, 20, 50)  # imports leave no garbage, and runs free theirs by counts
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -98,4 +100,5 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    gc.freeze()  # the interpreter's last collections would go through all that was imported
     sys.exit(code if isinstance(code, int) else 0)

@@ -73,7 +73,6 @@ async def _serve(role: str, settings: Settings, announce: Callable[[Addresses], 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number)
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # what a run leaves behind is freed by reference counts
     await module.serve(settings, stop, announce)
 
 

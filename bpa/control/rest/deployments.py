@@ -8,7 +8,8 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from bpa.control.rest.schemas import Deployment, IdempotencyKey
+from bpa.control.rest.headers import IdempotencyKey
+from bpa.control.rest.schemas import Deployment
 from bpa.control.rest.services import Services
 from bpa.domain import DeploymentSpec
 

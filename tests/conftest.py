@@ -1,6 +1,7 @@
-"""What holds for every test: it leaves no process behind."""
+"""What holds for every test: it leaves no process behind, and its children hear a Ctrl-C."""
 
 import contextlib
+import signal
 from collections.abc import Iterator
 
 import psutil
@@ -16,3 +17,10 @@ def no_process_is_left_behind() -> Iterator[None]:
         with contextlib.suppress(psutil.NoSuchProcess):
             left.append(f"{child.pid} {' '.join(child.cmdline()[:6])} ({child.status()})")
     assert not left, f"processes left behind: {left}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def an_interrupt_is_heard() -> None:
+    """Let children hear SIGINT, which a shell without a terminal has its background jobs ignore."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,6 +12,8 @@ and a settlement or renewal interrupts a receive that is only waiting:
   goes on right after it, and one that nobody wants any more is released at once.
 - Credit is one message, and is withdrawn when a receive ends empty-handed; if a settlement has the
   turn then, once that is done. What came for it and lay unread would hold a lock that runs out.
+  It is out until the broker has said so or used it: the SDK's own drain goes by silence, and stops
+  reading after 40 ms, with a slower broker's message still on its way.
 
 A link that fails is closed and counts a generation up: what was received before is then lost to
 us (only the link that received a message may settle it) and is delivered again.
@@ -28,6 +30,7 @@ from typing import Any, TypeVar
 
 import structlog
 from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiveMode
+from azure.servicebus._pyamqp.performatives import FlowFrame
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
 from bpa.cancellation import cancellation_delivered
@@ -200,6 +203,7 @@ class ReceiverLink:
         receiver._receive_context = self._gate  # noqa: SLF001 - see the module's docstring
         with cancellation_delivered():
             self._current = await opened(receiver, self._entity)
+            _heed_drains(receiver)
             self._generation += 1
         return receiver
 
@@ -258,9 +262,8 @@ class ReceiverLink:
                 return
             if self._gate.wanted or self._urgent:
                 return
-            sdk: Any = receiver.handler  # the SDK drains on close only
             async with self._interruptible(CLOSE_TIMEOUT_S) as limit:
-                await sdk._amqp_transport.drain_and_release_messages_async(sdk._handler)  # noqa: SLF001
+                await _drained(receiver.handler)
             self._credit_is_out = limit.expired()
 
     async def _drop_unless(self, call: Awaitable[None]) -> None:
@@ -276,6 +279,31 @@ class ReceiverLink:
         receiver, self._current = self._current, None
         if receiver is not None:
             await close(receiver)
+
+
+def _heed_drains(receiver: Any) -> None:
+    """Have the SDK's link hear how much credit a drain took back; it does not listen."""
+    link = receiver._handler._link  # noqa: SLF001
+
+    async def heard(frame: Any) -> None:
+        flow = FlowFrame(*frame)
+        if flow.drain:
+            link.current_link_credit -= flow.delivery_count - link.delivery_count
+            link.delivery_count = flow.delivery_count
+
+    link._incoming_flow = heard  # noqa: SLF001
+
+
+async def _drained(receiver: Any) -> None:
+    """Have the broker use the credit or give it back, and release what it used it for."""
+    amqp = receiver._handler  # noqa: SLF001
+    link = amqp._link  # noqa: SLF001
+    if link.current_link_credit > 0:
+        await link.flow(link_credit=link.current_link_credit, drain=True)
+    while link.current_link_credit > 0:
+        await amqp._connection.listen(wait=SOCKET_POLL_S)  # noqa: SLF001
+        await asyncio.sleep(0)  # a connection that is closing is not waited for
+    await receiver._amqp_transport.drain_and_release_messages_async(amqp)  # noqa: SLF001
 
 
 async def _released(receiver: Any, message: Any) -> None:

@@ -1,6 +1,7 @@
 """What is particular to Service Bus: addresses, sizes, AMQP bodies, and a broker that goes away."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,24 @@ async def test_credit_that_a_settlement_kept_from_being_withdrawn_is_withdrawn_a
         await queue.publish([OutgoingMessage(body=b"nobody asked")])
 
         assert (broker.counts().active, broker.counts().locked) == (1, 0)
+
+
+async def test_a_message_that_a_slow_broker_sent_before_it_heard_of_a_cancel_is_given_back():
+    async with open_queue(links=1, lock_duration_s=30) as queue:
+        broker = queue.emulator._broker.queues[QUEUE]
+        receiving = asyncio.create_task(queue.source.receive(5))
+        await eventually(lambda: broker._waiting)
+        for connection in queue.emulator._connections:
+            hears = connection.data_received
+            connection.data_received = partial(asyncio.get_running_loop().call_later, 0.2, hears)
+
+        publishing = asyncio.create_task(queue.publish([OutgoingMessage(body=b"nobody asked")]))
+        await asyncio.wait({publishing}, timeout=0.05)  # it is sent, and not heard of yet
+        receiving.cancel()
+        await asyncio.wait({receiving, publishing})
+
+        await eventually(lambda: broker.counts().active == 1, within_s=5)
+        assert broker.counts().locked == 0
 
 
 async def test_the_largest_message_passes_and_a_larger_one_is_refused():

@@ -28,7 +28,7 @@ check: $(STAMP) ## Format, lint, types, layers, unit tests: under a minute
 	@$(BIN)/python -m pytest tests/unit
 
 test: check ## Everything, with real servers and processes
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration tests/e2e
+	@$(BIN)/python -m pytest -n 2 --dist worksteal tests/integration tests/e2e
 	@$(BIN)/python -m pytest tests/chaos
 
 chaos: $(STAMP) ## Do every kind of harm to a fleet at work; SEED=7 CASE=kill-nodes repeat one

@@ -262,8 +262,9 @@ class ReceiverLink:
                 return
             if self._gate.wanted or self._urgent:
                 return
-            async with self._interruptible(CLOSE_TIMEOUT_S) as limit:
-                await _drained(receiver.handler)
+            with cancellation_delivered():
+                async with self._interruptible(CLOSE_TIMEOUT_S) as limit:
+                    await _drained(receiver.handler)
             self._credit_is_out = limit.expired()
 
     async def _drop_unless(self, call: Awaitable[None]) -> None:

@@ -1,11 +1,19 @@
-"""What holds for every test: it leaves no process behind, and its children hear a Ctrl-C."""
+"""What holds for every test: it leaves no process behind, and its children hear a Ctrl-C.
 
+And what several kinds of them start from: a data directory, fresh or with a Postgres in it.
+"""
+
+import asyncio
 import contextlib
+import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
+
+from bpa.embedded.postgres import EmbeddedPostgres
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,3 +32,36 @@ def an_interrupt_is_heard() -> None:
     """Let children hear SIGINT, which a shell without a terminal has its background jobs ignore."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def runner() -> Iterator[asyncio.Runner]:
+    """A loop for fixtures that outlive a test's; it never becomes the current one."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        yield runner
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A directory for a server of the test's own; it is not there yet."""
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def made_cluster(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory in which Postgres was started and stopped once; copy it."""
+    path = tmp_path_factory.mktemp("cluster")
+
+    async def start_and_stop() -> None:
+        async with EmbeddedPostgres(path):
+            pass
+
+    runner.run(start_and_stop())
+    return path
+
+
+@pytest.fixture
+def old_data_dir(made_cluster: Path, data_dir: Path) -> Path:
+    """A data directory of the test's own that has had its first start, which is the slow one."""
+    shutil.copytree(made_cluster, data_dir)
+    return data_dir

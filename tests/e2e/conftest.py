@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import aiohttp
 import pytest
 
 from tests.e2e.server import Bpa
-
-
-@pytest.fixture(scope="session")
-def runner() -> Iterator[asyncio.Runner]:
-    """A loop for fixtures that outlive a test's; it never becomes the current one."""
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        yield runner
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +33,3 @@ async def server(shared_server: Bpa) -> AsyncIterator[Bpa]:
         for base, path in (("anthropic", "/_stub/script"), ("target", "/_target/script")):
             async with session.delete(shared_server.addresses[base] + path) as response:
                 assert response.status == 200
-
-
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    """A directory for a server of the test's own."""
-    return tmp_path / "data"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -62,8 +63,11 @@ class Backing:
 
 
 @contextlib.asynccontextmanager
-async def backing(directory: Path, names: Sequence[str] = QUEUES) -> AsyncIterator[Backing]:
-    """Run the servers that a control plane and its nodes lean on."""
+async def backing(
+    directory: Path, cluster: Path, names: Sequence[str] = QUEUES
+) -> AsyncIterator[Backing]:
+    """Run the servers that a control plane and its nodes lean on, Postgres on a copy."""
+    shutil.copytree(cluster, directory / "data")
     config = directory / "Config.json"
     queues = [
         {

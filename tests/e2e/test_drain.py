@@ -28,9 +28,9 @@ ENDS_BY_ITSELF = [f"BY-ITSELF-{number}" for number in range(2)]
 
 
 @pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+async def fleet(tmp_path: Path, made_cluster: Path) -> AsyncIterator[Fleet]:
     """A fleet that is not started yet, with servers of its own: their accounts are counted."""
-    async with backing(tmp_path) as servers:
+    async with backing(tmp_path, made_cluster) as servers:
         yield Fleet(tmp_path, await servers.settings(), servers.local)
 
 

@@ -28,9 +28,9 @@ where agent_id = %s
 
 
 @pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+async def fleet(tmp_path: Path, made_cluster: Path) -> AsyncIterator[Fleet]:
     """A fleet that is not started yet, with its stores and doubles."""
-    async with backing(tmp_path, QUEUES) as servers:
+    async with backing(tmp_path, made_cluster, QUEUES) as servers:
         yield Fleet(tmp_path, await servers.settings(), servers.local)
 
 

@@ -101,7 +101,7 @@ async def test_a_document_over_the_token_budget_costs_no_model_call(server: Bpa)
     assert await server.model_requests() == before
 
 
-async def test_a_run_over_its_deadline_is_ended(data_dir: Path, tmp_path: Path) -> None:
+async def test_a_run_over_its_deadline_is_ended(old_data_dir: Path, tmp_path: Path) -> None:
     config = tmp_path / "config"
     shutil.copytree(ROOT / "config", config)
     (path,) = (config / "deployments").glob("*.json")
@@ -109,7 +109,7 @@ async def test_a_run_over_its_deadline_is_ended(data_dir: Path, tmp_path: Path) 
     spec["budgets"]["maxDuration"] = "1s"
     path.write_text(json.dumps(spec), "utf-8")
 
-    async with serving(data_dir, config_dir=str(config)) as server:
+    async with serving(old_data_dir, config_dir=str(config)) as server:
         await script(server, {"match": {"contains": "M-SLOW"}, "latency_ms": 4_000})
         bus = server.addresses["service_bus"]
         slow, quick = await send(bus, [invoice("M-SLOW"), invoice("M-QUICK")])

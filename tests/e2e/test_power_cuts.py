@@ -68,19 +68,19 @@ async def the_account_balances(server: Bpa, sent: list[str], chosen: list[Docume
 
 @pytest.mark.parametrize("moments", [[1], [30, 60]])
 async def test_kills_of_everything_amid_100_invoices_lose_none_and_double_none(
-    data_dir: Path, moments: list[int]
+    old_data_dir: Path, moments: list[int]
 ) -> None:
     chosen = hundred()
     sent: list[str] = []
     ended_at: dict[str, str] = {}
     for completed in moments:
-        async with serving(data_dir, **SETTINGS) as server:
+        async with serving(old_data_dir, **SETTINGS) as server:
             sent = sent or await send_documents(server.addresses["service_bus"], chosen)
             runs = await killed_in_the_middle(server, completed)
             ended_at = {r["runId"]: r["endedAt"] for r in runs if r["status"] == "completed"}
             assert completed <= len(ended_at) < MESSAGES, "not in the middle"
 
-    async with serving(data_dir, **SETTINGS) as server:
+    async with serving(old_data_dir, **SETTINGS) as server:
         await the_account_balances(server, sent, chosen)
         after = {run["runId"]: run["endedAt"] for run in await server.runs()}
         assert after == after | ended_at, "what was completed stays as it was"

@@ -200,10 +200,13 @@ async def test_everything_is_replayed_only_by_who_says_so(server: Bpa) -> None:
 
 
 @pytest.fixture(scope="module")
-def servers(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backing]:
+def servers(
+    runner: asyncio.Runner, made_cluster: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Backing]:
     """The stores and doubles of control and a node as processes of their own."""
     stack = AsyncExitStack()
-    yield runner.run(stack.enter_async_context(backing(tmp_path_factory.mktemp("backing"))))
+    directory = tmp_path_factory.mktemp("backing")
+    yield runner.run(stack.enter_async_context(backing(directory, made_cluster)))
     runner.run(stack.aclose())
 
 

@@ -21,11 +21,13 @@ CHOSEN = [d for d in documents() if d.content_type == "application/json"]
 
 
 @pytest.fixture(scope="module")
-def servers(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backing]:
+def servers(
+    runner: asyncio.Runner, made_cluster: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Backing]:
     """The stores and doubles, for all tests of the module."""
     stack = AsyncExitStack()
     directory = tmp_path_factory.mktemp("backing")
-    yield runner.run(stack.enter_async_context(backing(directory)))
+    yield runner.run(stack.enter_async_context(backing(directory, made_cluster)))
     runner.run(stack.aclose())
 
 

@@ -28,8 +28,8 @@ async def working(server: Bpa, count: int) -> None:
     await eventually(probe, within_s=20, every_s=0.05)
 
 
-async def test_sigterm_lets_running_work_end_and_gives_the_rest_back(data_dir: Path) -> None:
-    async with serving(data_dir) as server:
+async def test_sigterm_lets_running_work_end_and_gives_the_rest_back(old_data_dir: Path) -> None:
+    async with serving(old_data_dir) as server:
         bus = server.addresses["service_bus"]
         rules = [{"latency_ms": 1_500}]
         await server.put("/_stub/script", {"rules": rules}, "anthropic")
@@ -50,9 +50,9 @@ async def test_sigterm_lets_running_work_end_and_gives_the_rest_back(data_dir: P
         assert not [line for line in server.log_lines() if line["event"] == "abandon_failed"]
         settled = [line for line in server.log_lines() if line["event"] == "message_settled"]
         assert len(settled) == len(ended) < 10
-        assert not (data_dir / "addresses.json").exists()
+        assert not (old_data_dir / "addresses.json").exists()
 
-    async with serving(data_dir) as server:
+    async with serving(old_data_dir) as server:
         started_at = time.monotonic()
         runs = await server.ended_of(sent, within_s=15)
         assert time.monotonic() - started_at < 10, "no lock had to run out"
@@ -65,9 +65,9 @@ async def test_sigterm_lets_running_work_end_and_gives_the_rest_back(data_dir: P
 
 @pytest.mark.parametrize(("second", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 async def test_a_second_signal_ends_at_once(
-    data_dir: Path, second: signal.Signals, expected: int
+    old_data_dir: Path, second: signal.Signals, expected: int
 ) -> None:
-    async with serving(data_dir) as server:
+    async with serving(old_data_dir) as server:
         rules = [{"latency_ms": 60_000}]
         await server.put("/_stub/script", {"rules": rules}, "anthropic")
         await send_documents(server.addresses["service_bus"], CHOSEN[:2])

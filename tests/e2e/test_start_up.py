@@ -91,9 +91,9 @@ def _in_use(directory: Path) -> list[str]:
 
 @pytest.mark.parametrize("setting", sorted(FREE_PORTS))
 async def test_a_port_that_is_taken_is_named_with_its_setting(
-    data_dir: Path, taken_port: str, setting: str
+    old_data_dir: Path, taken_port: str, setting: str
 ) -> None:
-    line = one_line(await refused(data_dir, **{setting: taken_port}))
+    line = one_line(await refused(old_data_dir, **{setting: taken_port}))
 
     assert taken_port in line
     assert re.search(rf"{re.escape(setting)}\b", line)

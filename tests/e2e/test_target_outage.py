@@ -92,11 +92,11 @@ def config_dir(tmp_path: Path) -> Path:
 
 
 async def test_messages_of_a_target_that_is_away_wait_and_complete_once_it_is_back(
-    data_dir: Path, config_dir: Path, target: TargetOptions
+    old_data_dir: Path, config_dir: Path, target: TargetOptions
 ) -> None:
     host = f"http://127.0.0.1:{target.port}"
     settings = {"http_out.base_url": f"{host}/invoices", "config_dir": str(config_dir)}
-    async with serving(data_dir, **settings) as server:
+    async with serving(old_data_dir, **settings) as server:
         bus = server.addresses["service_bus"]
         async with WatchedTarget(target) as failing:
             await script(failing, {"status": 503})

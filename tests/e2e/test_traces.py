@@ -56,10 +56,10 @@ def the_trace_is_whole(spans: list[Span], sender_id: str, run_id: str) -> dict[s
     return by_name
 
 
-async def test_a_run_is_one_trace_from_the_senders_span_to_the_target(data_dir: Path) -> None:
+async def test_a_run_is_one_trace_from_the_senders_span_to_the_target(old_data_dir: Path) -> None:
     async with collector() as traces, target() as erp:
         settings = {"telemetry.otlp_endpoint": traces.url, "http_out.base_url": erp.url}
-        async with serving(data_dir, **settings) as server:
+        async with serving(old_data_dir, **settings) as server:
             senders = await _sent(server)
             runs = await server.ended_of(senders)
             await emptied(server.addresses["service_bus"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,18 +33,12 @@ class PostgresServer:
 
 
 @pytest.fixture(scope="session")
-def runner() -> Iterator[asyncio.Runner]:
-    """A loop for fixtures that outlive a test's; it never becomes the current one."""
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        yield runner
-
-
-@pytest.fixture(scope="session")
 def postgres_server(
-    runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory
+    runner: asyncio.Runner, made_cluster: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PostgresServer]:
     """One Postgres for the session; tests take ``database``."""
-    embedded = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=FAST)
+    data_dir = shutil.copytree(made_cluster, tmp_path_factory.mktemp("postgres") / "data")
+    embedded = EmbeddedPostgres(data_dir, settings=FAST)
     runner.run(embedded.__aenter__())
     try:
         server = PostgresServer(embedded.dsn, template="bpa")
@@ -98,9 +93,3 @@ def valkey_url(valkey_server: str) -> str:
         client.flushall()
         client.script_flush()
     return valkey_server
-
-
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    """A directory for a server of the test's own."""
-    return tmp_path / "data"

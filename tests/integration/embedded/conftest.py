@@ -17,7 +17,6 @@ import psutil
 import pytest
 
 import bpa
-from bpa.embedded.postgres import EmbeddedPostgres
 
 ROOT = Path(bpa.__file__).parent.parent
 PACKAGES = Path(psutil.__file__).parent.parent
@@ -120,26 +119,6 @@ def interpreter_of_nobody() -> str:
             continue
         return candidate
     pytest.skip("no interpreter with our packages is open to the user nobody")
-
-
-@pytest.fixture(scope="session")
-def made_cluster(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory in which Postgres was started and stopped once."""
-    path = tmp_path_factory.mktemp("cluster")
-
-    async def start_and_stop() -> None:
-        async with EmbeddedPostgres(path):
-            pass
-
-    runner.run(start_and_stop())
-    return path
-
-
-@pytest.fixture
-def old_data_dir(made_cluster: Path, data_dir: Path) -> Path:
-    """A data directory of the test's own that has had its first start, which is the slow one."""
-    shutil.copytree(made_cluster, data_dir)
-    return data_dir
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ NODE = NodeSpec(node_id="node-1", boot_id="boot-1", slots=4)
 
 
 @pytest.fixture
-async def stores(tmp_path: Path) -> AsyncIterator[Stores]:
-    async with stores_of(tmp_path) as stores:
+async def stores(old_data_dir: Path) -> AsyncIterator[Stores]:
+    async with stores_of(old_data_dir) as stores:
         yield stores
 
 

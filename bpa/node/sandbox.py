@@ -104,6 +104,7 @@ class Sandbox:
         self._received: deque[Frame] = deque()
         self._reading = False
         self._writing = False
+        self._closing = False
         self._exit: asyncio.Future[ExitStatus] = self._loop.create_future()
 
     async def __aenter__(self) -> Self:
@@ -162,9 +163,10 @@ class Sandbox:
     async def kill(self) -> ExitStatus:
         """End the child now, unless it has ended, and wait until the kernel says so."""
         self._signal_kill()
-        status = await self.wait()
-        self.close()
-        return status
+        try:
+            return await self.wait()
+        finally:
+            self.close()
 
     @property
     def lives(self) -> bool:
@@ -191,7 +193,8 @@ class Sandbox:
         self.exited(ExitStatus(None, signal.SIGKILL, cpu_s=0.0, rss_bytes_max=0))
 
     def close(self) -> None:
-        """Close the node's end of the socket, unless a `receive` that meets its end will."""
+        """Close the node's end of the socket; a `receive` that waits does when it is over."""
+        self._closing = True
         if not self._reading:
             self._connection.close()
 
@@ -208,6 +211,10 @@ class Sandbox:
             return await self._loop.sock_recv(self._connection, _CHUNK_BYTES)
         except ConnectionError:
             return b""
+        except asyncio.CancelledError:
+            if self._closing:
+                self._connection.close()
+            raise
         finally:
             self._reading = False
 

@@ -22,6 +22,7 @@ from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
 from bpa.control.grpc import LinkServer, NodeLink
+from bpa.control.history import History
 from bpa.control.http import Services, create_app
 from bpa.control.ingest import Ingest
 from bpa.control.leases import Leases
@@ -130,6 +131,7 @@ class ControlProvider(Provider):
     breakers = provide(Breakers)
     deployments = provide(Deployments)
     drains = provide(Drains)
+    history = provide(History)
     replays = provide(Replays)
 
     @provide
@@ -251,6 +253,7 @@ class ControlProvider(Provider):
         leases: Leases,
         offers: Offers,
         runs: Runs,
+        history: History,
         dead_letters: DeadLetters,
         replaying: Replaying,
         metrics: Metrics,
@@ -268,6 +271,7 @@ class ControlProvider(Provider):
             leases=leases,
             offers=offers,
             runs=runs,
+            history=history,
             dead_letters=dead_letters,
             replaying=replaying,
             metrics=metrics,

@@ -21,6 +21,7 @@ from bpa.connectors import Message, PropertyValue, SettlementLost
 from bpa.connectors.service_bus import Rewrite, replayed
 from bpa.control.burials import Burials
 from bpa.control.dead_letters import DeadLetters, Found
+from bpa.control.history import History
 from bpa.control.replay_plan import (
     IDS_AT_MOST,
     Action,
@@ -72,7 +73,8 @@ class Replaying:
         dead_letters: Finds them and their runs.
         replays: The rows.
         burials: Records what the broker took before it became a run.
-        runs: Whose runs are retried.
+        runs: Where a waiting run is hurried.
+        history: How runs ended.
         locks: Opens what locks the dead letters of a queue.
         publisher: Opens what sends to a queue.
         metrics: Counts results.
@@ -84,6 +86,7 @@ class Replaying:
         replays: Replays,
         burials: Burials,
         runs: Runs,
+        history: History,
         locks: Callable[[str], AbstractAsyncContextManager[Locks]],
         publisher: Callable[[str], AbstractAsyncContextManager[Publisher]],
         metrics: Metrics,
@@ -92,6 +95,7 @@ class Replaying:
         self._replays = replays
         self._burials = burials
         self._runs = runs
+        self._history = history
         self._locks = locks
         self._publisher = publisher
         self._metrics = metrics
@@ -144,7 +148,7 @@ class Replaying:
             NotFound: There is no such run.
             Conflict: It is at work, it has completed, or its dead letter is not there.
         """
-        run = await self._runs.get(run_id)
+        run = await self._history.get(run_id)
         if run["status"] == RunStatus.QUEUED and await self._runs.hurry(run_id, actor):
             return None
         if run["status"] != RunStatus.DEAD_LETTERED:

@@ -15,7 +15,6 @@ from typing import Any
 from bpa.batching import Batcher
 from bpa.control.batches import isolated, jsonb
 from bpa.control.breakers import Breakers
-from bpa.control.cursors import cursor_of, read_cursor
 from bpa.control.decision import Counters, decide
 from bpa.control.ends import end_row
 from bpa.control.steps import StepReport, distinct, stale, step_row, unrecorded
@@ -180,7 +179,10 @@ class Runs:
             _QUERIES.ask_cancel, lock=[run_id], run_id=run_id, actor=actor, detail=detail
         )
         ended = await self._cancel([run_id], None)  # if it waits, maybe since it was asked before
-        status = RunStatus((await self.get(run_id))["status"])
+        row = await fetch_one(self._pool, _QUERIES.status, run_id=run_id)
+        if row is None:
+            raise NotFound(f"there is no run {run_id}")
+        status = RunStatus(row["status"])
         if not asked and not ended and status in TERMINAL:
             raise Conflict(f"run {run_id} is {status}; only a living run can be cancelled")
         return status
@@ -222,52 +224,6 @@ class Runs:
         """Return the verdicts of those runs that have ended."""
         rows = await fetch_all(self._pool, _QUERIES.verdicts, run_ids=list(run_ids))
         return [verdict for row in rows if (verdict := _verdict(row))]
-
-    async def get(self, run_id: RunId) -> dict[str, Any]:
-        """Return one run with its steps and deliveries.
-
-        Raises:
-            NotFound: There is no such run.
-        """
-        row = await fetch_one(self._pool, _QUERIES.get, run_id=run_id)
-        if row is None:
-            raise NotFound(f"there is no run {run_id}")
-        return {
-            **row,
-            "steps": await fetch_all(self._pool, _QUERIES.steps_of, run_id=run_id),
-            "deliveries": await fetch_all(self._pool, _QUERIES.deliveries_of, run_id=run_id),
-        }
-
-    async def page(
-        self,
-        *,
-        status: str | None = None,
-        dep_id: str | None = None,
-        cursor: str | None = None,
-        limit: int = 100,
-    ) -> tuple[list[dict[str, Any]], str | None]:
-        """Return a page of runs, newest first, and the cursor of the next one.
-
-        Raises:
-            InvalidRequest: The cursor is none of ours.
-        """
-        after_at, after_id = read_cursor(cursor) if cursor else (None, None)
-        rows = await fetch_all(
-            self._pool,
-            _QUERIES.page,
-            status=status,
-            dep_id=dep_id,
-            after_at=after_at,
-            after_id=after_id,
-            limit=limit + 1,
-        )
-        more = len(rows) > limit
-        rows = rows[:limit]
-        return rows, cursor_of(rows[-1]) if more else None
-
-    async def totals(self, since: datetime | None = None) -> list[dict[str, Any]]:
-        """Count runs by status and reason, with latency, tokens and cost."""
-        return await fetch_all(self._pool, _QUERIES.totals, since=since)
 
     async def aclose(self) -> None:
         """Write down what was submitted."""

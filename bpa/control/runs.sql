@@ -329,6 +329,10 @@ select
     ) as owner
 from moved;
 
+-- name: status
+-- Read what a run is now.
+select status from runs where run_id = %(run_id)s::uuid;
+
 -- name: hurry
 -- End the backoff of a waiting run: an operator wants it tried now.
 with moved as (
@@ -426,113 +430,6 @@ update deliveries as d
 set settled_at = now(), disposition = report.disposition
 from report
 where d.delivery_id = report.delivery_id and d.disposition is distinct from 'dead_letter';
-
--- name: get
--- Read one run whole.
-select
-    runs.*,
-    runs.run_id::text as run_id,
-    runs.cost_usd::text as cost_usd,
-    case
-        when runs.status = 'queued' and runs.not_before > now() then runs.not_before
-    end as waiting_until,
-    leases.acknowledged_at,
-    leases.expires_at as lease_expires_at,
-    made.replayed_run_id::text as replay_of,
-    following.run_id::text as replayed_as
-from runs
-left join leases using (run_id)
-left join replays as made using (run_id)
-left join replays as following on following.replayed_run_id = runs.run_id
-where runs.run_id = %(run_id)s::uuid;
-
--- name: steps_of
--- Read a run's journal in order.
-select
-    seq,
-    kind,
-    digest,
-    effect_key,
-    reserved_tokens,
-    usage,
-    cost_usd::text as cost_usd,
-    epoch,
-    (answer is not null) as answered,
-    case kind
-        when 'model' then coalesce(answer = '', false)
-        else answer is null and ended_at is not null
-    end as refused,
-    replays,
-    inherited_from::text as inherited_from,
-    started_at,
-    ended_at
-from steps where run_id = %(run_id)s::uuid
-order by seq;
-
--- name: deliveries_of
--- Read a run's deliveries in order.
-select
-    delivery_id,
-    owner,
-    delivery_count,
-    received_at,
-    settled_at,
-    disposition
-from deliveries where run_id = %(run_id)s::uuid
-order by delivery_id;
-
--- name: page
--- List runs, newest first, from a cursor on (created_at, run_id).
-select
-    run_id::text as run_id,
-    agent_id,
-    version,
-    dep_id,
-    node_id,
-    status,
-    reason,
-    detail,
-    waiting_reason,
-    case when status = 'queued' and not_before > now() then not_before end as waiting_until,
-    cancel_asked_at,
-    parked,
-    executions,
-    cost_usd::text as cost_usd,
-    tokens_used,
-    trace_id,
-    created_at,
-    started_at,
-    ended_at
-from runs
-where (%(status)s::text is null or status = %(status)s)
-    and (%(dep_id)s::text is null or dep_id = %(dep_id)s)
-    and (
-        %(after_at)s::timestamptz is null
-        or (created_at, run_id) < (%(after_at)s::timestamptz, %(after_id)s::uuid)
-    )
-order by created_at desc, run_id desc
-limit %(limit)s;
-
--- name: totals
--- Count runs by status and reason, with latency and cost, for the demo's account and an overview.
-select
-    status,
-    reason,
-    count(*) as runs,
-    coalesce(sum((costs ->> 'tokens_in')::bigint), 0) as tokens_in,
-    coalesce(sum((costs ->> 'tokens_out')::bigint), 0) as tokens_out,
-    coalesce(sum((costs ->> 'unknown_calls')::bigint), 0) as unknown_calls,
-    coalesce(sum((costs ->> 'unknown_tokens')::bigint), 0) as unknown_tokens,
-    coalesce(sum(cost_usd), 0)::text as cost_usd,
-    percentile_cont(0.5) within group (
-        order by extract(epoch from ended_at - least(enqueued_at, ended_at)) * 1000
-    ) as latency_p50_ms,
-    percentile_cont(0.95) within group (
-        order by extract(epoch from ended_at - least(enqueued_at, ended_at)) * 1000
-    ) as latency_p95_ms
-from runs
-where created_at >= coalesce(%(since)s::timestamptz, '-infinity')
-group by grouping sets ((status, reason));
 
 -- name: announce_end
 -- Tell the replica that holds a run's message of the run's end.

@@ -94,7 +94,7 @@ async def list_runs(
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
 ) -> Response[RunPage]:
     """List runs, newest first; the header ``Link`` leads to the next page."""
-    rows, following = await services.runs.page(
+    rows, following = await services.history.page(
         status=status, dep_id=deployment, cursor=cursor, limit=limit
     )
     page = RunPage(runs=[RunSummary.of(row) for row in rows], next_cursor=following)
@@ -106,13 +106,13 @@ async def list_runs(
 @get("/v1/runs/{run_id:str}", tags=["runs"])
 async def get_run(run_id: FromPath[str], services: NamedDependency[Services]) -> Run:
     """Return one run with its steps and deliveries."""
-    return Run.of(await services.runs.get(run_id_in_path(run_id)))
+    return Run.of(await services.history.get(run_id_in_path(run_id)))
 
 
 @get("/v1/runs/{run_id:str}/steps", tags=["runs"])
 async def list_steps(run_id: FromPath[str], services: NamedDependency[Services]) -> list[StepView]:
     """Return a run's journal in order, without its contents."""
-    return steps_of(await services.runs.get(run_id_in_path(run_id)))
+    return steps_of(await services.history.get(run_id_in_path(run_id)))
 
 
 @get("/v1/totals", tags=["runs"])
@@ -120,7 +120,7 @@ async def totals(
     services: NamedDependency[Services], since: FromQuery[datetime | None] = None
 ) -> list[Total]:
     """Count runs by status and reason, with latency, tokens and cost."""
-    return [Total.of(row) for row in await services.runs.totals(since)]
+    return [Total.of(row) for row in await services.history.totals(since)]
 
 
 HANDLERS = [

@@ -11,6 +11,7 @@ from bpa.control.breakers import Breakers
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
+from bpa.control.history import History
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
@@ -34,6 +35,7 @@ class Services:
     leases: Leases
     offers: Offers
     runs: Runs
+    history: History
     dead_letters: DeadLetters
     replaying: Replaying
     metrics: Metrics

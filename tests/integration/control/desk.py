@@ -51,7 +51,7 @@ class Desk:
         dead = self.intaking.broker()[2]
         epoch = await self.fleet.granted(RunId(run_id))
         await self.fleet.leases.acknowledge(RunId(run_id), epoch)
-        run = await self.fleet.runs.get(RunId(run_id))
+        run = await self.fleet.history.get(RunId(run_id))
         steps = [] if run["steps"] else [ASKED, LOST]
         if intend:
             answer = b'{"status": 201}' if applied else None
@@ -88,7 +88,7 @@ class Desk:
         return answer.json["results"]
 
     async def run(self, run_id: str) -> dict[str, Any]:
-        return await self.fleet.runs.get(RunId(run_id))
+        return await self.fleet.history.get(RunId(run_id))
 
     async def deliveries(self, run_id: str) -> list[dict[str, Any]]:
         query = "select * from deliveries where run_id = %(id)s::uuid order by delivery_id"

@@ -14,6 +14,7 @@ from bpa.control.breakers import Breakers
 from bpa.control.burials import Burials
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
+from bpa.control.history import History
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
@@ -62,6 +63,10 @@ class Fleet:
     agents: Agents
     deployments: Deployments
     breakers: Breakers
+
+    @property
+    def history(self) -> History:
+        return History(self.pool)
 
     @property
     def drains(self) -> Drains:
@@ -116,7 +121,7 @@ class Fleet:
             )
 
     async def status(self, run_id: RunId) -> str:
-        return str((await self.runs.get(run_id))["status"])
+        return str((await self.history.get(run_id))["status"])
 
 
 @asynccontextmanager

@@ -74,7 +74,7 @@ class Intaking:
         )
 
     async def runs(self) -> list[dict]:
-        rows, _ = await self.fleet.runs.page()
+        rows, _ = await self.fleet.history.page()
         return rows
 
     async def finish(self, run_id: RunId, outcome: Outcome = COMPLETED) -> None:

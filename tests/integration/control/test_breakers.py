@@ -68,7 +68,7 @@ async def test_a_parked_run_waits_at_no_cost_and_says_for_whom(fleet: Fleet):
     fleet.runs.on_ended(told.append)
     run_id, epoch = await fleet.running()
     await fleet.runs.finish(run_id, epoch, parked())
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert run["status"] == "queued"
     assert (run["agent_failures"], run["crashes"], run["infra_failures"]) == (0, 0, 0)
     assert (run["worked_s"], run["lease_expires_at"], run["ended_at"]) == (0.25, None, None)
@@ -94,7 +94,7 @@ async def test_of_many_runs_out_of_tries_at_once_two_end_so_and_the_others_wait(
     await fleet.register()
     runs = [await fleet.running(number) for number in range(1, 9)]
     await asyncio.gather(*(fleet.runs.finish(*run, out_of_tries()) for run in runs))
-    rows = [await fleet.runs.get(run_id) for run_id, _ in runs]
+    rows = [await fleet.history.get(run_id) for run_id, _ in runs]
     assert sorted(row["status"] for row in rows) == ["dead_lettered"] * 2 + ["queued"] * 6
     assert {row["reason"] for row in rows} == {"RetriesExhausted", None}
     assert {(row["status"], row["worked_s"]) for row in rows} == {
@@ -111,7 +111,7 @@ async def test_runs_that_complete_in_between_keep_the_breaker_closed(fleet: Flee
         done = Outcome(kind=OutcomeKind.COMPLETED)
         await fleet.runs.finish(*await fleet.running(number + 1), done)
     assert (await the_breaker(fleet))["state"] == "closed"
-    totals = {row["status"]: row["runs"] for row in await fleet.runs.totals()}
+    totals = {row["status"]: row["runs"] for row in await fleet.history.totals()}
     assert totals == {"dead_lettered": 6, "completed": 6}
 
 
@@ -120,7 +120,7 @@ async def test_a_failed_probe_costs_its_run_nothing_and_the_next_comes_later(fle
     await fleet.runs.finish(*await fleet.running(), parked())
     first = await the_breaker(fleet)
     run_id, _ = await probing(fleet, 2, parked())
-    run, second = await fleet.runs.get(run_id), await the_breaker(fleet)
+    run, second = await fleet.history.get(run_id), await the_breaker(fleet)
     assert (run["status"], run["spared"], run["parked"]["probed"]) == ("queued", 0, True)
     assert (second["state"], second["failed_probes"], second["probe_run_id"]) == ("open", 1, None)
     assert second["probe_at"] > first["probe_at"]
@@ -133,7 +133,7 @@ async def test_a_probe_whose_outcome_is_unknown_ends_so_and_the_next_comes_later
     before = await the_breaker(fleet)
     unknown = Outcome(kind=OutcomeKind.REJECTED, reason="OutcomeUnknown", target=seen("no answer"))
     run_id, _ = await probing(fleet, 2, unknown)
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert (run["status"], run["reason"]) == ("dead_lettered", "OutcomeUnknown")
     after = await the_breaker(fleet)
     assert (after["state"], after["failed_probes"]) == ("open", before["failed_probes"] + 1)

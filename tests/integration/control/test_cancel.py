@@ -35,7 +35,7 @@ async def test_a_waiting_run_ends_at_once(fleet: Fleet):
     fleet.runs.on_ended(ended.append)
     run_id = await fleet.queued()
     assert await fleet.runs.cancel(run_id, "ops", "not wanted") is RunStatus.DEAD_LETTERED
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert (run["reason"], run["detail"]) == ("Cancelled", "not wanted")
     assert (ended[0].verdict.reason, ended[0].owner) == ("Cancelled", "replica-1")
     with pytest.raises(Conflict, match="dead_lettered"):
@@ -55,7 +55,7 @@ async def test_a_node_hears_of_it_with_its_heartbeat_and_ends_the_run(fleet: Fle
     assert sorted(renewal.renewed) == sorted(held)
     assert renewal.cancel == [run_id]
     await fleet.runs.finish(run_id, epoch, CANCELLED)
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert (run["status"], run["reason"]) == ("dead_lettered", "Cancelled")
 
 
@@ -76,7 +76,7 @@ async def test_asking_again_ends_a_run_that_has_come_to_wait_meanwhile(fleet: Fl
 async def test_asking_twice_changes_nothing_and_is_noted_once(fleet: Fleet):
     run_id, _ = await cancelling(fleet)
     assert await fleet.runs.cancel(run_id, "somebody", "else") is RunStatus.RUNNING
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert (run["cancel_asked_by"], run["cancel_detail"]) == ("ops", "not wanted")
     noted = await fetch_all(fleet.pool, "select actor, action, subject from audit")
     assert noted == [{"actor": "ops", "action": "run.cancel", "subject": run_id}]
@@ -97,7 +97,7 @@ async def test_a_cancelled_run_that_ends_otherwise_is_not_tried_again(fleet: Fle
     reader = SnapshotReader(fleet.pool, "dev", silent_after_s=10)
     assert (await reader.read()).waiting == ()
     await reaper(fleet).one_pass()
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert (run["status"], run["reason"], run["detail"]) == (
         "dead_lettered",
         "Cancelled",
@@ -109,7 +109,7 @@ async def test_a_cancelled_run_whose_node_is_lost_is_not_tried_again(fleet: Flee
     run_id, epoch = await cancelling(fleet)
     await fleet.expire(run_id)
     await reaper(fleet).one_pass()
-    assert (await fleet.runs.get(run_id))["reason"] == "Cancelled"
+    assert (await fleet.history.get(run_id))["reason"] == "Cancelled"
     with pytest.raises(StaleLease):
         await fleet.runs.finish(run_id, epoch, COMPLETED)
 
@@ -121,7 +121,7 @@ async def test_a_cancelled_offer_that_its_node_refuses_ends(fleet: Fleet):
     assert await fleet.runs.cancel(run_id, "ops", "not wanted") is RunStatus.OFFERED
     await fleet.leases.refuse(run_id, epoch, "all slots are taken")
     await reaper(fleet).one_pass()
-    assert (await fleet.runs.get(run_id))["reason"] == "Cancelled"
+    assert (await fleet.history.get(run_id))["reason"] == "Cancelled"
 
 
 async def test_a_node_that_does_not_end_it_in_time_is_fenced(fleet: Fleet):
@@ -136,7 +136,7 @@ async def test_a_node_that_does_not_end_it_in_time_is_fenced(fleet: Fleet):
     ended = []
     fleet.runs.on_ended(ended.append)
     await reaper(fleet, 0.0).one_pass()
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert (run["status"], run["reason"]) == ("dead_lettered", "Cancelled")
     assert run["detail"] == (
         "not wanted; node node-1 did not end it in time; "

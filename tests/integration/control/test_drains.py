@@ -47,7 +47,7 @@ async def test_a_drain_leaves_what_runs_and_takes_back_what_is_only_offered(flee
     assert [(one.row["run_id"], one.row["status"], one.verdict) for one in ended] == [
         (offered, "queued", None)
     ]
-    run = await fleet.runs.get(offered)
+    run = await fleet.history.get(offered)
     assert (run["status"], run["lease_epoch"]) == ("queued", offer + 1)
     assert "cordoned" in run["waiting_reason"]
     counted = ("executions", "agent_failures", "crashes", "infra_failures")
@@ -74,7 +74,7 @@ async def test_an_acknowledgement_and_a_drain_at_once_leave_a_lease_or_an_offer_
             return_exceptions=True,
         )
         assert not isinstance(drained, BaseException), drained
-        run = await fleet.runs.get(run_id)
+        run = await fleet.history.get(run_id)
         if acknowledged is None:
             assert (run["status"], drained.taken_back) == ("running", 0)
         else:
@@ -89,7 +89,7 @@ async def test_the_deadline_is_told_with_the_next_heartbeat(fleet: Fleet):
     renewal = await fleet.leases.renew("node-1", "boot-1", [held])
     assert (renewal.hand_back, renewal.renewed) == (True, [held])
     await fleet.runs.finish(*held, Outcome(kind=OutcomeKind.HANDED_BACK))
-    run = await fleet.runs.get(held[0])
+    run = await fleet.history.get(held[0])
     assert (run["status"], run["infra_failures"], run["executions"]) == ("queued", 0, 1)
     assert await state(fleet) is NodeState.DRAINED
 
@@ -164,7 +164,7 @@ async def test_a_node_that_hands_nothing_back_is_renewed_for_one_time_to_live(fl
     assert await fleet.leases.reap() == 0, "its lease lasts as long as it was promised"
     await fleet.expire(held[0])
     assert await fleet.leases.reap() == 1
-    run = await fleet.runs.get(held[0])
+    run = await fleet.history.get(held[0])
     assert (run["status"], run["infra_failures"]) == ("queued", 0)
     assert "drained" in run["waiting_reason"]
 
@@ -175,7 +175,7 @@ async def test_a_node_that_dies_before_its_deadline_costs_what_it_always_costs(f
     await fleet.drains.drain("node-1", "test", 600)
     await fleet.expire(held[0])
     await fleet.leases.reap()
-    assert (await fleet.runs.get(held[0]))["infra_failures"] == 1
+    assert (await fleet.history.get(held[0]))["infra_failures"] == 1
 
 
 async def test_what_remains_says_how_far_it_has_come(fleet: Fleet):

@@ -75,14 +75,14 @@ async def test_a_run_at_work_is_renewed_and_ends(fleet: Fleet):
     node, held = NodeId("node-1"), [(RunId(WORKING), 1), (RunId(SILENT), 1)]
     assert sorted((await fleet.leases.renew(node, "boot-1", held)).renewed) == sorted(held)
     await fleet.runs.finish(WORKING, 1, Outcome(kind=OutcomeKind.COMPLETED))
-    run = await fleet.runs.get(WORKING)
+    run = await fleet.history.get(WORKING)
     assert (run["status"], run["replay_of"], run["cancel_asked_at"]) == ("completed", None, None)
 
 
 async def test_a_lease_lapses_and_counts_as_the_first(fleet: Fleet):
     await fleet.expire(SILENT)
     assert await fleet.leases.reap() == 1
-    run = await fleet.runs.get(SILENT)
+    run = await fleet.history.get(SILENT)
     assert (run["status"], run["infra_failures"], run["lease_epoch"]) == ("queued", 1, 2)
 
 
@@ -97,5 +97,5 @@ async def test_a_second_delivery_ends_the_first_one_of_its_message(fleet: Fleet)
     assert (received.is_new, received.verdict) == (False, None)
     await fleet.runs.cancel(QUEUED, "ops", "no longer wanted")
     await fleet.runs.settled(received.delivery_id, "dead_letter")
-    deliveries = (await fleet.runs.get(QUEUED))["deliveries"]
+    deliveries = (await fleet.history.get(QUEUED))["deliveries"]
     assert [one["disposition"] for one in deliveries] == ["superseded", "dead_letter"]

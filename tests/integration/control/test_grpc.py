@@ -71,7 +71,7 @@ async def test_a_run_goes_from_offer_to_outcome_over_the_link(fleet: Fleet, link
     beat = await link.heartbeat([(run_id, epoch)], draining=False, timeout_s=5)
     assert beat.renewed == {(run_id, epoch)}
     await link.report(run_id, epoch, Outcome(kind=OutcomeKind.COMPLETED, result={"status": 201}))
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert (run["status"], run["outcome"]) == ("completed", {"status": 201})
     await offers.aclose()  # type: ignore[attr-defined]
 

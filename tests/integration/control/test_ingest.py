@@ -35,7 +35,7 @@ async def test_a_message_becomes_a_run_and_is_completed_with_it(intaking: Intaki
     await eventually(lambda: intaking.broker() == (0, 0, 0))
     await intaking.settlement.flush()
     assert await intaking.dispositions() == ["complete"]
-    ref = (await intaking.fleet.runs.get(run["run_id"]))["input_ref"]
+    ref = (await intaking.fleet.history.get(run["run_id"]))["input_ref"]
     assert run["run_id"] == run_id_of("ns", "invoices", ref["sequence_number"], ref["enqueued_ms"])
 
 
@@ -65,7 +65,7 @@ async def test_what_cannot_be_decoded_is_dead_lettered_after_one_delivery(
     assert letter.reason == "DeserializationError"
     ended = [run for run in await intaking.runs() if run["status"] == "dead_lettered"]
     assert [run["reason"] for run in ended] == ["DeserializationError"]
-    deliveries = (await intaking.fleet.runs.get(ended[0]["run_id"]))["deliveries"]
+    deliveries = (await intaking.fleet.history.get(ended[0]["run_id"]))["deliveries"]
     assert [(d["delivery_count"], d["disposition"]) for d in deliveries] == [(0, "dead_letter")]
 
 
@@ -154,7 +154,7 @@ async def test_a_delivery_after_the_end_is_settled_at_once(intaking: Intaking):
     assert intaking.broker() == (1, 0, 0)
     await intaking.take(1)
     await eventually(lambda: intaking.broker() == (0, 0, 0))
-    assert (await intaking.fleet.runs.get(run["run_id"]))["executions"] == 1
+    assert (await intaking.fleet.history.get(run["run_id"]))["executions"] == 1
 
 
 async def test_a_lock_is_renewed_for_as_long_as_the_run_lives(

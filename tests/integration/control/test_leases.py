@@ -106,7 +106,7 @@ async def test_a_lapsed_lease_counts_against_infrastructure_alone(fleet: Fleet):
     run_id, _ = await fleet.running()
     await fleet.expire(run_id)
     assert await fleet.leases.reap() == 1
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert (run["status"], run["infra_failures"]) == ("queued", 1)
     assert (run["crashes"], run["agent_failures"]) == (0, 0)
     assert "node-1 was lost" in run["waiting_reason"]
@@ -121,7 +121,7 @@ async def test_a_run_whose_lease_lapses_for_ever_ends_as_a_crash_loop(fleet: Fle
         await fleet.granted(run_id)
         await fleet.expire(run_id)
         await fleet.leases.reap()
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert (run["status"], run["reason"]) == ("dead_lettered", "CrashLoop")
     assert ended[-1].verdict.reason == "CrashLoop"
 
@@ -166,7 +166,7 @@ async def test_a_refused_offer_goes_back_at_no_cost(fleet: Fleet):
     run_id = await fleet.queued()
     epoch = await fleet.granted(run_id)
     await fleet.leases.refuse(run_id, epoch, "all slots are taken")
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert (run["status"], run["infra_failures"], run["executions"]) == ("queued", 0, 0)
     assert "all slots are taken" in run["waiting_reason"]
     with pytest.raises(StaleLease):
@@ -177,7 +177,7 @@ async def test_an_acknowledgement_may_come_twice(fleet: Fleet):
     await fleet.register()
     run_id, epoch = await fleet.running()
     await fleet.leases.acknowledge(run_id, epoch)
-    assert (await fleet.runs.get(run_id))["executions"] == 1
+    assert (await fleet.history.get(run_id))["executions"] == 1
 
 
 async def test_offers_whose_end_came_about_elsewhere_are_forgotten(fleet: Fleet):
@@ -217,7 +217,7 @@ async def test_a_run_that_lapsed_shows_what_it_spent(fleet: Fleet):
     await fleet.runs.record_step(run_id, epoch, step)
     await fleet.expire(run_id)
     await fleet.leases.reap()
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert (run["status"], run["cost_usd"], run["tokens_used"]) == ("queued", "0.0006", 120)
 
 
@@ -234,7 +234,7 @@ async def test_a_lease_that_two_heartbeats_do_not_list_is_over(fleet: Fleet):
     assert await leases.reap() == 1
     assert await fleet.status(kept[0]) == "running"
     assert await fleet.status(offered) == "offered", "nobody has acknowledged it"
-    run = await fleet.runs.get(forgotten[0])
+    run = await fleet.history.get(forgotten[0])
     assert (run["status"], run["infra_failures"]) == ("queued", 1)
     assert run["waiting_reason"].startswith("node node-1 does not know the lease any more")
     with pytest.raises(StaleLease):

@@ -108,7 +108,7 @@ def remaining(queue: Queue) -> tuple[int, int]:
 
 
 async def dispositions(fleet: Fleet, run_id: str) -> list[str | None]:
-    return [d["disposition"] for d in (await fleet.runs.get(run_id))["deliveries"]]
+    return [d["disposition"] for d in (await fleet.history.get(run_id))["deliveries"]]
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ async def test_a_lost_settlement_is_made_good_by_the_next_delivery(
             return True
 
         await eventually(is_noted)
-        run = await fleet.runs.get(run_id)
+        run = await fleet.history.get(run_id)
         assert (run["executions"], run["steps"]) == (1, [])
-        assert len((await fleet.runs.page())[0]) == 1
+        assert len((await fleet.history.page())[0]) == 1
 
 
 @pytest.mark.parametrize("ends_at", ["A", "B"])
@@ -177,7 +177,7 @@ async def test_the_replica_that_owns_the_latest_delivery_settles_wherever_the_ru
             return found[1] == "complete" and found[0] in ("lost", "superseded")
 
         await eventually(noted)
-        assert (await fleet.runs.get(first.run_id))["executions"] == 1
+        assert (await fleet.history.get(first.run_id))["executions"] == 1
 
 
 async def test_a_settlement_lost_at_one_replica_is_made_good_at_another(

@@ -29,7 +29,7 @@ async def test_a_message_becomes_one_run_and_each_delivery_is_noted(fleet: Fleet
     second = await fleet.runs.receive(arrival(delivery_count=1))
     assert (first.is_new, second.is_new) == (True, False)
     assert first.run_id == second.run_id
-    run = await fleet.runs.get(first.run_id)
+    run = await fleet.history.get(first.run_id)
     assert [d["delivery_count"] for d in run["deliveries"]] == [0, 1]
     assert run["waiting_reason"]
 
@@ -50,7 +50,7 @@ async def test_a_message_that_cannot_be_decoded_gets_a_run_that_has_ended(fleet:
         "DeserializationError",
         "truncated",
     )
-    run = await fleet.runs.get(received.run_id)
+    run = await fleet.history.get(received.run_id)
     assert (run["status"], run["executions"]) == ("dead_lettered", 0)
     assert run["ended_at"] is not None
 
@@ -72,7 +72,7 @@ async def test_a_completed_run_has_its_cost_from_the_journal(fleet: Fleet):
         run_id, epoch, step(0, answer=b"{}", usage=USAGE, ended_at_ms=2000)
     )
     await fleet.runs.finish(run_id, epoch, COMPLETED)
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert run["status"] == "completed"
     assert run["costs"] == {
         "tokens_in": 100,
@@ -91,7 +91,7 @@ async def test_a_stale_epoch_changes_nothing(fleet: Fleet):
     run_id, epoch = await fleet.running()
     await fleet.expire(run_id)
     assert await fleet.leases.reap() == 1
-    before = await fleet.runs.get(run_id)
+    before = await fleet.history.get(run_id)
     for write in (
         fleet.runs.record_step(run_id, epoch, step()),
         fleet.runs.finish(run_id, epoch, COMPLETED),
@@ -100,7 +100,7 @@ async def test_a_stale_epoch_changes_nothing(fleet: Fleet):
     ):
         with pytest.raises(StaleLease):
             await write
-    assert await fleet.runs.get(run_id) == before
+    assert await fleet.history.get(run_id) == before
     assert before["status"] == "queued"
 
 
@@ -118,7 +118,7 @@ async def test_the_same_step_twice_in_one_batch_is_recorded_once(fleet: Fleet):
     await fleet.register()
     run_id, epoch = await fleet.running()
     await asyncio.gather(*(fleet.runs.record_step(run_id, epoch, step()) for _ in range(5)))
-    assert len((await fleet.runs.get(run_id))["steps"]) == 1
+    assert len((await fleet.history.get(run_id))["steps"]) == 1
 
 
 async def test_an_effect_keeps_the_bytes_of_its_first_intent(fleet: Fleet):
@@ -158,7 +158,7 @@ async def test_a_step_that_is_recorded_otherwise_is_a_conflict_and_changes_nothi
     run_id, epoch = await fleet.running()
     recorded = step(0, answer=b"{}", usage=USAGE, ended_at_ms=2000)
     await fleet.runs.record_step(run_id, epoch, recorded)
-    before = await fleet.runs.get(run_id)
+    before = await fleet.history.get(run_id)
     other = msgspec.structs.replace(recorded, **changes)
     told = await asyncio.gather(
         fleet.runs.record_step(run_id, epoch, other),
@@ -167,7 +167,7 @@ async def test_a_step_that_is_recorded_otherwise_is_a_conflict_and_changes_nothi
         return_exceptions=True,
     )
     assert [type(answer) for answer in told] == [Conflict, type(None), StaleLease]
-    assert await fleet.runs.get(run_id) == before
+    assert await fleet.history.get(run_id) == before
 
 
 async def test_each_execution_that_took_a_recorded_answer_is_counted_once_at_its_step(fleet: Fleet):
@@ -182,7 +182,7 @@ async def test_each_execution_that_took_a_recorded_answer_is_counted_once_at_its
         handed_back = Outcome(kind=OutcomeKind.HANDED_BACK, replayed=replayed)
         await fleet.runs.finish(run_id, epoch, handed_back)
         await fleet.runs.finish(run_id, epoch, handed_back)  # its answer was lost on the way
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert [s["replays"] for s in run["steps"]] == [2]
     assert run["cost_usd"] == "0.0006"
 
@@ -199,10 +199,10 @@ async def test_calls_that_lost_their_answer_are_counted_beside_the_cost(fleet: F
         run_id, epoch, step(4, kind=StepKind.EFFECT, intent=b"body", effect_key="k")
     )
     await fleet.runs.finish(run_id, epoch, COMPLETED)
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert (run["tokens_used"], run["cost_usd"]) == (120, "0.0006")
     assert (run["costs"]["unknown_calls"], run["costs"]["unknown_tokens"]) == (2, 1800)
-    (total,) = await fleet.runs.totals()
+    (total,) = await fleet.history.totals()
     assert (total["unknown_calls"], total["unknown_tokens"]) == (2, 1800)
     view = Run.of(run)
     assert view.unknown_calls == 2
@@ -217,7 +217,7 @@ async def test_a_key_of_a_run_belongs_to_one_step(fleet: Fleet):
     await fleet.runs.record_step(run_id, epoch, intent)
     with pytest.raises(Conflict):
         await fleet.runs.record_step(run_id, epoch, msgspec.structs.replace(intent, seq=1))
-    assert [s["seq"] for s in (await fleet.runs.get(run_id))["steps"]] == [0]
+    assert [s["seq"] for s in (await fleet.history.get(run_id))["steps"]] == [0]
 
 
 async def test_an_agent_that_fails_is_executed_three_times_in_all(fleet: Fleet):
@@ -228,7 +228,7 @@ async def test_an_agent_that_fails_is_executed_three_times_in_all(fleet: Fleet):
         epoch = await fleet.granted(run_id)
         await fleet.leases.acknowledge(run_id, epoch)
         await fleet.runs.finish(run_id, epoch, failed)
-        run = await fleet.runs.get(run_id)
+        run = await fleet.history.get(run_id)
         assert run["executions"] == execution
         assert run["agent_failures"] == execution
     assert (run["status"], run["reason"]) == ("dead_lettered", "AttemptsExhausted")
@@ -238,7 +238,7 @@ async def test_a_retry_backs_off_and_says_why(fleet: Fleet):
     await fleet.register()
     run_id, epoch = await fleet.running()
     await fleet.runs.finish(run_id, epoch, Outcome(kind=OutcomeKind.CRASHED, detail="SIGKILL"))
-    run = await fleet.runs.get(run_id)
+    run = await fleet.history.get(run_id)
     assert run["status"] == "queued"
     assert "SIGKILL" in run["waiting_reason"]
     assert run["not_before"] > run["created_at"]
@@ -246,7 +246,7 @@ async def test_a_retry_backs_off_and_says_why(fleet: Fleet):
 
 async def test_an_unknown_run_is_not_found(fleet: Fleet):
     with pytest.raises(NotFound):
-        await fleet.runs.get(arrival(99).run_id)
+        await fleet.history.get(arrival(99).run_id)
     with pytest.raises(NotFound):
         await fleet.runs.cancel(arrival(99).run_id, "ops", "")
 
@@ -262,14 +262,14 @@ async def test_pages_follow_each_other_without_gap_or_repeat(fleet: Fleet):
     ids = {await fleet.queued(number) for number in range(1, 8)}
     seen, cursor = [], None
     while True:
-        rows, cursor = await fleet.runs.page(cursor=cursor, limit=3)
+        rows, cursor = await fleet.history.page(cursor=cursor, limit=3)
         seen += [row["run_id"] for row in rows]
         if cursor is None:
             break
     assert sorted(seen) == sorted(ids)
     assert len(seen) == 7
     with pytest.raises(InvalidRequest):
-        await fleet.runs.page(cursor="nonsense")
+        await fleet.history.page(cursor="nonsense")
 
 
 async def test_totals_count_by_status_and_reason(fleet: Fleet):
@@ -277,7 +277,7 @@ async def test_totals_count_by_status_and_reason(fleet: Fleet):
     await fleet.runs.receive(arrival(1, reason=Reason.DESERIALIZATION_ERROR, detail="x"))
     run_id, epoch = await fleet.running(2)
     await fleet.runs.finish(run_id, epoch, COMPLETED)
-    totals = {(row["status"], row["reason"]): row["runs"] for row in await fleet.runs.totals()}
+    totals = {(row["status"], row["reason"]): row["runs"] for row in await fleet.history.totals()}
     assert totals == {("dead_lettered", "DeserializationError"): 1, ("completed", None): 1}
 
 
@@ -288,7 +288,7 @@ async def test_an_effects_answer_is_recorded_with_the_outcome(fleet: Fleet):
     await fleet.runs.record_step(run_id, epoch, intent)
     applied = msgspec.structs.replace(intent, answer=b'{"status": 201}', ended_at_ms=2000)
     await fleet.runs.finish(run_id, epoch, msgspec.structs.replace(COMPLETED, effect=applied))
-    (recorded,) = (await fleet.runs.get(run_id))["steps"]
+    (recorded,) = (await fleet.history.get(run_id))["steps"]
     assert recorded["answered"]
     assert recorded["ended_at"].timestamp() == 2.0
 
@@ -300,7 +300,7 @@ async def test_an_effect_that_ended_unapplied_says_so_until_it_is_sent_again(fle
     unapplied = msgspec.structs.replace(intent, ended_at_ms=2000)
     await fleet.runs.record_step(run_id, epoch, intent)
     await fleet.runs.record_step(run_id, epoch, unapplied)
-    assert [s.state for s in Run.of(await fleet.runs.get(run_id)).steps] == ["refused"]
+    assert [s.state for s in Run.of(await fleet.history.get(run_id)).steps] == ["refused"]
     await fleet.runs.finish(run_id, epoch, Outcome(kind=OutcomeKind.HANDED_BACK))
     epoch = await fleet.granted(run_id)
     stream = fleet.offers.stream("node-1", "boot-1")
@@ -309,7 +309,7 @@ async def test_an_effect_that_ended_unapplied_says_so_until_it_is_sent_again(fle
     assert offer.run.journal == [unapplied_at(2000, intent)]
     await fleet.leases.acknowledge(run_id, epoch)
     await fleet.runs.record_step(run_id, epoch, intent)
-    assert [s.state for s in Run.of(await fleet.runs.get(run_id)).steps] == ["in_flight"]
+    assert [s.state for s in Run.of(await fleet.history.get(run_id)).steps] == ["in_flight"]
 
 
 def unapplied_at(ended_at_ms: int, intent: Step) -> Step:
@@ -326,7 +326,7 @@ async def test_a_stale_outcome_records_no_answer(fleet: Fleet):
     applied = msgspec.structs.replace(intent, answer=b"{}", ended_at_ms=2000)
     with pytest.raises(StaleLease):
         await fleet.runs.finish(run_id, epoch, msgspec.structs.replace(COMPLETED, effect=applied))
-    assert not (await fleet.runs.get(run_id))["steps"][0]["answered"]
+    assert not (await fleet.history.get(run_id))["steps"][0]["answered"]
 
 
 async def test_a_stale_report_in_the_batch_of_a_good_one_changes_nothing(fleet: Fleet):
@@ -345,7 +345,7 @@ async def test_a_stale_report_in_the_batch_of_a_good_one_changes_nothing(fleet: 
         stale, good = await asyncio.gather(*report, return_exceptions=True)
         assert isinstance(stale, StaleLease)
         assert good is None
-    assert [s["seq"] for s in (await fleet.runs.get(run_id))["steps"]] == [epoch, 9]
+    assert [s["seq"] for s in (await fleet.history.get(run_id))["steps"]] == [epoch, 9]
 
 
 async def test_an_outcome_before_the_acknowledgement_is_refused(fleet: Fleet):
@@ -364,7 +364,7 @@ async def test_the_holder_of_an_earlier_lease_changes_nothing_while_another_work
     await fleet.leases.reap()
     epoch = await fleet.granted(run_id)
     await fleet.leases.acknowledge(run_id, epoch)
-    before = await fleet.runs.get(run_id)
+    before = await fleet.history.get(run_id)
     assert (before["status"], before["lease_epoch"]) == ("running", epoch)
     for write in (
         fleet.runs.record_step(run_id, stale, step()),
@@ -375,7 +375,7 @@ async def test_the_holder_of_an_earlier_lease_changes_nothing_while_another_work
     ):
         with pytest.raises(StaleLease):
             await write
-    assert await fleet.runs.get(run_id) == before
+    assert await fleet.history.get(run_id) == before
     await fleet.runs.finish(run_id, epoch, COMPLETED)
     assert await fleet.status(run_id) == "completed"
 
@@ -391,7 +391,7 @@ async def test_no_duration_is_negative_whatever_the_clocks_say(fleet: Fleet):
     intent = Step(seq=0, kind=StepKind.MODEL, digest="d", started_at_ms=5_000)
     answered = replace(intent, answer=b"{}", ended_at_ms=4_000)
     await fleet.runs.record_step(run_id, epoch, intent)
-    (row,) = (await fleet.runs.get(run_id))["steps"]
+    (row,) = (await fleet.history.get(run_id))["steps"]
     assert row["ended_at"] is None
     await fleet.runs.record_step(run_id, epoch, answered)
     await fleet.runs.record_step(run_id, epoch, replace(answered, seq=1))
@@ -402,9 +402,9 @@ async def test_no_duration_is_negative_whatever_the_clocks_say(fleet: Fleet):
     outcome = replace(COMPLETED, effect=replace(effect, answer=b"{}", ended_at_ms=4_000))
     await fleet.runs.finish(run_id, epoch, outcome)
     assert float(ended[0].row["latency_ms"]) == 0
-    steps = (await fleet.runs.get(run_id))["steps"]
+    steps = (await fleet.history.get(run_id))["steps"]
     assert [row["ended_at"] - row["started_at"] for row in steps] == [timedelta(0)] * 3
-    assert {row["latency_p50_ms"] for row in await fleet.runs.totals()} == {0}
+    assert {row["latency_p50_ms"] for row in await fleet.history.totals()} == {0}
     async with fleet.pool.connection() as connection:
         await connection.execute("update nodes set heartbeat_at = now() + interval '1 hour'")
     assert (await fleet.nodes.get("node-1"))["heartbeat_age_s"] == 0

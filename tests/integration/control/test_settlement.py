@@ -76,7 +76,7 @@ async def _finish(fleet: Fleet) -> None:
 
 
 async def _disposition(fleet: Fleet) -> str | None:
-    (delivery,) = (await fleet.runs.get(arrival().run_id))["deliveries"]
+    (delivery,) = (await fleet.history.get(arrival().run_id))["deliveries"]
     return delivery["disposition"]
 
 

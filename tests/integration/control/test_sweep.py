@@ -42,7 +42,7 @@ async def test_a_message_that_never_became_a_run_is_recorded_as_one(intaking: In
     await use_up(intaking)
     assert await sweep_of(intaking).one_pass() == Swept(recorded=1)
     (listed,) = await intaking.runs()
-    run = await intaking.fleet.runs.get(listed["run_id"])
+    run = await intaking.fleet.history.get(listed["run_id"])
     assert (run["status"], run["reason"]) == ("dead_lettered", "MaxDeliveryCountExceeded")
     ref = run["input_ref"]
     assert run["run_id"] == run_id_of("ns", "invoices", ref["sequence_number"], ref["enqueued_ms"])
@@ -55,7 +55,7 @@ async def test_a_run_that_waits_ends_with_the_brokers_reason(intaking: Intaking)
     run_id = await taken(intaking)
     await use_up(intaking)
     assert await sweep_of(intaking).one_pass() == Swept(ended=1)
-    run = await intaking.fleet.runs.get(run_id)
+    run = await intaking.fleet.history.get(run_id)
     assert (run["status"], run["reason"]) == ("dead_lettered", "MaxDeliveryCountExceeded")
 
 
@@ -81,7 +81,7 @@ async def test_an_effect_that_may_have_been_applied_shows_as_such(intaking: Inta
     await intaking.fleet.runs.record_step(run_id, epoch, effect)
     await use_up(intaking)
     await sweep_of(intaking).one_pass()
-    detail = (await intaking.fleet.runs.get(run_id))["detail"]
+    detail = (await intaking.fleet.history.get(run_id))["detail"]
     assert detail.endswith(f"an effect may have been applied under the key {run_id}:1")
 
 
@@ -90,7 +90,7 @@ async def test_a_run_that_completed_first_stays_completed(intaking: Intaking):
     await use_up(intaking)
     await intaking.finish(run_id)
     assert await sweep_of(intaking).one_pass() == Swept()
-    assert (await intaking.fleet.runs.get(run_id))["status"] == "completed"
+    assert (await intaking.fleet.history.get(run_id))["status"] == "completed"
 
 
 @pytest.mark.parametrize("ended", ["by the sweep", "before"])
@@ -129,7 +129,7 @@ async def test_a_strangers_reason_is_quoted_and_not_taken_over(intaking: Intakin
     assert await sweep_of(intaking).one_pass() == Swept(recorded=1)
     (run,) = await intaking.runs()
     assert run["reason"] == "DeadLetteredElsewhere"
-    detail = (await intaking.fleet.runs.get(run["run_id"]))["detail"]
+    detail = (await intaking.fleet.history.get(run["run_id"]))["detail"]
     assert detail == "the message was dead-lettered without the platform: Poked: by hand"
 
 

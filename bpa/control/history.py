@@ -1,0 +1,73 @@
+"""What is known of runs, for people: one whole, a page of many, sums.
+
+Reads only; what happens to runs is in ``runs``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bpa.control.cursors import cursor_of, read_cursor
+from bpa.domain import RunId
+from bpa.errors import NotFound
+from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
+
+_QUERIES = load_queries(__file__)
+
+
+class History:
+    """The runs there are and were.
+
+    Args:
+        pool: Connections to Postgres.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def get(self, run_id: RunId) -> dict[str, Any]:
+        """Return one run with its steps and deliveries.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        row = await fetch_one(self._pool, _QUERIES.get, run_id=run_id)
+        if row is None:
+            raise NotFound(f"there is no run {run_id}")
+        return {
+            **row,
+            "steps": await fetch_all(self._pool, _QUERIES.steps_of, run_id=run_id),
+            "deliveries": await fetch_all(self._pool, _QUERIES.deliveries_of, run_id=run_id),
+        }
+
+    async def page(
+        self,
+        *,
+        status: str | None = None,
+        dep_id: str | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Return a page of runs, newest first, and the cursor of the next one.
+
+        Raises:
+            InvalidRequest: The cursor is none of ours.
+        """
+        after_at, after_id = read_cursor(cursor) if cursor else (None, None)
+        rows = await fetch_all(
+            self._pool,
+            _QUERIES.page,
+            status=status,
+            dep_id=dep_id,
+            after_at=after_at,
+            after_id=after_id,
+            limit=limit + 1,
+        )
+        more = len(rows) > limit
+        rows = rows[:limit]
+        return rows, cursor_of(rows[-1]) if more else None
+
+    async def totals(self, since: datetime | None = None) -> list[dict[str, Any]]:
+        """Count runs by status and reason, with latency, tokens and cost."""
+        return await fetch_all(self._pool, _QUERIES.totals, since=since)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -107,15 +106,12 @@ async def test_the_runs_of_a_killed_node_are_executed_by_another_one(fleet: Flee
         await eventually(in_hand, within_s=15, every_s=0.05)
         async with fleet.node("second", "aus-east"):
             family = await first.kill()
-            killed_at = time.monotonic()
             assert len(family) >= 3, "the node, its zygote and a sandbox lived"
             await nobody_lives(family)
 
             run = (await control.ended_of([trace_id]))[trace_id]
-            took_s = time.monotonic() - killed_at
 
             assert (run["status"], run["nodeId"]) == ("completed", "second")
-            assert took_s < 3 + 1.5 + 2.5, "lease TTL, a pass of the reaper, the work"
             whole = await control.run_of(trace_id)
             assert (whole["executions"], whole["infraFailures"]) == (2, 1)
             assert (whole["agentFailures"], whole["crashes"]) == (0, 0)

@@ -9,7 +9,8 @@ Imports the foundation (``bpa.errors``, ``bpa.amqp``) alone. Read it in this ord
    tokens) and ``management`` (locks, peek), which name errors as ``conditions`` does.
 4. ``queue``: what each settlement does (pure); ``message`` and ``content``: what is kept of a
    message, on the bytes alone, with ``bpa.amqp``.
-5. ``broker``: queues, clock and alarms; ``journal`` and ``records``: what survives.
+5. ``broker``: queues, clock and alarms; ``entities``: what is known of a queue, and whose word
+   counts at a start; ``journal`` and ``records``: what survives.
 6. ``admin``: health and counts over HTTP.
 """
 

@@ -8,19 +8,15 @@ from .broker import Broker
 from .queue import DEAD_LETTER_SUFFIX
 
 
-def create_app(broker: Broker, config_names: tuple[str, ...]) -> web.Application:
-    """Build the application.
-
-    Args:
-        broker: The queues.
-        config_names: Their names as configured.
-    """
+def create_app(broker: Broker) -> web.Application:
+    """Build the application."""
 
     async def health(_: web.Request) -> web.Response:
         return web.json_response({"status": "healthy", "message": "Service is healthy."})
 
     async def queues(_: web.Request) -> web.Response:
-        return web.json_response({"queues": [_describe(broker, name) for name in config_names]})
+        names = [entity.config.name for entity in broker.entities.values()]
+        return web.json_response({"queues": [_describe(broker, name) for name in names]})
 
     app = web.Application()
     app.add_routes([web.get("/health", health), web.get("/queues", queues)])

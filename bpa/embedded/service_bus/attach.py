@@ -30,6 +30,13 @@ def node_path(address: str | None) -> str:
     return _AUTHORITY.sub("", address or "").strip("/").lower()
 
 
+def link_path(link: Any) -> str:
+    """Return the path of the queue that a link is for, or whose management it is for."""
+    wrapper = engine.describe(link)
+    end = wrapper.remote_source if engine.sends(link) else wrapper.remote_target
+    return node_path(end.address).removesuffix(_MANAGEMENT_SUFFIX)
+
+
 def attach(owner: RequestOwner, link: Any, broker: Broker) -> LinkHandler:
     """Open a link and return what serves it.
 

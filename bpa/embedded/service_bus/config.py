@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ _IGNORABLE: Mapping[str, tuple[Any, ...]] = {
 }
 
 
+class Status(StrEnum):
+    """What a queue lets its clients do."""
+
+    ACTIVE = "Active"
+    DISABLED = "Disabled"
+    SEND_DISABLED = "SendDisabled"
+    RECEIVE_DISABLED = "ReceiveDisabled"
+
+
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
     """One queue's properties."""
@@ -51,6 +61,13 @@ class QueueConfig:
     default_ttl_s: float | None = None
     """How long a message lives unless it asks for less; None keeps it."""
     dead_letter_on_expiration: bool = False
+    status: Status = Status.ACTIVE
+    user_metadata: str | None = None
+    """A note of the user's own."""
+    max_size_mb: int = 1024
+    """Told to those who ask; nothing is refused for it."""
+    enable_batched_operations: bool = True
+    """Told to those who ask, without effect."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from typing import Any, cast
 import structlog
 
 from . import conditions
-from .attach import AttachRefused, attach
+from .attach import AttachRefused, attach, link_path
 from .broker import Broker
 from .engine import (
     Engine,
     Handler,
     ProtocolError,
+    close_link,
     free_link,
     free_session,
     link_session,
@@ -160,6 +161,13 @@ class Connection(asyncio.Protocol, Handler):
             self._flush()
         finally:
             self._transport.close()
+
+    def close_links_to(self, paths: frozenset[str], description: str) -> None:
+        """Detach the links whose queue is gone, those for its management included."""
+        for link in [link for link in self._links if link_path(link) in paths]:
+            self._links.pop(link).on_closed()
+            close_link(link, conditions.NOT_FOUND, description)
+            self.wake()
 
     def abort(self) -> None:
         """Hang up without a word."""

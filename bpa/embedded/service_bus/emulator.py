@@ -125,9 +125,14 @@ class ServiceBusEmulator:
             )
         except OSError as error:
             raise _taken(options.host, options.port, options.port_setting, error) from error
+        broker.on_deleted = self._close_links
         self.port = server.sockets[0].getsockname()[1]
         stack.push_async_callback(self._let_clients_go)
         stack.callback(server.close)
+
+    def _close_links(self, name: str, paths: frozenset[str]) -> None:
+        for connection in list(self._connections):
+            connection.close_links_to(paths, f"The messaging entity '{name}' could not be found.")
 
     async def _let_clients_go(self) -> None:
         for connection in list(self._connections):
@@ -140,8 +145,7 @@ class ServiceBusEmulator:
 
     async def _listen_for_admin(self, broker: Broker, port: int, stack: AsyncExitStack) -> None:
         options = self.options
-        names = tuple(queue.name for queue in options.config.queues)
-        runner = web.AppRunner(create_app(broker, names), access_log=None)
+        runner = web.AppRunner(create_app(broker), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, options.host, port)

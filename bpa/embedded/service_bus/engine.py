@@ -255,6 +255,13 @@ def refuse_link(link: Any, condition: str, description: str) -> None:
     wrapper.close()
 
 
+def close_link(link: Any, condition: str, description: str) -> None:
+    """Detach an open link and say why; its memory is given back when the peer has answered."""
+    wrapper = describe(link)
+    wrapper.condition = proton.Condition(condition, description)
+    wrapper.close()
+
+
 def free_link(link: Any) -> None:
     """Answer a detach and give the link's memory back; the pointer is dead afterwards."""
     lib.pn_link_close(link)

@@ -15,7 +15,7 @@ from os import urandom
 from typing import Protocol
 
 from . import records
-from .config import QueueConfig
+from .config import QueueConfig, Status
 from .content import Content, with_dead_letter_reason
 from .message import Lock, Message, State
 
@@ -40,6 +40,8 @@ class Counts:
 
     active: int
     locked: int
+    scheduled: int = 0
+    deferred: int = 0
 
 
 class Journal(Protocol):
@@ -102,6 +104,23 @@ class Queue:
         self._expiries: list[tuple[int, int]] = []
         self._waiting: dict[Consumer, None] = {}
         self._pending = 0
+
+    @property
+    def status(self) -> Status:
+        """What clients may do with the queue now."""
+        return self.config.status
+
+    def reconfigure(self, config: QueueConfig) -> None:
+        """Follow other properties from now on; messages and locks that are there keep theirs."""
+        self.config = config
+        self.lock_ms = int(config.lock_duration_s * 1000)
+
+    def discard(self) -> None:
+        """Forget everything: the queue is deleted. What still calls back finds nothing."""
+        for held in (self._messages, self._locks, self._waiting):
+            held.clear()
+        for due in (self._ready, self._lock_ends, self._expiries):
+            due.clear()
 
     # Sending
 

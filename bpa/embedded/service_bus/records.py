@@ -21,6 +21,7 @@ _SEQUENCE = Struct(">Q")
 _COUNTED = Struct(">QI")
 _MESSAGE = Struct(">QqqIqqHIHI")
 _ENQUEUED, _LOCKED, _UNLOCKED, _REMOVED, _NEXT_SEQUENCE = range(1, 6)
+_ENTITY, _DELETED = 64, 65
 _NONE = -1
 
 
@@ -68,6 +69,16 @@ def next_sequence(path: str, sequence: int) -> bytes:
     return _record(_NEXT_SEQUENCE, path, _SEQUENCE.pack(sequence))
 
 
+def entity(path: str, described: bytes) -> bytes:
+    """Say that a queue exists, with its properties as ``entities`` writes them."""
+    return _record(_ENTITY, path, described)
+
+
+def deleted(path: str) -> bytes:
+    """Say that a queue is gone, with all its messages."""
+    return _record(_DELETED, path)
+
+
 def bodies(data: bytes) -> Iterator[tuple[bytes, int]]:
     """Yield (record body, offset behind it) up to the first that is torn or damaged."""
     position = 0
@@ -95,12 +106,22 @@ class Replay:
 
     def __init__(self) -> None:
         self.queues: dict[str, KeptQueue] = {}
+        self.entities: dict[str, bytes] = {}
 
     def apply(self, body: bytes) -> None:
         """Take one record in, oldest first."""
         kind, size = _PREFIX.unpack_from(body)
         start = _PREFIX.size + size
         path = body[_PREFIX.size : start].decode()
+        if kind == _ENTITY:
+            self.entities[path] = body[start:]
+        elif kind == _DELETED:
+            self.entities.pop(path, None)
+            self.queues.pop(path, None)
+        else:
+            self._apply_to_queue(kind, path, body, start)
+
+    def _apply_to_queue(self, kind: int, path: str, body: bytes, start: int) -> None:
         queue = self.queues.setdefault(path, KeptQueue())
         sequence = _SEQUENCE.unpack_from(body, start)[0]
         if kind == _ENQUEUED:

@@ -45,6 +45,9 @@ def _parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5672, help="AMQP; 0 = any free")
     parser.add_argument("--admin-port", type=int, default=5300, help="HTTP; 0 = any free")
+    parser.add_argument(
+        "--admin-tls-port", type=int, help="HTTPS beside it, under a certificate of our own"
+    )
     parser.add_argument("--port-setting", default="--port", help=argparse.SUPPRESS)
     parser.add_argument("--admin-port-setting", default="--admin-port", help=argparse.SUPPRESS)
     parser.add_argument("--data-dir", type=Path, help="keep messages here (default: in memory)")
@@ -59,6 +62,7 @@ def _options(arguments: argparse.Namespace) -> EmulatorOptions:
         host=arguments.host,
         port=arguments.port,
         admin_port=arguments.admin_port,
+        admin_tls_port=arguments.admin_tls_port,
         port_setting=arguments.port_setting,
         admin_port_setting=arguments.admin_port_setting,
         data_dir=arguments.data_dir,

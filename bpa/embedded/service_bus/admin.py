@@ -1,9 +1,10 @@
-"""The administration port: health, and the true counts of every queue."""
+"""The administration port: the API of the SDKs' administration clients, health, and counts."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
+from .administration import LARGEST_BODY_BYTES, Administration
 from .broker import Broker
 from .queue import DEAD_LETTER_SUFFIX
 
@@ -18,8 +19,16 @@ def create_app(broker: Broker) -> web.Application:
         names = [entity.config.name for entity in broker.entities.values()]
         return web.json_response({"queues": [_describe(broker, name) for name in names]})
 
-    app = web.Application()
-    app.add_routes([web.get("/health", health), web.get("/queues", queues)])
+    administration = Administration(broker)
+
+    async def own_or_queue(request: web.Request) -> web.StreamResponse:
+        own = {"health": health, "queues": queues}.get(request.match_info["path"])
+        if own is not None and request.method == "GET" and "api-version" not in request.query:
+            return await own(request)
+        return await administration.answer(request)
+
+    app = web.Application(client_max_size=LARGEST_BODY_BYTES)
+    app.router.add_route("*", "/{path:.*}", own_or_queue)
     return app
 
 

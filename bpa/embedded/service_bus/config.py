@@ -18,7 +18,7 @@ from typing import Any
 from bpa.errors import SettingsError
 
 NAMESPACE = "sbemulatorns"
-_QUEUE_NAME = re.compile(r"^[A-Za-z0-9]$|^[A-Za-z0-9][\w\-./]*[A-Za-z0-9]$", re.ASCII)
+QUEUE_NAME = re.compile(r"^[A-Za-z0-9]$|^[A-Za-z0-9][\w\-./]*[A-Za-z0-9]$", re.ASCII)
 _DURATION = re.compile(
     r"^P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?"
     r"(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?$"
@@ -26,7 +26,7 @@ _DURATION = re.compile(
 _COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*')
 _LOGGING_TYPES = ("File", "Console", "File,Console", "Console,File")
 _MOST_ENTITIES = 50
-_UNENDING_S = 10_000 * 86_400.0
+UNENDING_S = 10_000 * 86_400.0
 _NOT_SERVED = (
     "DuplicateDetectionHistoryTimeWindow",
     "ForwardDeadLetteredMessagesTo",
@@ -112,6 +112,18 @@ def parse_duration_s(value: str) -> float | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
+def render_duration(seconds: float | None) -> str:
+    """Write an ISO 8601 duration; None is the service's longest."""
+    if seconds is None:
+        return "P10675199DT2H48M5.4775807S"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    days, hours = divmod(hours, 24)
+    parts = ((hours, "H"), (minutes, "M"), (rest, "S"))
+    time = "".join(f"{value:.15g}{unit}" for value, unit in parts if value)
+    return "P" + (f"{days}D" if days else "") + (f"T{time}" if time else "")
+
+
 class _Reader:
     """Walks the document and collects what is wrong with it."""
 
@@ -156,7 +168,7 @@ class _Reader:
     def _queue(self, value: Any, where: str) -> QueueConfig:
         entry = self._object(value, where, {"Name", "Properties"}, required={"Name"})
         name = entry.get("Name", "?")
-        if "Name" in entry and not (isinstance(name, str) and _QUEUE_NAME.match(name)):
+        if "Name" in entry and not (isinstance(name, str) and QUEUE_NAME.match(name)):
             self._wrong(f"{where}.Name", "must be letters, digits and inner - . / _")
         served = {
             "DeadLetteringOnMessageExpiration",
@@ -176,7 +188,7 @@ class _Reader:
             name=str(name),
             lock_duration_s=self._duration(properties, "LockDuration", place, 60.0),
             max_delivery_count=self._count(properties, "MaxDeliveryCount", place, 3),
-            default_ttl_s=None if ttl_s >= _UNENDING_S else ttl_s,
+            default_ttl_s=None if ttl_s >= UNENDING_S else ttl_s,
             dead_letter_on_expiration=self._flag(
                 properties, "DeadLetteringOnMessageExpiration", place
             ),

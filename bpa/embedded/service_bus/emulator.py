@@ -7,6 +7,8 @@ reverse.
 from __future__ import annotations
 
 import asyncio
+import ssl
+import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from bpa.errors import StartupError
 
 from .admin import create_app
 from .broker import Broker
+from .certificate import CERTIFICATE, server_context
 from .config import DEFAULT_NAMESPACE, NamespaceConfig
 from .connection import Connection
 from .log_events import STARTED, STOPPED
@@ -42,6 +45,8 @@ class EmulatorOptions:
     """What an error about the port calls it."""
     admin_port_setting: str = "admin_port"
     """What an error about the administration port calls it."""
+    admin_tls_port: int | None = None
+    """The administration port again, as HTTPS; 0 takes any free port, None has none."""
     data_dir: Path | None = None
     """Where messages are kept; None keeps them in memory."""
     config: NamespaceConfig = DEFAULT_NAMESPACE
@@ -60,6 +65,9 @@ class ServiceBusEmulator:
         self.options = options or EmulatorOptions()
         self.port = self.options.port
         self.admin_port = self.options.admin_port
+        self.admin_tls_port = self.options.admin_tls_port
+        self.certificate: Path | None = None
+        """What a client of the HTTPS port must trust; there once it has started."""
         self._connections: set[Connection] = set()
         self._stack = AsyncExitStack()
         self._broker: Broker | None = None
@@ -85,8 +93,7 @@ class ServiceBusEmulator:
             stack.push_async_callback(broker.aclose)
             await broker.start()
             await self._listen(broker, stack)
-            if options.admin_port is not None:
-                await self._listen_for_admin(broker, options.admin_port, stack)
+            await self._listen_for_admin(broker, stack)
             self._broker = broker
             self._stack = stack.pop_all()
         _log.info(STARTED, port=self.port, admin_port=self.admin_port, host=options.host)
@@ -143,17 +150,35 @@ class ServiceBusEmulator:
         for connection in list(self._connections):
             connection.abort()
 
-    async def _listen_for_admin(self, broker: Broker, port: int, stack: AsyncExitStack) -> None:
+    async def _listen_for_admin(self, broker: Broker, stack: AsyncExitStack) -> None:
         options = self.options
         runner = web.AppRunner(create_app(broker), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, options.host, port)
+        if options.admin_port is not None:
+            setting = options.admin_port_setting
+            self.admin_port = await self._serve_admin(runner, options.admin_port, setting, None)
+        if options.admin_tls_port is not None:
+            directory = options.data_dir or Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="bpa-service-bus-"))
+            )
+            context = await asyncio.to_thread(server_context, directory, options.host)
+            self.certificate = directory / CERTIFICATE
+            self.admin_tls_port = await self._serve_admin(
+                runner, options.admin_tls_port, "admin_tls_port", context
+            )
+
+    async def _serve_admin(
+        self, runner: web.AppRunner, port: int, setting: str, context: ssl.SSLContext | None
+    ) -> int:
+        host = self.options.host
+        site = web.TCPSite(runner, host, port, ssl_context=context)
         try:
             await site.start()
         except OSError as error:
-            raise _taken(options.host, port, options.admin_port_setting, error) from error
-        self.admin_port = runner.addresses[0][1]
+            raise _taken(host, port, setting, error) from error
+        bound: int = runner.addresses[-1][1]
+        return bound
 
 
 def _taken(host: str, port: int, setting: str, error: OSError) -> StartupError:

@@ -104,6 +104,8 @@ class Queue:
         self._expiries: list[tuple[int, int]] = []
         self._waiting: dict[Consumer, None] = {}
         self._pending = 0
+        self.accessed_ms: int | None = None
+        """When something was last sent, or asked for; None for not in this life."""
 
     @property
     def status(self) -> Status:
@@ -126,6 +128,7 @@ class Queue:
 
     def enqueue(self, contents: list[Content], now_ms: int) -> Callable[[], None]:
         """Accept messages; call what is returned once they are durable, to make them visible."""
+        self.accessed_ms = now_ms
         added = []
         for content in contents:
             message = Message(self.next_sequence, now_ms, content, self._expiry_ms(content, now_ms))
@@ -158,6 +161,7 @@ class Queue:
 
     def offer(self, consumer: Consumer, now_ms: int) -> None:
         """Let a receiver with credit take part."""
+        self.accessed_ms = now_ms
         self._waiting[consumer] = None
         self.dispatch(now_ms)
 
@@ -369,6 +373,11 @@ class Queue:
         """Count the messages as they are now."""
         locked = len(self._locks)
         return Counts(active=len(self._messages) - locked - self._pending, locked=locked)
+
+    def size_bytes(self) -> int:
+        """Add up the messages' bytes; takes a moment when there are many."""
+        contents = [message.content for message in self._messages.values()]
+        return sum(len(it.header) + len(it.annotations) + len(it.bare) for it in contents)
 
     # Starting again
 

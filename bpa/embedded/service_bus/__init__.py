@@ -11,8 +11,9 @@ Imports the foundation (``bpa.errors``, ``bpa.amqp``) alone. Read it in this ord
    message, on the bytes alone, with ``bpa.amqp``.
 5. ``broker``: queues, clock and alarms; ``entities``: what is known of a queue, and whose word
    counts at a start; ``journal`` and ``records``: what survives.
-6. ``admin``: health and counts over HTTP, and ``administration``, which the SDKs' administration
-   clients talk to: ``descriptions`` reads what they send, ``atom`` writes what they are told.
+6. ``admin``: health, ``counts`` and ``metrics`` over HTTP (``top`` shows them live), and
+   ``administration``, which the SDKs' administration clients talk to: ``descriptions`` reads what
+   they send, ``atom`` writes what they are told.
 """
 
 from .config import DEFAULT_NAMESPACE, NamespaceConfig, QueueConfig, load_config

@@ -12,13 +12,16 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import proton
+import structlog
 
 from . import conditions
+from .log_events import SIGNATURE_REFUSED
 from .requests import Reply
 
 NODE = "$cbs"
 _SCHEME = "SharedAccessSignature "
 _PARTS = {"sr", "sig", "se"}
+_log = structlog.get_logger(__name__)
 
 
 def answer(request: proton.Message) -> Reply:
@@ -28,6 +31,7 @@ def answer(request: proton.Message) -> Reply:
         return _status(501, "Only put-token is served.", conditions.NOT_IMPLEMENTED)
     problem = token_problem(request.body, time.time())
     if problem is not None:
+        _log.info(SIGNATURE_REFUSED, audience=str(properties.get("name"))[:200], reason=problem)
         return _status(401, problem, conditions.UNAUTHORIZED)
     return _status(200, "OK")
 

@@ -28,12 +28,19 @@ from .engine import (
 )
 from .framing import FrameSplitter
 from .links import LinkHandler
-from .log_events import CONNECTION_FAILED, CONNECTION_REFUSED, LINK_REFUSED
+from .log_events import (
+    CONNECTION_CLOSED,
+    CONNECTION_FAILED,
+    CONNECTION_OPENED,
+    CONNECTION_REFUSED,
+    LINK_REFUSED,
+)
 from .requests import ReplyLink
 
 MAX_FRAME_BYTES = 262_144
 IDLE_TIMEOUT_MS = 240_000
 _HANDSHAKE_S = 30.0
+_LONGEST_NAME = 200
 _WRITE_BUFFER_BYTES = 1024 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -59,6 +66,8 @@ class Connection(asyncio.Protocol, Handler):
         self._woken = False
         self._timer: asyncio.TimerHandle | None = None
         self._opened = False
+        self._container: str | None = None
+        self._end_reason: str | None = None
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # As the socket's protocol
@@ -82,6 +91,7 @@ class Connection(asyncio.Protocol, Handler):
             self._flush()
         except ProtocolError as error:
             _log.warning(CONNECTION_REFUSED, peer=self._peer, reason=str(error))
+            self._end_reason = str(error)
             self._hang_up()
         except Exception:  # noqa: BLE001 - logged; ends this connection only
             self._contain()
@@ -97,6 +107,9 @@ class Connection(asyncio.Protocol, Handler):
         for handler in self._links.values():
             handler.on_closed()
         self._links.clear()
+        reason = self._end_reason or self._engine.error() or (str(error) if error else "cut off")
+        if self._opened:
+            _log.info(CONNECTION_CLOSED, peer=self._peer, container=self._container, reason=reason)
         self._engine.free()
         self._woken = True  # nothing may wake a freed engine
         self.gone.set_result(None)
@@ -154,8 +167,14 @@ class Connection(asyncio.Protocol, Handler):
                     return link
         return None
 
+    @property
+    def links(self) -> int:
+        """How many links are attached."""
+        return len(self._links)
+
     def shut_down(self) -> None:
         """Tell the client that the broker goes away, and hang up."""
+        self._end_reason = "the broker is shutting down"
         try:
             self._engine.close(conditions.CONNECTION_FORCED, "The broker is shutting down.")
             self._flush()
@@ -178,6 +197,8 @@ class Connection(asyncio.Protocol, Handler):
     def on_connection_opened(self) -> None:
         """Answer, and keep time from now on."""
         self._opened = True
+        self._container = self._engine.peer_name()[:_LONGEST_NAME]
+        _log.info(CONNECTION_OPENED, peer=self._peer, container=self._container)
         self._engine.open()
         if self._timer is not None:
             self._timer.cancel()
@@ -185,6 +206,7 @@ class Connection(asyncio.Protocol, Handler):
 
     def on_connection_closed(self) -> None:
         """Answer the close; the socket follows when it is sent."""
+        self._end_reason = f"closed by the peer: {self._engine.peer_error() or 'no error'}"
         self._engine.close()
 
     def on_session_opened(self, session: Any) -> None:
@@ -270,5 +292,6 @@ class Connection(asyncio.Protocol, Handler):
         self._transport.close()
 
     def _contain(self) -> None:
+        self._end_reason = "an error of ours"
         _log.exception(CONNECTION_FAILED, peer=self._peer)
         self.abort()

@@ -26,6 +26,7 @@ from .certificate import CERTIFICATE, server_context
 from .config import DEFAULT_NAMESPACE, NamespaceConfig
 from .connection import Connection
 from .log_events import STARTED, STOPPED
+from .metrics import Metrics
 
 _GOODBYE_S = 1.0
 
@@ -75,11 +76,7 @@ class ServiceBusEmulator:
     @property
     def connection_string(self) -> str:
         """What a client of this emulator is given; good once it has started."""
-        return (
-            f"Endpoint=sb://{self.options.host}:{self.port};"
-            "SharedAccessKeyName=RootManageSharedAccessKey;SharedAccessKey=SAS_KEY_VALUE;"
-            "UseDevelopmentEmulator=true;"
-        )
+        return connection_string(self.options.host, self.port)
 
     async def start(self) -> None:
         """Bring everything up.
@@ -152,7 +149,8 @@ class ServiceBusEmulator:
 
     async def _listen_for_admin(self, broker: Broker, stack: AsyncExitStack) -> None:
         options = self.options
-        runner = web.AppRunner(create_app(broker), access_log=None)
+        metrics = Metrics(broker, self._connections)
+        runner = web.AppRunner(create_app(broker, metrics), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         if options.admin_port is not None:
@@ -179,6 +177,15 @@ class ServiceBusEmulator:
             raise _taken(host, port, setting, error) from error
         bound: int = runner.addresses[-1][1]
         return bound
+
+
+def connection_string(host: str, port: int) -> str:
+    """Return what a client of an emulator there is given."""
+    return (
+        f"Endpoint=sb://{host}:{port};"
+        "SharedAccessKeyName=RootManageSharedAccessKey;SharedAccessKey=SAS_KEY_VALUE;"
+        "UseDevelopmentEmulator=true;"
+    )
 
 
 def _taken(host: str, port: int, setting: str, error: OSError) -> StartupError:

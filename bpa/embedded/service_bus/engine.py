@@ -139,6 +139,17 @@ class Engine:
         name = cproton.pn_condition_get_name(condition)
         return f"{name}: {cproton.pn_condition_get_description(condition)}"
 
+    def peer_name(self) -> str:
+        """Return the container id in the peer's open."""
+        return str(cproton.pn_connection_remote_container(self._connection))
+
+    def peer_error(self) -> str | None:
+        """Return what the peer closed the connection for, if it said so."""
+        condition = lib.pn_connection_remote_condition(self._connection)
+        if not lib.pn_condition_is_set(condition):
+            return None
+        return str(cproton.pn_condition_get_name(condition))
+
     def close_input(self, handler: Handler) -> None:
         """Say that no more bytes will come."""
         lib.pn_transport_close_tail(self._transport)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -40,7 +41,11 @@ Callback = Callable[[], None]
 class MemoryJournal:
     """Keeps nothing; its callbacks run at the end of the event loop's round."""
 
+    size_bytes = 0
+    """How large the file is."""
+
     def __init__(self) -> None:
+        self.on_synced: Callable[[float], None] = _ignore
         self._callbacks: list[Callback] = []
 
     def append(self, record: bytes) -> None:
@@ -74,6 +79,8 @@ class FileJournal:
     """
 
     def __init__(self, directory: Path, on_failure: Callable[[OSError], None]) -> None:
+        self.on_synced: Callable[[float], None] = _ignore
+        """Called in the thread with how long a sync took, in seconds."""
         self._path = directory / _FILE
         self._on_failure = on_failure
         self._directory_fd = _lock_directory(directory)
@@ -89,6 +96,11 @@ class FileJournal:
         self._thread: Thread | None = None
         self._drained: asyncio.Future[None] | None = None
         self._work: SimpleQueue[_Group | None] = SimpleQueue()
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the file is."""
+        return len(_MAGIC) + self._snapshot_bytes + self._bytes_since_snapshot
 
     def read(self) -> records.Replay:
         """Return what the journal says, and cut off a torn end. Call before ``start``.
@@ -210,7 +222,9 @@ class FileJournal:
                     self._replace(group.data)
                 else:
                     _write_all(self._fd, group.data)
+                    began_s = time.perf_counter()
                     os.fdatasync(self._fd)
+                    self.on_synced(time.perf_counter() - began_s)
                 self._loop.call_soon_threadsafe(self._written)
         except OSError as error:
             self._loop.call_soon_threadsafe(self._fail, error)
@@ -232,6 +246,10 @@ class _Group:
     data: bytes
     replaces: bool
     """Whether this is a snapshot, which starts a new file."""
+
+
+def _ignore(_seconds: float) -> None:
+    pass
 
 
 def _run_all(callbacks: list[Callback]) -> None:

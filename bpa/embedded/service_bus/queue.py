@@ -18,6 +18,7 @@ from . import records
 from .config import QueueConfig, Status
 from .content import Content, with_dead_letter_reason
 from .message import Lock, Message, State
+from .tally import Tally
 
 DEAD_LETTER_SUFFIX = "/$deadletterqueue"
 MAX_DELIVERY_REASON = "MaxDeliveryCountExceeded"
@@ -104,6 +105,7 @@ class Queue:
         self._expiries: list[tuple[int, int]] = []
         self._waiting: dict[Consumer, None] = {}
         self._pending = 0
+        self.tally = Tally()
         self.accessed_ms: int | None = None
         """When something was last sent, or asked for; None for not in this life."""
 
@@ -136,6 +138,7 @@ class Queue:
             self._journal.append(records.enqueued(self.path, message))
             added.append(message)
         self._hold(added)
+        self.tally.incoming += len(added)
         return partial(self._publish, added, now_ms)
 
     def _expiry_ms(self, content: Content, now_ms: int) -> int | None:
@@ -181,7 +184,9 @@ class Queue:
                 return
             del self._waiting[consumer]
             self._waiting[consumer] = None
+            self.tally.outgoing += 1
             if consumer.takes_and_deletes:
+                self.tally.settled["received_and_deleted"] += 1
                 consumer.reserve()
                 self._remove(message)
                 self._journal.when_durable(partial(consumer.deliver, message, None))
@@ -212,15 +217,20 @@ class Queue:
     def complete(self, token: bytes, now_ms: int) -> None:
         """Remove a locked message. Raises MessageLockLost."""
         self._remove(self._unlock(token, now_ms))
+        self.tally.settled["completed"] += 1
 
     def abandon(self, token: bytes, now_ms: int) -> None:
         """Give a locked message back and count the delivery. Raises MessageLockLost."""
-        self._count_delivery(self._unlock(token, now_ms), now_ms)
+        message = self._unlock(token, now_ms)
+        self.tally.settled["abandoned"] += 1
+        self._count_delivery(message, now_ms)
         self.dispatch(now_ms)
 
     def release(self, token: bytes, now_ms: int) -> None:
         """Give a locked message back uncounted. Raises MessageLockLost."""
-        self._return(self._unlock(token, now_ms), now_ms)
+        message = self._unlock(token, now_ms)
+        self.tally.settled["released"] += 1
+        self._return(message, now_ms)
         self.dispatch(now_ms)
 
     def dead_letter(
@@ -241,6 +251,7 @@ class Queue:
         if self.dead_letters is None:
             raise NotInDeadLetters
         message = self._unlock(token, now_ms)
+        self.tally.settled["dead_lettered"] += 1
         self._bury(message, reason, description, extra, now_ms)
 
     def renew(self, token: bytes, now_ms: int) -> int:
@@ -317,6 +328,7 @@ class Queue:
             lock = self._locks.get(heappop(self._lock_ends)[1])
             if lock is not None and lock.expires_ms <= now_ms:
                 del self._locks[lock.token]
+                self.tally.settled["lock_expired"] += 1
                 self._count_delivery(lock.message, now_ms)
         while self._expiries and self._expiries[0][0] <= now_ms:
             message = self._messages.get(heappop(self._expiries)[1])
@@ -328,6 +340,7 @@ class Queue:
         self.dispatch(now_ms)
 
     def _expire_message(self, message: Message, now_ms: int) -> None:
+        self.tally.settled["message_expired"] += 1
         if self.dead_letters is not None and self.config.dead_letter_on_expiration:
             self._bury(message, EXPIRED_REASON, EXPIRED_DESCRIPTION, {}, now_ms)
         else:

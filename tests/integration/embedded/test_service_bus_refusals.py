@@ -257,8 +257,10 @@ async def test_the_administration_port_tells_health_and_counts():
         assert health == {"status": "healthy", "message": "Service is healthy."}
         async with session.get(f"{base}/queues") as response:
             found = await response.json()
-    empty = {"active": 0, "locked": 0, "dead_lettered": 0}
-    assert found == {"queues": [{"name": "A", **empty, "active": 1}, {"name": "b", **empty}]}
+    empty = dict.fromkeys(("active", "locked", "scheduled", "deferred", "dead_lettered"), 0)
+    empty |= {"status": "Active", "incoming": 0, "outgoing": 0, "settled": {}}
+    one_sent = {**empty, "active": 1, "incoming": 1}
+    assert found == {"queues": [{"name": "A", **one_sent}, {"name": "b", **empty}]}
 
 
 async def test_without_an_administration_port_there_is_none():

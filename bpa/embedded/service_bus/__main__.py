@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -31,6 +32,7 @@ def main() -> int:
         if arguments.top is not None:
             url = arguments.top or f"http://{arguments.host}:{arguments.admin_port}"
             return uvloop.run(_watch(url))
+        _allow_as_many_connections_as_may_be()
         return uvloop.run(_serve(_options(arguments), as_json=arguments.json))
     except BpaError as error:
         sys.stderr.write(f"{error}\n")
@@ -47,6 +49,11 @@ def _log_to_stderr() -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _allow_as_many_connections_as_may_be() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _parse(words: list[str]) -> argparse.Namespace:

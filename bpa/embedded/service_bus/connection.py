@@ -41,6 +41,7 @@ MAX_FRAME_BYTES = 262_144
 IDLE_TIMEOUT_MS = 240_000
 _HANDSHAKE_S = 30.0
 _LONGEST_NAME = 200
+_UNREAD_BYTES = 16 * 1024 * 1024
 _WRITE_BUFFER_BYTES = 1024 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -261,6 +262,9 @@ class Connection(asyncio.Protocol, Handler):
         self._engine.dispatch(self)
         while data := self._engine.output():
             self._transport.write(data)
+        if self._transport.get_write_buffer_size() > _UNREAD_BYTES:
+            self._give_up("the peer asks, and does not read the answers")
+            return
         if self._engine.finished():
             self._transport.close()
         held_back = self._unflushed_bytes > _WRITE_BUFFER_BYTES
@@ -281,8 +285,12 @@ class Connection(asyncio.Protocol, Handler):
     def _on_handshake_timeout(self) -> None:
         self._timer = None
         if not self._opened:
-            _log.warning(CONNECTION_REFUSED, peer=self._peer, reason="no open frame in time")
-            self.abort()
+            self._give_up("no open frame in time")
+
+    def _give_up(self, reason: str) -> None:
+        _log.warning(CONNECTION_REFUSED, peer=self._peer, reason=reason)
+        self._end_reason = reason
+        self.abort()
 
     def _hang_up(self) -> None:
         try:

@@ -23,6 +23,7 @@ SEND_SETTLED: int = cproton.PN_SND_SETTLED
 
 _OUTPUT_BYTES = 256 * 1024
 _NOTHING = ffi.NULL
+_allocate = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class ProtocolError(Exception):
@@ -77,7 +78,6 @@ class Engine:
         lib.pn_transport_set_idle_timeout(self._transport, idle_timeout_ms)
         cproton.pn_sasl_allowed_mechs(lib.pn_sasl(self._transport), "ANONYMOUS")
         lib.pn_transport_bind(self._transport, self._connection)
-        self._output = ffi.new("char[]", _OUTPUT_BYTES)
         self._freed = False
 
     def feed(self, data: bytes, handler: Handler) -> None:
@@ -116,10 +116,12 @@ class Engine:
         pending = lib.pn_transport_pending(self._transport)
         if pending <= 0:
             return b""
-        size = lib.pn_transport_peek(self._transport, self._output, min(pending, _OUTPUT_BYTES))
+        most = min(pending, _OUTPUT_BYTES)
+        output = _allocate("char[]", most)  # kept, it would cost every idle connection 256 KiB
+        size = lib.pn_transport_peek(self._transport, output, most)
         if size <= 0:
             return b""
-        data = bytes(ffi.buffer(self._output, size))
+        data = bytes(ffi.buffer(output, size))
         lib.pn_transport_pop(self._transport, size)
         return data
 

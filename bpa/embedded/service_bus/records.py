@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from mmap import mmap
 from struct import Struct
 from zlib import crc32
 
@@ -79,16 +80,16 @@ def deleted(path: str) -> bytes:
     return _record(_DELETED, path)
 
 
-def bodies(data: bytes) -> Iterator[tuple[bytes, int]]:
+def bodies(data: bytes | mmap, start: int = 0) -> Iterator[tuple[bytes, int]]:
     """Yield (record body, offset behind it) up to the first that is torn or damaged."""
-    position = 0
+    position = start
     while position + _FRAME.size <= len(data):
         length, check = _FRAME.unpack_from(data, position)
-        start = position + _FRAME.size
-        body = data[start : start + length]
+        begin = position + _FRAME.size
+        body = data[begin : begin + length]
         if len(body) != length or length < _PREFIX.size or crc32(body) != check:
             return
-        position = start + length
+        position = begin + length
         yield body, position
 
 

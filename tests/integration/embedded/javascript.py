@@ -25,11 +25,16 @@ def _missing():
     return None if done.returncode == 0 else f"npm cannot install: {done.stderr[-300:]}"
 
 
-async def run_javascript(program, *arguments, **environment):
-    """Run one of the programs in ``js`` and return the JSON that it wrote."""
+async def missing_javascript():
+    """Skip the test where the SDK cannot be had."""
     missing = await asyncio.to_thread(_missing)
     if missing is not None:
         pytest.skip(missing)
+
+
+async def run_javascript(program, *arguments, **environment):
+    """Run one of the programs in ``js`` and return the JSON that it wrote."""
+    await missing_javascript()
     process = await asyncio.create_subprocess_exec(
         "node",
         program,

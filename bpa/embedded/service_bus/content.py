@@ -6,6 +6,7 @@ to the broker, the bare message (properties to footer) to the application.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ _LONGEST_REASON_CHARS = 4096
 _SEQUENCE_NUMBER = amqp.encode_symbol("x-opt-sequence-number")
 _ENQUEUED_TIME = amqp.encode_symbol("x-opt-enqueued-time")
 _ENQUEUE_SEQUENCE = amqp.encode_symbol("x-opt-enqueue-sequence-number")
-_STATE_ACTIVE = amqp.encode_symbol("x-opt-message-state") + b"\x54\x00"
+_MESSAGE_STATE = amqp.encode_symbol("x-opt-message-state") + b"\x54"
 _LOCKED_UNTIL = amqp.encode_symbol("x-opt-locked-until")
 _SCHEDULED_TIME = "x-opt-scheduled-enqueue-time"
 _BROKER_OWNED = frozenset(
@@ -127,7 +128,7 @@ def _with_message_id(encoded: bytes, bare_at: int, properties: tuple[int, int] |
     return amqp.encode_section(amqp.PROPERTIES, amqp.encode_list(fields)) + rest
 
 
-def broker_annotations(sequence: int, enqueued_ms: int) -> bytes:
+def broker_annotations(sequence: int, enqueued_ms: int, state: int) -> bytes:
     """Encode the four annotations that stay with a message for life."""
     number = amqp.encode_long(sequence)
     return b"".join(
@@ -138,7 +139,8 @@ def broker_annotations(sequence: int, enqueued_ms: int) -> bytes:
             amqp.encode_timestamp(enqueued_ms),
             _ENQUEUE_SEQUENCE,
             number,
-            _STATE_ACTIVE,
+            _MESSAGE_STATE,
+            bytes((state,)),
         )
     )
 
@@ -149,10 +151,12 @@ def render(
     enqueued_ms: int,
     delivery_count: int,
     locked_until_ms: int | None,
+    *,
+    state: int = 0,
 ) -> bytes:
-    """Encode a message for a receiver."""
+    """Encode a message for a receiver; its state is 0 active, 1 deferred or 2 scheduled."""
     head = content.header + amqp.encode_uint(delivery_count)
-    pairs, count = broker_annotations(sequence, enqueued_ms) + content.annotations, 4
+    pairs, count = broker_annotations(sequence, enqueued_ms, state) + content.annotations, 4
     if locked_until_ms is not None:
         pairs += _LOCKED_UNTIL + amqp.encode_timestamp(locked_until_ms)
         count = 5
@@ -170,15 +174,20 @@ def render(
 
 
 def with_dead_letter_reason(
-    content: Content, reason: str | None, description: str | None, extra: dict[str, str]
+    content: Content, reason: str | None, description: str | None, changes: Mapping[str, bytes]
 ) -> Content:
     """Put a dead letter's reason and description among its application properties."""
-    added = dict(extra)
+    added = dict(changes)
     if reason is not None:
-        added[DEAD_LETTER_REASON] = reason[:_LONGEST_REASON_CHARS]
+        added[DEAD_LETTER_REASON] = amqp.encode_string(reason[:_LONGEST_REASON_CHARS])
     if description is not None:
-        added[DEAD_LETTER_DESCRIPTION] = description[:_LONGEST_REASON_CHARS]
-    if not added:
+        added[DEAD_LETTER_DESCRIPTION] = amqp.encode_string(description[:_LONGEST_REASON_CHARS])
+    return with_properties(content, added)
+
+
+def with_properties(content: Content, changes: Mapping[str, bytes]) -> Content:
+    """Set application properties, given encoded; the others keep their bytes and their order."""
+    if not changes:
         return content
     bare = content.bare
     kept: list[bytes] = []
@@ -187,9 +196,9 @@ def with_dead_letter_reason(
         if code == amqp.PROPERTIES:
             insert_at = resume_at = end
         elif code == amqp.APPLICATION_PROPERTIES:
-            kept = [k + v for k, v in amqp.pairs(bare, value) if amqp.text(k) not in added]
+            kept = [k + v for k, v in amqp.pairs(bare, value) if amqp.text(k) not in changes]
             resume_at = end
-    kept += [amqp.encode_string(k) + amqp.encode_string(v) for k, v in added.items()]
+    kept += [amqp.encode_string(name) + value for name, value in changes.items()]
     section = amqp.encode_section(
         amqp.APPLICATION_PROPERTIES, amqp.encode_map(b"".join(kept), len(kept))
     )

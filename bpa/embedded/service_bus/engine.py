@@ -368,13 +368,27 @@ def reject(delivery: Any, condition: str, description: str) -> None:
     wrapper.settle()
 
 
-def rejection(delivery: Any) -> tuple[str, dict[str, Any]]:
-    """Return the condition and info with which the peer rejected a delivery."""
+def rejection_info(delivery: Any) -> dict[str, Any]:
+    """Return the info of the error with which the peer rejected a delivery."""
     condition = _describe_delivery(delivery).remote.condition
-    if condition is None:
-        return "", {}
-    info = condition.info if isinstance(condition.info, dict) else {}
-    return str(condition.name), {str(key): value for key, value in info.items()}
+    info = None if condition is None else condition.info
+    return _by_name(info)
+
+
+def modified_annotations(delivery: Any) -> dict[str, Any]:
+    """Return the message annotations of a modified outcome."""
+    return _by_name(_describe_delivery(delivery).remote.annotations)
+
+
+def _by_name(found: Any) -> dict[str, Any]:
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def encode(value: Any) -> bytes:
+    """Encode a value that the library has decoded, as the type it came as."""
+    data = proton.Data()
+    data.put_object(value)
+    return bytes(data.encode())
 
 
 def is_deferral(delivery: Any) -> bool:

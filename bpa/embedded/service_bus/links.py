@@ -13,15 +13,10 @@ from bpa.amqp import MalformedMessage
 
 from . import conditions, engine
 from .broker import Broker
-from .content import (
-    DEAD_LETTER_DESCRIPTION,
-    DEAD_LETTER_REASON,
-    Content,
-    read_batch,
-    read_content,
-)
+from .content import DEAD_LETTER_DESCRIPTION, DEAD_LETTER_REASON, read_batch, read_content
 from .message import Lock, Message
-from .queue import MessageLockLost, NotInDeadLetters, Queue
+from .queue import Accepted, Queue
+from .refusals import Refused
 
 _CREDIT = 1000
 _PRE_SETTLED_TAG_BYTES = 16
@@ -128,15 +123,11 @@ class IncomingLink:
         except MalformedMessage as error:
             engine.reject(delivery, conditions.DECODE_ERROR, str(error))
             return
-        if any(_is_for_later(content, now_ms) for content in contents):
-            text = "Scheduled messages are not served yet."
-            engine.reject(delivery, conditions.NOT_IMPLEMENTED, text)
-            return
-        publish = self._queue.enqueue(contents, now_ms)
-        self._broker.journal.when_durable(partial(self._accept, delivery, publish))
+        accepted = self._queue.enqueue(contents, now_ms)
+        self._broker.journal.when_durable(partial(self._accept, delivery, accepted))
 
-    def _accept(self, delivery: Any, publish: Any) -> None:
-        publish()
+    def _accept(self, delivery: Any, accepted: Accepted) -> None:
+        accepted.publish()
         if self._alive:
             engine.settle(delivery, engine.ACCEPTED)
             self._owner.wake()
@@ -147,10 +138,6 @@ class IncomingLink:
     def on_closed(self) -> None:
         """Touch no delivery any more."""
         self._alive = False
-
-
-def _is_for_later(content: Content, now_ms: int) -> bool:
-    return content.scheduled_ms is not None and content.scheduled_ms > now_ms
 
 
 class OutgoingLink:
@@ -231,13 +218,8 @@ class OutgoingLink:
             return
         try:
             self._apply(outcome, delivery, token)
-        except MessageLockLost:
-            engine.reject(delivery, conditions.MESSAGE_LOCK_LOST, conditions.LOCK_LOST_TEXT)
-        except NotInDeadLetters:
-            text = "A dead letter cannot be dead-lettered again."
-            engine.reject(delivery, conditions.NOT_ALLOWED, text)
-        except NotImplementedError as error:
-            engine.reject(delivery, conditions.NOT_IMPLEMENTED, str(error))
+        except Refused as refusal:
+            engine.reject(delivery, refusal.condition, str(refusal))
         else:
             self._broker.journal.when_durable(partial(self._echo, delivery, outcome))
 
@@ -248,18 +230,20 @@ class OutgoingLink:
         elif outcome == engine.RELEASED:
             self._queue.release(token, now_ms)
         elif outcome == engine.MODIFIED:
-            if engine.is_deferral(delivery):
-                raise NotImplementedError("Deferring messages is not served yet.")
-            self._queue.abandon(token, now_ms)
+            settle = self._queue.defer if engine.is_deferral(delivery) else self._queue.abandon
+            settle(token, now_ms, encoded_properties(engine.modified_annotations(delivery)))
         else:
-            _, info = engine.rejection(delivery)
-            texts = {key: str(value) for key, value in info.items() if value is not None}
+            info = engine.rejection_info(delivery)
+            reason, description = (
+                optional_text(info.pop(key, None))
+                for key in (DEAD_LETTER_REASON, DEAD_LETTER_DESCRIPTION)
+            )
             self._queue.dead_letter(
                 token,
                 now_ms,
-                reason=texts.pop(DEAD_LETTER_REASON, None),
-                description=texts.pop(DEAD_LETTER_DESCRIPTION, None),
-                extra=texts,
+                reason=reason,
+                description=description,
+                changes=encoded_properties(info),
             )
 
     def _echo(self, delivery: Any, outcome: int) -> None:
@@ -269,3 +253,13 @@ class OutgoingLink:
 
 
 _TERMINAL = frozenset({engine.ACCEPTED, engine.REJECTED, engine.RELEASED, engine.MODIFIED})
+
+
+def encoded_properties(values: dict[str, Any]) -> dict[str, bytes]:
+    """Encode the application properties that a settlement sets."""
+    return {name: engine.encode(value) for name, value in values.items()}
+
+
+def optional_text(value: object) -> str | None:
+    """Return a reason or description as the text it should be."""
+    return None if value is None else str(value)

@@ -14,7 +14,14 @@ class State(Enum):
     PENDING = "pending"
     """Accepted, not durable yet: nobody sees it."""
     ACTIVE = "active"
+    DEFERRED = "deferred"
+    """Set aside by a receiver: given only to one that asks for its sequence number."""
+    SCHEDULED = "scheduled"
+    """Kept back until its time."""
     LOCKED = "locked"
+
+
+_SHOWN = {State.ACTIVE: 0, State.DEFERRED: 1, State.SCHEDULED: 2}
 
 
 @dataclass(slots=True, eq=False)
@@ -27,11 +34,18 @@ class Message:
     expires_ms: int | None = None
     delivery_count: int = 0
     state: State = State.PENDING
+    home: State = State.ACTIVE
+    """Where it stands when it is neither pending nor locked: active, deferred or scheduled."""
 
     def encoded(self, locked_until_ms: int | None = None) -> bytes:
         """Encode it for a receiver, or for a peek when there is no lock."""
         return render(
-            self.content, self.sequence, self.enqueued_ms, self.delivery_count, locked_until_ms
+            self.content,
+            self.sequence,
+            self.enqueued_ms,
+            self.delivery_count,
+            locked_until_ms,
+            state=_SHOWN[self.home],
         )
 
 

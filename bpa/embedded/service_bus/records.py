@@ -13,14 +13,18 @@ from struct import Struct
 from zlib import crc32
 
 from .content import Content
-from .message import Message
+from .message import Message, State
 
 _FRAME = Struct(">II")
 _PREFIX = Struct(">BH")
 _SEQUENCE = Struct(">Q")
 _COUNTED = Struct(">QI")
 _MESSAGE = Struct(">QqqIqqHIHI")
+_ACTIVATION = Struct(">QQqq")
 _ENQUEUED, _LOCKED, _UNLOCKED, _REMOVED, _NEXT_SEQUENCE = range(1, 6)
+_SCHEDULED, _SET_ASIDE, _DEFERRED, _ACTIVATED = range(6, 10)
+_HOMES = {_ENQUEUED: State.ACTIVE, _SCHEDULED: State.SCHEDULED, _SET_ASIDE: State.DEFERRED}
+_KINDS = {home: kind for kind, home in _HOMES.items()}
 _NONE = -1
 
 
@@ -31,7 +35,7 @@ def _record(kind: int, path: str, *fields: bytes) -> bytes:
 
 
 def enqueued(path: str, message: Message) -> bytes:
-    """Say that a queue holds a message, with all that is known of it."""
+    """Say that a queue holds a message, unlocked, with all that is known of it."""
     content = message.content
     fixed = _MESSAGE.pack(
         message.sequence,
@@ -45,7 +49,8 @@ def enqueued(path: str, message: Message) -> bytes:
         len(content.header),
         len(content.bare),
     )
-    return _record(_ENQUEUED, path, fixed, content.annotations, content.header, content.bare)
+    kind = _KINDS[message.home]
+    return _record(kind, path, fixed, content.annotations, content.header, content.bare)
 
 
 def locked(path: str, sequence: int) -> bytes:
@@ -53,9 +58,17 @@ def locked(path: str, sequence: int) -> bytes:
     return _record(_LOCKED, path, _SEQUENCE.pack(sequence))
 
 
-def unlocked(path: str, sequence: int, delivery_count: int) -> bytes:
-    """Say that a message came back, with its delivery count."""
-    return _record(_UNLOCKED, path, _COUNTED.pack(sequence, delivery_count))
+def unlocked(path: str, message: Message) -> bytes:
+    """Say that a message came back to its home, with its delivery count."""
+    kind = _DEFERRED if message.home is State.DEFERRED else _UNLOCKED
+    return _record(kind, path, _COUNTED.pack(message.sequence, message.delivery_count))
+
+
+def activated(path: str, scheduled_sequence: int, message: Message) -> bytes:
+    """Say that a scheduled message's time has come, and which number it has from then on."""
+    expires_ms = _NONE if message.expires_ms is None else message.expires_ms
+    fields = scheduled_sequence, message.sequence, message.enqueued_ms, expires_ms
+    return _record(_ACTIVATED, path, _ACTIVATION.pack(*fields))
 
 
 def removed(path: str, sequence: int) -> bytes:
@@ -89,6 +102,12 @@ class KeptQueue:
     locked: set[int] = field(default_factory=set)
     next_sequence: int = 1
 
+    def hold(self, message: Message) -> None:
+        """Take a message in, unlocked."""
+        self.locked.discard(message.sequence)
+        self.messages[message.sequence] = message
+        self.next_sequence = max(self.next_sequence, message.sequence + 1)
+
 
 class Replay:
     """Folds records into the queues they describe, by path."""
@@ -103,24 +122,33 @@ class Replay:
         path = body[_PREFIX.size : start].decode()
         queue = self.queues.setdefault(path, KeptQueue())
         sequence = _SEQUENCE.unpack_from(body, start)[0]
-        if kind == _ENQUEUED:
-            queue.messages[sequence] = _read_message(body, start)
-            queue.next_sequence = max(queue.next_sequence, sequence + 1)
+        if kind in _HOMES:
+            queue.hold(_read_message(body, start, _HOMES[kind]))
         elif kind == _LOCKED:
             queue.locked.add(sequence)
-        elif kind == _UNLOCKED:
+        elif kind in (_UNLOCKED, _DEFERRED):
             queue.locked.discard(sequence)
-            queue.messages[sequence].delivery_count = _COUNTED.unpack_from(body, start)[1]
+            message = queue.messages[sequence]
+            message.delivery_count = _COUNTED.unpack_from(body, start)[1]
+            message.home = State.DEFERRED if kind == _DEFERRED else State.ACTIVE
         elif kind == _REMOVED:
             queue.locked.discard(sequence)
             del queue.messages[sequence]
         elif kind == _NEXT_SEQUENCE:
             queue.next_sequence = max(queue.next_sequence, sequence)
+        elif kind == _ACTIVATED:
+            message = queue.messages.pop(sequence)
+            _, message.sequence, message.enqueued_ms, expires_ms = _ACTIVATION.unpack_from(
+                body, start
+            )
+            message.expires_ms = None if expires_ms == _NONE else expires_ms
+            message.home = State.ACTIVE
+            queue.hold(message)
         else:
             raise ValueError(f"unknown record kind {kind}")
 
 
-def _read_message(body: bytes, start: int) -> Message:
+def _read_message(body: bytes, start: int, home: State) -> Message:
     sequence, enqueued_ms, expires_ms, count, ttl_ms, scheduled_ms, pairs, *sizes = (
         _MESSAGE.unpack_from(body, start)
     )
@@ -139,4 +167,4 @@ def _read_message(body: bytes, start: int) -> Message:
         None if scheduled_ms == _NONE else scheduled_ms,
     )
     expiry = None if expires_ms == _NONE else expires_ms
-    return Message(sequence, enqueued_ms, content, expiry, count)
+    return Message(sequence, enqueued_ms, content, expiry, count, home=home)

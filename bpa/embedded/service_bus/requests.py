@@ -23,11 +23,12 @@ _CREDIT = 100
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response, and whether it must wait until what it reports is durable."""
+    """A response, and what must happen before it leaves."""
 
     properties: dict[str, Any]
     body: Any = None
-    after_sync: bool = False
+    when_durable: Callable[[], None] | None = None
+    """To be called when what it reports is durable, which it then waits for."""
 
 
 Answer = Callable[[proton.Message], Reply]
@@ -82,10 +83,15 @@ class RequestLink:
             return
         engine.settle(delivery, engine.ACCEPTED)
         reply = self._answer(request)
-        if reply.after_sync:
-            self._broker.journal.when_durable(partial(self._respond, request, reply))
-        else:
+        if reply.when_durable is None:
             self._respond(request, reply)
+        else:
+            self._broker.journal.when_durable(partial(self._finish, request, reply))
+
+    def _finish(self, request: proton.Message, reply: Reply) -> None:
+        assert reply.when_durable is not None
+        reply.when_durable()
+        self._respond(request, reply)
 
     def _respond(self, request: proton.Message, reply: Reply) -> None:
         if not self._alive:

@@ -1,5 +1,7 @@
 """The emulator's reading and writing of AMQP bytes, records and frames."""
 
+from dataclasses import replace
+
 import proton
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ from bpa.embedded.service_bus.content import (
     with_dead_letter_reason,
 )
 from bpa.embedded.service_bus.framing import FrameSplitter
-from bpa.embedded.service_bus.message import Message
+from bpa.embedded.service_bus.message import Message, State
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=300)
 bodies = st.one_of(
@@ -105,7 +107,7 @@ def test_a_dead_letter_carries_its_reason_once(reason, description, properties):
     before = {**properties, "DeadLetterReason": "old", "DeadLetterErrorDescription": "old"}
     sent = proton.Message(body=b"x", id="i", properties=before)
     content = read_content(bytes(sent.encode()))
-    dead = with_dead_letter_reason(content, reason, description, {"extra": "e"})
+    dead = with_dead_letter_reason(content, reason, description, {"extra": amqp.encode_string("e")})
     got = decoded(render(dead, 1, 1, 0, None))
     assert got.properties == {
         **properties,
@@ -183,7 +185,7 @@ def test_records_bring_back_what_they_say():
             records.enqueued("q", two),
             records.locked("q", 1),
             records.locked("q", 2),
-            records.unlocked("q", 2, 1),
+            records.unlocked("q", message(2, delivery_count=1)),
             records.enqueued("q", message(3)),
             records.removed("q", 3),
             records.next_sequence("empty", 12),
@@ -197,6 +199,31 @@ def test_records_bring_back_what_they_say():
     assert (first.content, first.expires_ms, first.delivery_count) == (one.content, 99, 2)
     assert kept.messages[2].delivery_count == 1
     assert queues["empty"].next_sequence == 12
+
+
+def test_records_bring_back_where_a_message_stands():
+    due = replace(message(1).content, scheduled_ms=500)
+    scheduled = Message(1, 100, due, home=State.SCHEDULED)
+    activated = Message(4, 500, due, 900)
+    aside = message(2, delivery_count=1, home=State.DEFERRED)
+    data = b"".join(
+        [
+            records.enqueued("q", scheduled),
+            records.enqueued("q", message(2)),
+            records.locked("q", 2),
+            records.unlocked("q", aside),
+            records.enqueued("q", message(3, home=State.DEFERRED)),
+            records.activated("q", 1, activated),
+        ]
+    )
+    first = replayed(data[: len(records.enqueued("q", scheduled))])[0]["q"].messages[1]
+    assert (first.home, first.content) == (State.SCHEDULED, due)
+    kept = replayed(data)[0]["q"]
+    homes = {number: one.home for number, one in kept.messages.items()}
+    assert homes == {2: State.DEFERRED, 3: State.DEFERRED, 4: State.ACTIVE}
+    one = kept.messages[4]
+    assert (one.sequence, one.enqueued_ms, one.expires_ms, one.content) == (4, 500, 900, due)
+    assert (kept.next_sequence, kept.locked, kept.messages[2].delivery_count) == (5, set(), 1)
 
 
 def test_a_torn_or_damaged_end_is_left_out():

@@ -5,24 +5,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from . import cbs, conditions, engine
+from . import cbs, engine
 from .broker import Broker
 from .links import IncomingLink, LinkHandler, OutgoingLink
 from .management import Management
 from .queue import DEAD_LETTER_SUFFIX
+from .refusals import EntityNotFound, NotAllowed, NotServed
 from .requests import Answer, ReplyLink, RequestLink, RequestOwner
 
 _MANAGEMENT_SUFFIX = "/$management"
 _AUTHORITY = re.compile(r"^[a-z]+://[^/]*/", re.IGNORECASE)
 _SESSION_FILTER = "com.microsoft:session-filter"
-
-
-class AttachRefused(Exception):
-    """The link cannot be had; ``condition`` is the AMQP error."""
-
-    def __init__(self, condition: str, description: str) -> None:
-        super().__init__(description)
-        self.condition = condition
 
 
 def node_path(address: str | None) -> str:
@@ -34,7 +27,7 @@ def attach(owner: RequestOwner, link: Any, broker: Broker) -> LinkHandler:
     """Open a link and return what serves it.
 
     Raises:
-        AttachRefused: There is no such node, or not in this direction.
+        Refused: There is no such node, not in this direction, or its status forbids it.
     """
     wrapper = engine.describe(link)
     outgoing = engine.sends(link)
@@ -47,15 +40,13 @@ def attach(owner: RequestOwner, link: Any, broker: Broker) -> LinkHandler:
         return RequestLink(owner, link, broker, node, answer)
     queue = broker.find(node)
     if queue is None:
-        text = f"The messaging entity '{node}' could not be found."
-        raise AttachRefused(conditions.NOT_FOUND, text)
+        raise EntityNotFound(f"The messaging entity '{node}' could not be found.")
     if outgoing:
         if _SESSION_FILTER in engine.source_filters(link):
-            raise AttachRefused(conditions.NOT_IMPLEMENTED, "Sessions are not served yet.")
+            raise NotServed("Sessions are not served yet.")
         return OutgoingLink(owner, link, broker, queue)
     if node.endswith(DEAD_LETTER_SUFFIX):
-        text = "Messages cannot be sent to a dead-letter queue."
-        raise AttachRefused(conditions.NOT_ALLOWED, text)
+        raise NotAllowed("Messages cannot be sent to a dead-letter queue.")
     return IncomingLink(owner, link, broker, queue)
 
 

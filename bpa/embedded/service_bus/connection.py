@@ -13,7 +13,7 @@ from typing import Any, cast
 import structlog
 
 from . import conditions
-from .attach import AttachRefused, attach
+from .attach import attach
 from .broker import Broker
 from .engine import (
     Engine,
@@ -28,6 +28,7 @@ from .engine import (
 from .framing import FrameSplitter
 from .links import LinkHandler
 from .log_events import CONNECTION_FAILED, CONNECTION_REFUSED, LINK_REFUSED
+from .refusals import Refused
 from .requests import ReplyLink
 
 MAX_FRAME_BYTES = 262_144
@@ -193,7 +194,7 @@ class Connection(asyncio.Protocol, Handler):
         """Serve the link, or say why not."""
         try:
             self._links[link] = attach(self, link, self._broker)
-        except AttachRefused as refusal:
+        except Refused as refusal:
             _log.info(LINK_REFUSED, peer=self._peer, reason=str(refusal))
             refuse_link(link, refusal.condition, str(refusal))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .message import Lock, Message
+from .refusals import Refused
 
 
 class Journal(Protocol):
@@ -33,3 +34,6 @@ class Consumer(Protocol):
 
     def deliver(self, message: Message, lock: Lock | None) -> None:
         """Send it a message."""
+
+    def turn_away(self, refusal: Refused) -> None:
+        """Say that nothing more will come, and why."""

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 from bpa.amqp import MalformedMessage
 
-from . import conditions, engine
+from . import conditions, deliveries, engine
 from .broker import Broker
 from .content import DEAD_LETTER_DESCRIPTION, DEAD_LETTER_REASON, read_batch, read_content
-from .message import Lock, Message
-from .queue import Accepted, Queue
+from .message import Accepted, Lock, Message
+from .queue import Queue
 from .refusals import Refused
 
 _CREDIT = 1000
@@ -52,6 +52,9 @@ class LinkHandler(Protocol):
     def on_resumed(self) -> None:
         """The peer reads again."""
 
+    def turn_away(self, refusal: Refused) -> None:
+        """Detach, and say why."""
+
     def on_closed(self) -> None:
         """The link is about to be freed."""
 
@@ -70,20 +73,20 @@ class Inbox:
 
     def take(self, delivery: Any) -> bytes | None:
         """Return the delivery's bytes when it is whole, None before; cut short when too large."""
-        if not engine.readable(delivery):
+        if not deliveries.readable(delivery):
             return None
         if not self._in_delivery:
             self._in_delivery = True
             self.is_batch = self._owner.feeding_batch
-        piece = engine.read(self._link, delivery)
+        piece = deliveries.read(self._link, delivery)
         if self._size <= self._max_bytes:
             self._pieces.append(piece)
         self._size += len(piece)
-        if engine.partial(delivery):
+        if deliveries.partial(delivery):
             return None
         whole = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces, self._size, self._in_delivery = [], 0, False
-        engine.advance(self._link)
+        deliveries.advance(self._link)
         if engine.credit(self._link) < _CREDIT // 2:
             engine.grant(self._link, _CREDIT - engine.credit(self._link))
         return whole
@@ -93,7 +96,9 @@ class IncomingLink:
     """A sender's link to a queue."""
 
     def __init__(self, owner: LinkOwner, link: Any, broker: Broker, queue: Queue) -> None:
+        queue.status.check_sends(queue.path)
         self._owner = owner
+        self._link = link
         self._broker = broker
         self._queue = queue
         self._alive = True
@@ -109,31 +114,41 @@ class IncomingLink:
         encoded = self._inbox.take(delivery)
         if encoded is None:
             return
-        if engine.aborted(delivery):
-            engine.forget(delivery)
+        if deliveries.aborted(delivery):
+            deliveries.forget(delivery)
             return
         limit = self._broker.max_message_bytes
         if len(encoded) > limit:
             text = f"The message is larger than the {limit} bytes this queue takes."
-            engine.reject(delivery, conditions.MESSAGE_SIZE_EXCEEDED, text)
+            deliveries.reject(delivery, conditions.MESSAGE_SIZE_EXCEEDED, text)
             return
         now_ms = self._broker.now_ms()
         try:
             contents = read_batch(encoded) if self._inbox.is_batch else [read_content(encoded)]
         except MalformedMessage as error:
-            engine.reject(delivery, conditions.DECODE_ERROR, str(error))
+            deliveries.reject(delivery, conditions.DECODE_ERROR, str(error))
             return
-        accepted = self._queue.enqueue(contents, now_ms)
+        try:
+            accepted = self._queue.enqueue(contents, now_ms)
+        except Refused as refusal:
+            deliveries.reject(delivery, refusal.condition, str(refusal))
+            return
         self._broker.journal.when_durable(partial(self._accept, delivery, accepted))
 
     def _accept(self, delivery: Any, accepted: Accepted) -> None:
         accepted.publish()
         if self._alive:
-            engine.settle(delivery, engine.ACCEPTED)
+            deliveries.settle(delivery, deliveries.ACCEPTED)
             self._owner.wake()
 
     def on_resumed(self) -> None:
         """Nothing waits here for a slow reader."""
+
+    def turn_away(self, refusal: Refused) -> None:
+        """Detach."""
+        self.on_closed()
+        engine.close_link(self._link, refusal.condition, str(refusal))
+        self._owner.wake()
 
     def on_closed(self) -> None:
         """Touch no delivery any more."""
@@ -144,6 +159,7 @@ class OutgoingLink:
     """A receiver's link to a queue: the queue's consumer."""
 
     def __init__(self, owner: LinkOwner, link: Any, broker: Broker, queue: Queue) -> None:
+        queue.status.check_receives(queue.path)
         self._owner = owner
         self._link = link
         self._broker = broker
@@ -175,11 +191,11 @@ class OutgoingLink:
         if lock is None:
             encoded = message.encoded()
             tag = message.sequence.to_bytes(_PRE_SETTLED_TAG_BYTES, "little")
-            engine.send(self._link, tag, encoded, settled=True)
+            deliveries.send(self._link, tag, encoded, settled=True)
             self._answer_drain()
         else:
             encoded = message.encoded(lock.expires_ms)
-            delivery = engine.send(self._link, lock.token, encoded, settled=False)
+            delivery = deliveries.send(self._link, lock.token, encoded, settled=False)
             self._unsettled[delivery] = lock.token
         self._owner.sent(len(encoded))
 
@@ -187,9 +203,19 @@ class OutgoingLink:
 
     def on_flow(self) -> None:
         """Hand out what there is for the new credit, and answer a drain."""
-        if self.capacity() > 0:
-            self._queue.offer(self, self._broker.now_ms())
-        self._answer_drain()
+        try:
+            if self.capacity() > 0:
+                self._queue.offer(self, self._broker.now_ms())
+        except Refused as refusal:
+            self.turn_away(refusal)
+        else:
+            self._answer_drain()
+
+    def turn_away(self, refusal: Refused) -> None:
+        """Detach; what is locked stays so until its lock ends."""
+        self.on_closed()
+        engine.close_link(self._link, refusal.condition, str(refusal))
+        self._owner.wake()
 
     def _answer_drain(self) -> None:
         if self._reserved == 0 and not self._owner.paused and engine.draining(self._link):
@@ -207,11 +233,11 @@ class OutgoingLink:
 
     def on_delivery(self, delivery: Any) -> None:
         """Do what the receiver's outcome says, and echo it when that is durable."""
-        outcome = engine.remote_outcome(delivery)
+        outcome = deliveries.remote_outcome(delivery)
         if outcome not in _TERMINAL:
-            if engine.remote_settled(delivery) and delivery in self._unsettled:
+            if deliveries.remote_settled(delivery) and delivery in self._unsettled:
                 del self._unsettled[delivery]
-                engine.forget(delivery)
+                deliveries.forget(delivery)
             return
         token = self._unsettled.pop(delivery, None)
         if token is None:
@@ -219,21 +245,21 @@ class OutgoingLink:
         try:
             self._apply(outcome, delivery, token)
         except Refused as refusal:
-            engine.reject(delivery, refusal.condition, str(refusal))
+            deliveries.reject(delivery, refusal.condition, str(refusal))
         else:
             self._broker.journal.when_durable(partial(self._echo, delivery, outcome))
 
     def _apply(self, outcome: int, delivery: Any, token: bytes) -> None:
         now_ms = self._broker.now_ms()
-        if outcome == engine.ACCEPTED:
+        if outcome == deliveries.ACCEPTED:
             self._queue.complete(token, now_ms)
-        elif outcome == engine.RELEASED:
+        elif outcome == deliveries.RELEASED:
             self._queue.release(token, now_ms)
-        elif outcome == engine.MODIFIED:
-            settle = self._queue.defer if engine.is_deferral(delivery) else self._queue.abandon
-            settle(token, now_ms, encoded_properties(engine.modified_annotations(delivery)))
+        elif outcome == deliveries.MODIFIED:
+            settle = self._queue.defer if deliveries.is_deferral(delivery) else self._queue.abandon
+            settle(token, now_ms, encoded_properties(deliveries.modified_annotations(delivery)))
         else:
-            info = engine.rejection_info(delivery)
+            info = deliveries.rejection_info(delivery)
             reason, description = (
                 optional_text(info.pop(key, None))
                 for key in (DEAD_LETTER_REASON, DEAD_LETTER_DESCRIPTION)
@@ -248,16 +274,18 @@ class OutgoingLink:
 
     def _echo(self, delivery: Any, outcome: int) -> None:
         if self._alive:
-            engine.settle(delivery, outcome)
+            deliveries.settle(delivery, outcome)
             self._owner.wake()
 
 
-_TERMINAL = frozenset({engine.ACCEPTED, engine.REJECTED, engine.RELEASED, engine.MODIFIED})
+_TERMINAL = frozenset(
+    {deliveries.ACCEPTED, deliveries.REJECTED, deliveries.RELEASED, deliveries.MODIFIED}
+)
 
 
 def encoded_properties(values: dict[str, Any]) -> dict[str, bytes]:
     """Encode the application properties that a settlement sets."""
-    return {name: engine.encode(value) for name, value in values.items()}
+    return {name: deliveries.encode(value) for name, value in values.items()}
 
 
 def optional_text(value: object) -> str | None:

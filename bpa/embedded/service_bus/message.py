@@ -1,7 +1,8 @@
-"""A message on a queue, and a lock on one. Pure."""
+"""A message on a queue, a lock on one, and what accepting some comes to. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -56,3 +57,12 @@ class Lock:
     token: bytes
     message: Message
     expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Messages taken in."""
+
+    sequences: list[int]
+    publish: Callable[[], None]
+    """To be called once they are durable: makes them visible."""

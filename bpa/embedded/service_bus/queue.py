@@ -8,7 +8,6 @@ pre-settled delivery being sent) waits for it. A dead-letter queue is a queue wi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from os import urandom
 
@@ -17,9 +16,10 @@ from .config import QueueConfig
 from .content import Content, with_dead_letter_reason, with_properties
 from .counterparts import Consumer, Journal
 from .deadlines import Deadlines
-from .message import Lock, Message, State
+from .message import Accepted, Lock, Message, State
 from .records import KeptQueue
 from .refusals import MessageLockLost, MessageNotFound, NotInDeadLetters
+from .status import Status, receiving_disabled
 from .store import Counts, Store
 
 DEAD_LETTER_SUFFIX = "/$deadletterqueue"
@@ -27,15 +27,6 @@ MAX_DELIVERY_REASON = "MaxDeliveryCountExceeded"
 EXPIRED_REASON = "TTLExpiredException"
 EXPIRED_DESCRIPTION = "The message expired and was dead lettered."
 _NO_CHANGES: Mapping[str, bytes] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """Messages taken in."""
-
-    sequences: list[int]
-    publish: Callable[[], None]
-    """To be called once they are durable: makes them visible."""
 
 
 class Queue:
@@ -67,11 +58,34 @@ class Queue:
         self._locks: dict[bytes, Lock] = {}
         self._lock_ends: Deadlines[bytes] = Deadlines()
         self._waiting: dict[Consumer, None] = {}
+        self._status = Status.ACTIVE
+
+    # Being disabled
+
+    @property
+    def status(self) -> Status:
+        """What the queue may be used for; its dead letters are part of it."""
+        return self._status
+
+    @status.setter
+    def status(self, status: Status) -> None:
+        self._status = status
+        if self.dead_letters is not None:
+            self.dead_letters.status = status
+        if not status.receives:
+            waiting, self._waiting = self._waiting, {}
+            for consumer in waiting:
+                consumer.turn_away(receiving_disabled(self.path))
 
     # Sending
 
     def enqueue(self, contents: list[Content], now_ms: int) -> Accepted:
-        """Accept messages; those that ask for a later time are scheduled."""
+        """Accept messages; those that ask for a later time are scheduled.
+
+        Raises:
+            EntityDisabled: Nothing may be sent.
+        """
+        self._status.check_sends(self.path)
         added = []
         for content in contents:
             later = content.scheduled_ms is not None and content.scheduled_ms > now_ms
@@ -87,7 +101,8 @@ class Queue:
         return Accepted(sequences, partial(self._publish, added, now_ms))
 
     def cancel(self, sequences: list[int]) -> None:
-        """Remove scheduled messages, all or none. Raises MessageNotFound."""
+        """Remove scheduled messages, all or none. Raises MessageNotFound, EntityDisabled."""
+        self._status.check_sends(self.path)
         for message in self._store.find(sequences, State.SCHEDULED):
             self._remove(message)
 
@@ -109,7 +124,8 @@ class Queue:
     # Receiving
 
     def offer(self, consumer: Consumer, now_ms: int) -> None:
-        """Let a receiver with credit take part."""
+        """Let a receiver with credit take part. Raises EntityDisabled."""
+        self._status.check_receives(self.path)
         self._waiting[consumer] = None
         self.dispatch(now_ms)
 
@@ -166,7 +182,9 @@ class Queue:
 
         Raises:
             MessageNotFound: One of them is not deferred, is locked, or has just expired.
+            EntityDisabled: Nothing may be received.
         """
+        self._status.check_receives(self.path)
         found = self._store.find(sequences, State.DEFERRED)
         expired = [message for message in found if _is_over(message, now_ms)]
         for message in expired:
@@ -179,7 +197,7 @@ class Queue:
             self._remove(message)
         return [(message, None) for message in found]
 
-    # Settling
+    # Settling; every way raises EntityDisabled when nothing may be received
 
     def complete(self, token: bytes, now_ms: int) -> None:
         """Remove a locked message. Raises MessageLockLost."""
@@ -245,6 +263,7 @@ class Queue:
         return lock.expires_ms
 
     def _held(self, token: bytes, now_ms: int) -> Lock:
+        self._status.check_receives(self.path)
         lock = self._locks.get(token)
         if lock is None or lock.expires_ms <= now_ms:
             raise MessageLockLost

@@ -46,11 +46,36 @@ class MessageNotFound(Refused):
         super().__init__(f"There is no such message with the sequence number {sequence}.")
 
 
-class NotInDeadLetters(Refused):
-    """A dead letter cannot be dead-lettered again."""
+class EntityNotFound(Refused):
+    """There is no such queue."""
+
+    condition = conditions.NOT_FOUND
+    status = 404
+
+
+class NotServed(Refused):
+    """The service can do it, and this emulator cannot yet."""
+
+    condition = conditions.NOT_IMPLEMENTED
+    status = 501
+
+
+class NotAllowed(Refused):
+    """It can never be done there."""
 
     condition = conditions.NOT_ALLOWED
     status = 400
 
+
+class NotInDeadLetters(NotAllowed):
+    """A dead letter cannot be dead-lettered again."""
+
     def __init__(self) -> None:
         super().__init__("A dead letter cannot be dead-lettered again.")
+
+
+class EntityDisabled(Refused):
+    """The queue's status forbids it."""
+
+    condition = conditions.ENTITY_DISABLED
+    status = 403

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import proton
 
-from . import conditions, engine
+from . import conditions, deliveries, engine
 from .broker import Broker
 from .links import Inbox, LinkOwner
+from .refusals import Refused
 
 _CREDIT = 100
 
@@ -66,6 +67,12 @@ class RequestLink:
     def on_resumed(self) -> None:
         """Nothing waits here for a slow reader."""
 
+    def turn_away(self, refusal: Refused) -> None:
+        """Detach."""
+        self.on_closed()
+        engine.close_link(self._link, refusal.condition, str(refusal))
+        self._owner.wake()
+
     def on_closed(self) -> None:
         """Answer nothing any more."""
         self._alive = False
@@ -79,9 +86,9 @@ class RequestLink:
         try:
             request.decode(encoded)
         except (proton.MessageException, proton.DataException, ValueError) as error:
-            engine.reject(delivery, conditions.DECODE_ERROR, str(error))
+            deliveries.reject(delivery, conditions.DECODE_ERROR, str(error))
             return
-        engine.settle(delivery, engine.ACCEPTED)
+        deliveries.settle(delivery, deliveries.ACCEPTED)
         reply = self._answer(request)
         if reply.when_durable is None:
             self._respond(request, reply)
@@ -130,7 +137,7 @@ class ReplyLink:
         while self._waiting and engine.credit(self._link) > 0:
             self._sent += 1
             tag = self._sent.to_bytes(8, "big")
-            engine.send(self._link, tag, self._waiting.popleft(), settled=True)
+            deliveries.send(self._link, tag, self._waiting.popleft(), settled=True)
             self._owner.wake()
         if engine.draining(self._link):
             engine.give_credit_back(self._link)
@@ -140,6 +147,12 @@ class ReplyLink:
 
     def on_resumed(self) -> None:
         """Responses are few and do not wait for a slow reader."""
+
+    def turn_away(self, refusal: Refused) -> None:
+        """Detach."""
+        self.on_closed()
+        engine.close_link(self._link, refusal.condition, str(refusal))
+        self._owner.wake()
 
     def on_closed(self) -> None:
         """Send nothing any more."""

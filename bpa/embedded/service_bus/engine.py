@@ -71,7 +71,6 @@ class Engine:
         lib.pn_transport_set_server(self._transport)
         lib.pn_transport_set_max_frame(self._transport, max_frame_bytes)
         lib.pn_transport_set_idle_timeout(self._transport, idle_timeout_ms)
-        cproton.pn_sasl_allowed_mechs(lib.pn_sasl(self._transport), "ANONYMOUS")
         lib.pn_transport_bind(self._transport, self._connection)
         self._output = ffi.new("char[]", _OUTPUT_BYTES)
         self._freed = False

@@ -79,3 +79,10 @@ class EntityDisabled(Refused):
 
     condition = conditions.ENTITY_DISABLED
     status = 403
+
+
+class Unauthorized(Refused):
+    """No token that is good now covers it."""
+
+    condition = conditions.UNAUTHORIZED
+    status = 401

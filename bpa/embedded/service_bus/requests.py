@@ -16,6 +16,7 @@ import proton
 
 from . import conditions, deliveries, engine
 from .broker import Broker
+from .claims import Claims
 from .links import Inbox, LinkOwner
 from .refusals import Refused
 
@@ -36,7 +37,9 @@ Answer = Callable[[proton.Message], Reply]
 
 
 class RequestOwner(LinkOwner, Protocol):
-    """What a request link needs of its connection."""
+    """What a request link needs of its connection, and attaching one."""
+
+    claims: Claims
 
     def reply_link(
         self, node: str, session: Any, name: str, reply_to: str | None

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from bpa import amqp
 from bpa.amqp import MalformedMessage
 from bpa.embedded.service_bus import records
-from bpa.embedded.service_bus.cbs import token_problem
 from bpa.embedded.service_bus.config import parse_duration_s
 from bpa.embedded.service_bus.content import (
     read_batch,
@@ -243,21 +242,3 @@ def test_a_torn_or_damaged_end_is_left_out():
 )
 def test_durations_are_iso_8601(text, seconds):
     assert parse_duration_s(text) == seconds
-
-
-@pytest.mark.parametrize(
-    ("token", "problem"),
-    [
-        ("SharedAccessSignature sr=a&sig=b%2B&se=200&skn=any", None),
-        ("SharedAccessSignature sr=a&sig=b&se=100", "has expired"),
-        ("SharedAccessSignature sr=a&sig=b&se=soon", "not a number"),
-        ("SharedAccessSignature sr=a&se=200", "lacks one of"),
-        ("eyJ0eXAi", "not a shared access signature"),
-        (b"\xff\xfe", "not a shared access signature"),
-        (None, "not a shared access signature"),
-        (7, "not a shared access signature"),
-    ],
-)
-def test_a_token_is_a_shared_access_signature_that_has_not_expired(token, problem):
-    found = token_problem(token, 100.0)
-    assert problem in found if problem else found is None

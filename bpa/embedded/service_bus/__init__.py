@@ -8,9 +8,9 @@ Imports the foundation (``bpa.errors``, ``bpa.amqp``) alone. Read it in this ord
 3. ``links``: messages to and from a queue, on ``deliveries``; ``requests``: request and response,
    for ``cbs`` (the tokens, kept as ``claims``) and ``management`` (locks, numbers, peek).
 4. ``queue``: what each settlement does (pure), ``refusals`` and ``status``: why it does not;
-   ``store`` and ``deadlines``: where messages stand, and when something is due;
-   ``counterparts``: whom a queue works with; ``message`` and ``content``: what is kept of a
-   message, on the bytes alone, with ``bpa.amqp``.
+   ``store`` and ``deadlines``: where messages stand, and when something is due; ``duplicates``:
+   what was sent before; ``counterparts``: whom a queue works with; ``message`` and ``content``:
+   what is kept of a message, on the bytes alone, with ``bpa.amqp``.
 5. ``broker``: queues, clock and alarms; ``journal`` and ``records``: what survives.
 6. ``admin``: health and counts over HTTP.
 """

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,21 @@ _COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*')
 _LOGGING_TYPES = ("File", "Console", "File,Console", "Console,File")
 _MOST_ENTITIES = 50
 _UNENDING_S = 10_000 * 86_400.0
-_NOT_SERVED = (
-    "DuplicateDetectionHistoryTimeWindow",
-    "ForwardDeadLetteredMessagesTo",
-    "ForwardTo",
-    "RequiresDuplicateDetection",
-    "RequiresSession",
-)
+_NOT_SERVED = ("ForwardDeadLetteredMessagesTo", "ForwardTo", "RequiresSession")
 _IGNORABLE: Mapping[str, tuple[Any, ...]] = {
     "ForwardDeadLetteredMessagesTo": ("", None),
     "ForwardTo": ("", None),
-    "RequiresDuplicateDetection": (False, None),
     "RequiresSession": (False, None),
 }
+
+
+class Status(StrEnum):
+    """What a queue lets its clients do."""
+
+    ACTIVE = "Active"
+    DISABLED = "Disabled"
+    SEND_DISABLED = "SendDisabled"
+    RECEIVE_DISABLED = "ReceiveDisabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,9 @@ class QueueConfig:
     default_ttl_s: float | None = None
     """How long a message lives unless it asks for less; None keeps it."""
     dead_letter_on_expiration: bool = False
+    status: Status = Status.ACTIVE
+    duplicate_window_s: float | None = None
+    """For how long a message id is not accepted again; None accepts all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +150,10 @@ class _Reader:
         served = {
             "DeadLetteringOnMessageExpiration",
             "DefaultMessageTimeToLive",
+            "DuplicateDetectionHistoryTimeWindow",
             "LockDuration",
             "MaxDeliveryCount",
+            "RequiresDuplicateDetection",
         }
         place = f"{where}.Properties"
         properties = self._object(
@@ -155,6 +163,8 @@ class _Reader:
             if properties.get(key) not in harmless:
                 self._wrong(f"{place}.{key}", f"is not served yet; use {harmless[0]!r}")
         ttl_s = self._duration(properties, "DefaultMessageTimeToLive", place, 3600.0)
+        window_s = self._duration(properties, "DuplicateDetectionHistoryTimeWindow", place, 20.0)
+        detects = self._flag(properties, "RequiresDuplicateDetection", place)
         return QueueConfig(
             name=str(name),
             lock_duration_s=self._duration(properties, "LockDuration", place, 60.0),
@@ -163,6 +173,7 @@ class _Reader:
             dead_letter_on_expiration=self._flag(
                 properties, "DeadLetteringOnMessageExpiration", place
             ),
+            duplicate_window_s=window_s if detects else None,
         )
 
     def _logging(self, value: Any) -> None:

@@ -128,6 +128,18 @@ def _with_message_id(encoded: bytes, bare_at: int, properties: tuple[int, int] |
     return amqp.encode_section(amqp.PROPERTIES, amqp.encode_list(fields)) + rest
 
 
+def duplicate_key(content: Content) -> bytes:
+    """Return what tells a message id from others, however its value was encoded."""
+    for code, _, value, _ in amqp.sections(content.bare):
+        if code == amqp.PROPERTIES:
+            encoded = amqp.items(content.bare, value)[0]
+            text, number = amqp.text(encoded), amqp.number(encoded)
+            if text is not None:
+                return b"s" + text.encode()
+            return encoded if number is None else b"n%d" % number
+    raise MalformedMessage("the message has no id")
+
+
 def broker_annotations(sequence: int, enqueued_ms: int, state: int) -> bytes:
     """Encode the four annotations that stay with a message for life."""
     number = amqp.encode_long(sequence)

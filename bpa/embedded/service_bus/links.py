@@ -17,6 +17,7 @@ from .content import DEAD_LETTER_DESCRIPTION, DEAD_LETTER_REASON, read_batch, re
 from .message import Accepted, Lock, Message
 from .queue import Queue
 from .refusals import Refused
+from .status import check_receives, check_sends
 
 _CREDIT = 1000
 _PRE_SETTLED_TAG_BYTES = 16
@@ -96,7 +97,7 @@ class IncomingLink:
     """A sender's link to a queue."""
 
     def __init__(self, owner: LinkOwner, link: Any, broker: Broker, queue: Queue) -> None:
-        queue.status.check_sends(queue.path)
+        check_sends(queue.status, queue.path)
         self._owner = owner
         self._link = link
         self._broker = broker
@@ -159,7 +160,7 @@ class OutgoingLink:
     """A receiver's link to a queue: the queue's consumer."""
 
     def __init__(self, owner: LinkOwner, link: Any, broker: Broker, queue: Queue) -> None:
-        queue.status.check_receives(queue.path)
+        check_receives(queue.status, queue.path)
         self._owner = owner
         self._link = link
         self._broker = broker

@@ -38,6 +38,10 @@ class Message:
     home: State = State.ACTIVE
     """Where it stands when it is neither pending nor locked: active, deferred or scheduled."""
 
+    def is_over(self, now_ms: int) -> bool:
+        """Whether its time to live has passed."""
+        return self.expires_ms is not None and self.expires_ms <= now_ms
+
     def encoded(self, locked_until_ms: int | None = None) -> bytes:
         """Encode it for a receiver, or for a peek when there is no lock."""
         return render(

@@ -12,14 +12,15 @@ from functools import partial
 from os import urandom
 
 from . import records
-from .config import QueueConfig
+from .config import QueueConfig, Status
 from .content import Content, with_dead_letter_reason, with_properties
 from .counterparts import Consumer, Journal
 from .deadlines import Deadlines
+from .duplicates import Duplicates
 from .message import Accepted, Lock, Message, State
 from .records import KeptQueue
 from .refusals import MessageLockLost, MessageNotFound, NotInDeadLetters
-from .status import Status, receiving_disabled
+from .status import check_receives, check_sends, receives, receiving_disabled
 from .store import Counts, Store
 
 DEAD_LETTER_SUFFIX = "/$deadletterqueue"
@@ -58,21 +59,17 @@ class Queue:
         self._locks: dict[bytes, Lock] = {}
         self._lock_ends: Deadlines[bytes] = Deadlines()
         self._waiting: dict[Consumer, None] = {}
-        self._status = Status.ACTIVE
-
-    # Being disabled
+        self._duplicates = Duplicates(path)
 
     @property
     def status(self) -> Status:
-        """What the queue may be used for; its dead letters are part of it."""
-        return self._status
+        """What clients may do with the queue now."""
+        return self.config.status
 
-    @status.setter
-    def status(self, status: Status) -> None:
-        self._status = status
-        if self.dead_letters is not None:
-            self.dead_letters.status = status
-        if not status.receives:
+    def reconfigure(self, config: QueueConfig) -> None:
+        """Follow other properties from now on; messages and locks that are there keep theirs."""
+        self.config = config
+        if not receives(config.status):
             waiting, self._waiting = self._waiting, {}
             for consumer in waiting:
                 consumer.turn_away(receiving_disabled(self.path))
@@ -82,27 +79,37 @@ class Queue:
     def enqueue(self, contents: list[Content], now_ms: int) -> Accepted:
         """Accept messages; those that ask for a later time are scheduled.
 
+        Where duplicates are detected, one is dropped, and has its first copy's sequence number.
+
         Raises:
             EntityDisabled: Nothing may be sent.
         """
-        self._status.check_sends(self.path)
-        added = []
+        check_sends(self.status, self.path)
+        added, sequences, window_s = [], [], self.config.duplicate_window_s
         for content in contents:
-            later = content.scheduled_ms is not None and content.scheduled_ms > now_ms
-            message = Message(self._next_number(), now_ms, content)
-            if later:
-                message.home = State.SCHEDULED
-            else:
-                message.expires_ms = self._expiry_ms(content, now_ms)
-            self._journal.append(records.enqueued(self.path, message))
-            self._store.hold(message)
-            added.append(message)
-        sequences = [message.sequence for message in added]
+            first = None if window_s is None else self._duplicates.find(content, now_ms, window_s)
+            if first is None:
+                message = self._admit(content, now_ms)
+                added.append(message)
+                if window_s is not None:
+                    self._duplicates.add(content, now_ms, message.sequence)
+            sequences.append(message.sequence if first is None else first)
         return Accepted(sequences, partial(self._publish, added, now_ms))
+
+    def _admit(self, content: Content, now_ms: int) -> Message:
+        message = Message(self._next_number(), now_ms, content)
+        if content.scheduled_ms is not None and content.scheduled_ms > now_ms:
+            message.home = State.SCHEDULED
+        else:
+            message.expires_ms = self._expiry_ms(content, now_ms)
+        detecting = self.config.duplicate_window_s is not None
+        self._journal.append(records.enqueued(self.path, message, noted=detecting))
+        self._store.hold(message)
+        return message
 
     def cancel(self, sequences: list[int]) -> None:
         """Remove scheduled messages, all or none. Raises MessageNotFound, EntityDisabled."""
-        self._status.check_sends(self.path)
+        check_sends(self.status, self.path)
         for message in self._store.find(sequences, State.SCHEDULED):
             self._remove(message)
 
@@ -125,7 +132,7 @@ class Queue:
 
     def offer(self, consumer: Consumer, now_ms: int) -> None:
         """Let a receiver with credit take part. Raises EntityDisabled."""
-        self._status.check_receives(self.path)
+        check_receives(self.status, self.path)
         self._waiting[consumer] = None
         self.dispatch(now_ms)
 
@@ -154,7 +161,7 @@ class Queue:
 
     def _take(self, now_ms: int) -> Message | None:
         while (message := self._store.next_ready()) is not None:
-            if _is_over(message, now_ms):
+            if message.is_over(now_ms):
                 self._expire_message(message, now_ms)
                 continue
             return message
@@ -184,9 +191,9 @@ class Queue:
             MessageNotFound: One of them is not deferred, is locked, or has just expired.
             EntityDisabled: Nothing may be received.
         """
-        self._status.check_receives(self.path)
+        check_receives(self.status, self.path)
         found = self._store.find(sequences, State.DEFERRED)
-        expired = [message for message in found if _is_over(message, now_ms)]
+        expired = [message for message in found if message.is_over(now_ms)]
         for message in expired:
             self._expire_message(message, now_ms)
         if expired:
@@ -263,7 +270,7 @@ class Queue:
         return lock.expires_ms
 
     def _held(self, token: bytes, now_ms: int) -> Lock:
-        self._status.check_receives(self.path)
+        check_receives(self.status, self.path)
         lock = self._locks.get(token)
         if lock is None or lock.expires_ms <= now_ms:
             raise MessageLockLost
@@ -292,7 +299,7 @@ class Queue:
 
     def _return(self, message: Message, now_ms: int) -> None:
         self._journal.append(records.unlocked(self.path, message))
-        if message.home is State.ACTIVE and _is_over(message, now_ms):
+        if message.home is State.ACTIVE and message.is_over(now_ms):
             self._expire_message(message, now_ms)
         else:
             self._store.send_home(message)
@@ -365,7 +372,7 @@ class Queue:
         return self._store.peek(from_sequence, limit)
 
     def counts(self) -> Counts:
-        """Count the messages as they are now."""
+        """Count the messages."""
         return self._store.counts()
 
     # Starting again
@@ -373,6 +380,8 @@ class Queue:
     def restore(self, kept: KeptQueue, now_ms: int) -> None:
         """Take in what a journal kept; the locks of the last life have expired."""
         self.next_sequence = kept.next_sequence
+        if self.dead_letters is not None and self.config.duplicate_window_s is not None:
+            self._duplicates.restore(kept)
         for message in sorted(kept.messages.values(), key=lambda message: message.sequence):
             self._store.hold(message)
             if message.sequence in kept.locked:
@@ -383,12 +392,9 @@ class Queue:
     def snapshot(self) -> list[bytes]:
         """Return records from which the queue can be restored."""
         found = [records.next_sequence(self.path, self.next_sequence)]
+        found += self._duplicates.snapshot()
         for message in self._store:
             found.append(records.enqueued(self.path, message))
             if message.state is State.LOCKED:
                 found.append(records.locked(self.path, message.sequence))
         return found
-
-
-def _is_over(message: Message, now_ms: int) -> bool:
-    return message.expires_ms is not None and message.expires_ms <= now_ms

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 from zlib import crc32
 
-from .content import Content
+from .content import Content, duplicate_key
 from .message import Message, State
 
 _FRAME = Struct(">II")
@@ -21,10 +21,12 @@ _SEQUENCE = Struct(">Q")
 _COUNTED = Struct(">QI")
 _MESSAGE = Struct(">QqqIqqHIHI")
 _ACTIVATION = Struct(">QQqq")
+_SIGHT = Struct(">Qq")
 _ENQUEUED, _LOCKED, _UNLOCKED, _REMOVED, _NEXT_SEQUENCE = range(1, 6)
-_SCHEDULED, _SET_ASIDE, _DEFERRED, _ACTIVATED = range(6, 10)
+_SCHEDULED, _SET_ASIDE, _DEFERRED, _ACTIVATED, _SEEN = range(6, 11)
 _HOMES = {_ENQUEUED: State.ACTIVE, _SCHEDULED: State.SCHEDULED, _SET_ASIDE: State.DEFERRED}
 _KINDS = {home: kind for kind, home in _HOMES.items()}
+_NOTED = 0x80
 _NONE = -1
 
 
@@ -34,8 +36,15 @@ def _record(kind: int, path: str, *fields: bytes) -> bytes:
     return _FRAME.pack(len(body), crc32(body)) + body
 
 
-def enqueued(path: str, message: Message) -> bytes:
-    """Say that a queue holds a message, unlocked, with all that is known of it."""
+def enqueued(path: str, message: Message, *, noted: bool = False) -> bytes:
+    """Say that a queue holds a message, unlocked, with all that is known of it.
+
+    Args:
+        path: The queue.
+        message: The message.
+        noted: Whether its id counts as seen from now on; one record says both, so that no crash
+            leaves one without the other.
+    """
     content = message.content
     fixed = _MESSAGE.pack(
         message.sequence,
@@ -49,7 +58,7 @@ def enqueued(path: str, message: Message) -> bytes:
         len(content.header),
         len(content.bare),
     )
-    kind = _KINDS[message.home]
+    kind = _KINDS[message.home] | (_NOTED if noted else 0)
     return _record(kind, path, fixed, content.annotations, content.header, content.bare)
 
 
@@ -69,6 +78,11 @@ def activated(path: str, scheduled_sequence: int, message: Message) -> bytes:
     expires_ms = _NONE if message.expires_ms is None else message.expires_ms
     fields = scheduled_sequence, message.sequence, message.enqueued_ms, expires_ms
     return _record(_ACTIVATED, path, _ACTIVATION.pack(*fields))
+
+
+def seen(path: str, key: bytes, at_ms: int, sequence: int) -> bytes:
+    """Say that a message id was accepted, when, and under which number."""
+    return _record(_SEEN, path, _SIGHT.pack(sequence, at_ms), key)
 
 
 def removed(path: str, sequence: int) -> bytes:
@@ -101,6 +115,8 @@ class KeptQueue:
     messages: dict[int, Message] = field(default_factory=dict)
     locked: set[int] = field(default_factory=set)
     next_sequence: int = 1
+    seen: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    """The time and sequence number of each message id that was accepted."""
 
     def hold(self, message: Message) -> None:
         """Take a message in, unlocked."""
@@ -122,30 +138,38 @@ class Replay:
         path = body[_PREFIX.size : start].decode()
         queue = self.queues.setdefault(path, KeptQueue())
         sequence = _SEQUENCE.unpack_from(body, start)[0]
-        if kind in _HOMES:
-            queue.hold(_read_message(body, start, _HOMES[kind]))
+        if kind & ~_NOTED in _HOMES:
+            message = _read_message(body, start, _HOMES[kind & ~_NOTED])
+            queue.hold(message)
+            if kind & _NOTED:
+                queue.seen[duplicate_key(message.content)] = message.enqueued_ms, sequence
         elif kind == _LOCKED:
             queue.locked.add(sequence)
         elif kind in (_UNLOCKED, _DEFERRED):
-            queue.locked.discard(sequence)
             message = queue.messages[sequence]
             message.delivery_count = _COUNTED.unpack_from(body, start)[1]
             message.home = State.DEFERRED if kind == _DEFERRED else State.ACTIVE
+            queue.hold(message)
         elif kind == _REMOVED:
             queue.locked.discard(sequence)
             del queue.messages[sequence]
         elif kind == _NEXT_SEQUENCE:
             queue.next_sequence = max(queue.next_sequence, sequence)
         elif kind == _ACTIVATED:
-            message = queue.messages.pop(sequence)
-            _, message.sequence, message.enqueued_ms, expires_ms = _ACTIVATION.unpack_from(
-                body, start
-            )
-            message.expires_ms = None if expires_ms == _NONE else expires_ms
-            message.home = State.ACTIVE
-            queue.hold(message)
+            queue.hold(_activate(queue.messages.pop(sequence), body, start))
+        elif kind == _SEEN:
+            key = body[start + _SIGHT.size :]
+            queue.seen[key] = _SIGHT.unpack_from(body, start)[1], sequence
         else:
             raise ValueError(f"unknown record kind {kind}")
+
+
+def _activate(message: Message, body: bytes, start: int) -> Message:
+    fields = _ACTIVATION.unpack_from(body, start)
+    _, message.sequence, message.enqueued_ms, expires_ms = fields
+    message.expires_ms = None if expires_ms == _NONE else expires_ms
+    message.home = State.ACTIVE
+    return message
 
 
 def _read_message(body: bytes, start: int, home: State) -> Message:

@@ -267,7 +267,7 @@ def test_the_official_config_is_read_with_its_comments_and_defaults(tmp_path):
                 "ForwardTo": "",
                 "LockDuration": "PT1M30.5S",
                 "MaxDeliveryCount": 10,
-                "RequiresDuplicateDetection": False,
+                "RequiresDuplicateDetection": True,
                 "RequiresSession": False,
             },
         },
@@ -277,7 +277,14 @@ def test_the_official_config_is_read_with_its_comments_and_defaults(tmp_path):
     assert load_config(write_config(tmp_path, text)) == NamespaceConfig(
         queues=(
             QueueConfig("one", 60.0, 3, 3600.0, dead_letter_on_expiration=False),
-            QueueConfig("two/2", 90.5, 10, None, dead_letter_on_expiration=True),
+            QueueConfig(
+                "two/2",
+                90.5,
+                10,
+                None,
+                dead_letter_on_expiration=True,
+                duplicate_window_s=20.0,
+            ),
         )
     )
 

@@ -1,17 +1,20 @@
 """Suspended queues: entity-suspend in Microsoft's documentation."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.exceptions import MessagingEntityDisabledError
 
-from bpa.embedded.service_bus.status import Status
+from bpa.embedded.service_bus.config import Status
 from tests.integration.embedded.conformance.sdk import DEAD, body_of, next_message, running
 
 
 def suspend(bus, status):
-    bus.emulator._broker.find("invoices").status = status
+    for path in ("invoices", "invoices/$deadletterqueue"):
+        queue = bus.emulator._broker.find(path)
+        queue.reconfigure(replace(queue.config, status=status))
 
 
 async def send_over_a_new_link(bus):

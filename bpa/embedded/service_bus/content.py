@@ -34,6 +34,8 @@ _BROKER_OWNED = frozenset(
     }
 )
 _NO_HEADER_FIELDS = amqp.NULL * 4
+_ABSOLUTE_EXPIRY, _CREATION_TIME = 8, 9
+_LONGEST_TTL_MS = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ def read_content(encoded: bytes) -> Content:
     if not encoded:
         raise MalformedMessage("the message is empty")
     bare = _with_message_id(encoded, bare_at, properties)
+    if properties is not None:
+        ttl_ms = _span_ms(encoded, properties[0], ttl_ms)
     return Content(header, b"".join(annotations), len(annotations), bare, ttl_ms, scheduled_ms)
 
 
@@ -99,6 +103,19 @@ def _read_header(encoded: bytes, value: int) -> tuple[bytes, int | None]:
     if sum(map(len, fields)) > 64:
         raise MalformedMessage("the header section has fields of a wrong type")
     return b"".join(fields), amqp.number(fields[2])
+
+
+def _span_ms(encoded: bytes, value: int, ttl_ms: int | None) -> int | None:
+    """Return the time to live, which a pair of times says when the header's 49 days are too few."""
+    if encoded[value : value + 1] == amqp.NULL:
+        return ttl_ms
+    fields = amqp.items(encoded, value)
+    if len(fields) <= _CREATION_TIME:
+        return ttl_ms
+    expiry_ms, creation_ms = map(amqp.number, fields[_ABSOLUTE_EXPIRY : _CREATION_TIME + 1])
+    if expiry_ms is None or creation_ms is None:
+        return ttl_ms
+    return max(0, expiry_ms - creation_ms)
 
 
 def _read_annotations(encoded: bytes, value: int) -> tuple[list[bytes], int | None]:
@@ -165,8 +182,21 @@ def render(
     locked_until_ms: int | None,
     *,
     state: int = 0,
+    expires_ms: int | None = None,
 ) -> bytes:
-    """Encode a message for a receiver; its state is 0 active, 1 deferred or 2 scheduled."""
+    """Encode a message for a receiver.
+
+    Args:
+        content: What the sender sent.
+        sequence: Its number.
+        enqueued_ms: When it was enqueued.
+        delivery_count: How often it came back.
+        locked_until_ms: When its lock ends; None for one that is not locked.
+        state: 0 active, 1 deferred, 2 scheduled.
+        expires_ms: When it expires; header and properties then say so, as the service has it.
+    """
+    if expires_ms is not None:
+        content = _with_expiry(content, enqueued_ms, expires_ms)
     head = content.header + amqp.encode_uint(delivery_count)
     pairs, count = broker_annotations(sequence, enqueued_ms, state) + content.annotations, 4
     if locked_until_ms is not None:
@@ -183,6 +213,20 @@ def render(
             content.bare,
         )
     )
+
+
+def _with_expiry(content: Content, enqueued_ms: int, expires_ms: int) -> Content:
+    ttl_at = amqp.value_end(content.header, amqp.value_end(content.header, 0))
+    ttl_end = amqp.value_end(content.header, ttl_at)
+    ttl = amqp.encode_uint(min(max(0, expires_ms - enqueued_ms), _LONGEST_TTL_MS))
+    header = content.header[:ttl_at] + ttl + content.header[ttl_end:]
+    _, _, value, end = next(amqp.sections(content.bare))
+    fields = amqp.items(content.bare, value)
+    fields += [amqp.NULL] * (_CREATION_TIME + 1 - len(fields))
+    fields[_ABSOLUTE_EXPIRY] = amqp.encode_timestamp(expires_ms)
+    fields[_CREATION_TIME] = amqp.encode_timestamp(enqueued_ms)
+    properties = amqp.encode_section(amqp.PROPERTIES, amqp.encode_list(fields))
+    return replace(content, header=header, bare=properties + content.bare[end:])
 
 
 def with_dead_letter_reason(

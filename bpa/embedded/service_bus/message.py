@@ -51,6 +51,7 @@ class Message:
             self.delivery_count,
             locked_until_ms,
             state=_SHOWN[self.home],
+            expires_ms=self.expires_ms,
         )
 
 

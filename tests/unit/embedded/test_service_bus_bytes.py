@@ -117,6 +117,16 @@ def test_a_dead_letter_carries_its_reason_once(reason, description, properties):
     assert (got.body, got.id) == (sent.body, "i")
 
 
+def test_a_life_beyond_the_header_s_range_is_read_from_creation_to_expiry():
+    sent = proton.Message(body=b"x", id="i", ttl=1.0, subject="s")
+    sent.creation_time, sent.expiry_time = 1_000, 1_000 + 90 * 86_400
+    content = read_content(bytes(sent.encode()))
+    assert content.ttl_ms == 90 * 86_400_000
+    got = decoded(render(content, 1, 5_000, 0, None, expires_ms=5_000 + content.ttl_ms))
+    assert (got.creation_time, got.expiry_time) == (5.0, 5.0 + 90 * 86_400)
+    assert (got.id, got.subject, got.ttl) == ("i", "s", (2**32 - 1) / 1000)
+
+
 def test_a_dead_letter_without_a_reason_is_unchanged():
     content = read_content(bytes(proton.Message(body=b"x", id="i").encode()))
     assert with_dead_letter_reason(content, None, None, {}) is content

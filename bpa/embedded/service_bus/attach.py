@@ -11,7 +11,7 @@ from .claims import node_path
 from .links import IncomingLink, LinkHandler, OutgoingLink
 from .management import Management
 from .queue import DEAD_LETTER_SUFFIX
-from .refusals import EntityNotFound, NotAllowed, NotServed, Unauthorized
+from .refusals import EntityNotFound, NotAllowed, Unauthorized
 from .requests import Answer, ReplyLink, RequestLink, RequestOwner
 
 _MANAGEMENT_SUFFIX = "/$management"
@@ -41,7 +41,8 @@ def attach(owner: RequestOwner, link: Any, broker: Broker) -> LinkHandler:
         raise EntityNotFound(f"The messaging entity '{node}' could not be found.")
     if outgoing:
         if _SESSION_FILTER in engine.source_filters(link):
-            raise NotServed("Sessions are not served yet.")
+            text = "A session cannot be accepted on an entity that does not require sessions."
+            raise NotAllowed(text)
         return OutgoingLink(owner, link, broker, queue)
     if node.endswith(DEAD_LETTER_SUFFIX):
         raise NotAllowed("Messages cannot be sent to a dead-letter queue.")

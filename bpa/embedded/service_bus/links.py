@@ -16,7 +16,7 @@ from .broker import Broker
 from .content import DEAD_LETTER_DESCRIPTION, DEAD_LETTER_REASON, read_batch, read_content
 from .message import Accepted, Lock, Message
 from .queue import Queue
-from .refusals import Refused
+from .refusals import MessageTooLarge, Refused
 from .status import check_receives, check_sends
 
 _CREDIT = 1000
@@ -120,8 +120,8 @@ class IncomingLink:
             return
         limit = self._broker.max_message_bytes
         if len(encoded) > limit:
-            text = f"The message is larger than the {limit} bytes this queue takes."
-            deliveries.reject(delivery, conditions.MESSAGE_SIZE_EXCEEDED, text)
+            refusal = MessageTooLarge(limit)
+            deliveries.reject(delivery, refusal.condition, str(refusal))
             return
         now_ms = self._broker.now_ms()
         try:

@@ -16,7 +16,7 @@ from .content import read_content
 from .links import encoded_properties, optional_text
 from .message import Lock, Message
 from .queue import Queue
-from .refusals import Refused
+from .refusals import MessageTooLarge, Refused
 from .requests import Reply
 
 _MOST_PEEKED = 1000
@@ -115,7 +115,10 @@ class Management:
         return _success(None, when_durable=_do_nothing)
 
     def _schedule(self, body: dict[str, Any]) -> Reply:
-        contents = [read_content(encoded) for encoded in _encoded_messages(body)]
+        found = _encoded_messages(body)
+        if any(len(encoded) > self._broker.max_message_bytes for encoded in found):
+            raise MessageTooLarge(self._broker.max_message_bytes)
+        contents = [read_content(encoded) for encoded in found]
         if any(content.scheduled_ms is None for content in contents):
             raise BadRequest("A message lacks the annotation x-opt-scheduled-enqueue-time.")
         accepted = self._queue.enqueue(contents, self._broker.now_ms())

@@ -3,7 +3,12 @@
 Refused
 ├── MessageLockLost      410
 ├── MessageNotFound      404
-└── NotInDeadLetters     400
+├── EntityNotFound       404
+├── EntityDisabled       403
+├── Unauthorized         401
+├── MessageTooLarge      413
+└── NotAllowed           400
+    └── NotInDeadLetters
 """
 
 from __future__ import annotations
@@ -53,13 +58,6 @@ class EntityNotFound(Refused):
     status = 404
 
 
-class NotServed(Refused):
-    """The service can do it, and this emulator cannot yet."""
-
-    condition = conditions.NOT_IMPLEMENTED
-    status = 501
-
-
 class NotAllowed(Refused):
     """It can never be done there."""
 
@@ -86,3 +84,13 @@ class Unauthorized(Refused):
 
     condition = conditions.UNAUTHORIZED
     status = 401
+
+
+class MessageTooLarge(Refused):
+    """The namespace's tier takes no message of that size."""
+
+    condition = conditions.MESSAGE_SIZE_EXCEEDED
+    status = 413
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The message is larger than the {limit_bytes} bytes this queue takes.")

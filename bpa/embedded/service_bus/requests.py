@@ -18,9 +18,11 @@ from . import conditions, deliveries, engine
 from .broker import Broker
 from .claims import Claims
 from .links import Inbox, LinkOwner
-from .refusals import Refused
+from .refusals import MessageTooLarge, Refused
 
 _CREDIT = 100
+_ENVELOPE_BYTES = 64 * 1024
+"""What a request may be larger than a message that it carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,9 @@ class RequestLink:
         self._answer = answer
         self._name = engine.describe(link).name
         self._alive = True
-        self._inbox = Inbox(owner, link, broker.max_message_bytes)
-        engine.accept_link(link, max_message_bytes=broker.max_message_bytes)
+        self._max_bytes = broker.max_message_bytes + _ENVELOPE_BYTES
+        self._inbox = Inbox(owner, link, self._max_bytes)
+        engine.accept_link(link, max_message_bytes=self._max_bytes)
         engine.grant(link, _CREDIT)
 
     def on_flow(self) -> None:
@@ -84,6 +87,10 @@ class RequestLink:
         """Answer a whole request."""
         encoded = self._inbox.take(delivery)
         if encoded is None:
+            return
+        if len(encoded) > self._max_bytes:
+            refusal = MessageTooLarge(self._max_bytes)
+            deliveries.reject(delivery, refusal.condition, str(refusal))
             return
         request = proton.Message()
         try:

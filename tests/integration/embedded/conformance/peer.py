@@ -48,8 +48,14 @@ class Peer:
                     found = so()
                     assert found, "the broker hung up"
                     return found
-                self.transport.push(data)
-                self._drop_events()
+                self._take(data)
+
+    def _take(self, data):
+        while data:
+            piece = data[: self.transport.capacity()]
+            self.transport.push(piece)
+            self._drop_events()
+            data = data[len(piece) :]
 
     def _drop_events(self):
         while self._collector.peek():

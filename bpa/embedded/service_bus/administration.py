@@ -1,6 +1,6 @@
 """The administration API: what ServiceBusAdministrationClient asks, over HTTP.
 
-Any well-formed shared access signature that has not expired will do, as on ``$cbs``. Answers about
+Any well-formed token that has not expired will do, as on ``$cbs``. Answers about
 what a queue is and holds are true at the moment they are given; a change is answered when it is
 durable.
 """
@@ -18,7 +18,7 @@ from bpa.errors import Conflict, NotFound
 
 from . import atom
 from .broker import Broker
-from .cbs import token_problem
+from .claims import TokenRefused, read_token
 from .config import NAMESPACE, QueueConfig
 from .descriptions import BadDescription, NotServed, read_queue
 from .entities import Entity
@@ -40,12 +40,13 @@ class Administration:
 
     async def answer(self, request: web.Request) -> web.Response:
         """Carry out a request, or say why not."""
-        problem = token_problem(request.headers.get("Authorization"), time.time())
-        if problem is not None:
-            return _refuse(request, HTTPStatus.UNAUTHORIZED, f"SubCode=40100. {problem}")
+        authorization = request.headers.get("Authorization", "")
         path = request.match_info["path"].strip("/")
         try:
+            read_token(authorization.removeprefix("Bearer "), time.time())
             return await self._carry_out(request, path)
+        except TokenRefused as refusal:
+            return _refuse(request, HTTPStatus.UNAUTHORIZED, f"SubCode=40100. {refusal}")
         except BadDescription as error:
             return _refuse(request, HTTPStatus.BAD_REQUEST, f"SubCode=40000. {error}")
         except NotFound as error:
@@ -85,7 +86,7 @@ class Administration:
             known = self._broker.entity(path).config
         else:
             known = QueueConfig(path, max_delivery_count=10)
-        wanted = read_queue(await request.read(), known)
+        wanted = read_queue(await request.read(), known, exists=updating)
         if updating:
             entity = await self._broker.update(wanted)
             _log.info(QUEUE_UPDATED, queue=path)

@@ -19,7 +19,7 @@ _COUNTS = "http://schemas.microsoft.com/netservices/2011/06/servicebus"
 _INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
 _DECLARATION = '<?xml version="1.0" encoding="utf-8"?>'
 _NEVER = "0001-01-01T00:00:00Z"
-_UNUSED_DUPLICATE_WINDOW = "PT10M"
+_UNUSED_DUPLICATE_WINDOW_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +135,15 @@ def _queue_description(entity: Entity, runtime: Runtime) -> str:
 
 
 def _fixed_properties(config: QueueConfig) -> list[tuple[str, str | None]]:
+    window_s = config.duplicate_window_s or _UNUSED_DUPLICATE_WINDOW_S
     return [
         ("LockDuration", render_duration(config.lock_duration_s)),
         ("MaxSizeInMegabytes", str(config.max_size_mb)),
-        ("RequiresDuplicateDetection", "false"),
+        ("RequiresDuplicateDetection", _flag(config.duplicate_window_s is not None)),
         ("RequiresSession", "false"),
         ("DefaultMessageTimeToLive", render_duration(config.default_ttl_s)),
         ("DeadLetteringOnMessageExpiration", _flag(config.dead_letter_on_expiration)),
-        ("DuplicateDetectionHistoryTimeWindow", _UNUSED_DUPLICATE_WINDOW),
+        ("DuplicateDetectionHistoryTimeWindow", render_duration(window_s)),
         ("MaxDeliveryCount", str(config.max_delivery_count)),
         ("EnableBatchedOperations", _flag(config.enable_batched_operations)),
     ]

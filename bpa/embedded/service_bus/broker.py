@@ -178,9 +178,7 @@ class Broker:
         now_ms = self.now_ms()
         for path, queue in self.queues.items():
             if path in replay.queues:
-                kept = replay.queues[path]
-                queue.next_sequence = kept.next_sequence
-                queue.restore(list(kept.messages.values()), kept.locked, now_ms)
+                queue.restore(replay.queues[path], now_ms)
 
     def _snapshot(self) -> list[bytes]:
         described = [records.entity(path, e.encoded()) for path, e in self.entities.items()]

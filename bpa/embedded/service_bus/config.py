@@ -27,17 +27,10 @@ _COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*')
 _LOGGING_TYPES = ("File", "Console", "File,Console", "Console,File")
 _MOST_ENTITIES = 50
 UNENDING_S = 10_000 * 86_400.0
-_NOT_SERVED = (
-    "DuplicateDetectionHistoryTimeWindow",
-    "ForwardDeadLetteredMessagesTo",
-    "ForwardTo",
-    "RequiresDuplicateDetection",
-    "RequiresSession",
-)
+_NOT_SERVED = ("ForwardDeadLetteredMessagesTo", "ForwardTo", "RequiresSession")
 _IGNORABLE: Mapping[str, tuple[Any, ...]] = {
     "ForwardDeadLetteredMessagesTo": ("", None),
     "ForwardTo": ("", None),
-    "RequiresDuplicateDetection": (False, None),
     "RequiresSession": (False, None),
 }
 
@@ -68,6 +61,8 @@ class QueueConfig:
     """Told to those who ask; nothing is refused for it."""
     enable_batched_operations: bool = True
     """Told to those who ask, without effect."""
+    duplicate_window_s: float | None = None
+    """For how long a message id is not accepted again; None accepts all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +168,10 @@ class _Reader:
         served = {
             "DeadLetteringOnMessageExpiration",
             "DefaultMessageTimeToLive",
+            "DuplicateDetectionHistoryTimeWindow",
             "LockDuration",
             "MaxDeliveryCount",
+            "RequiresDuplicateDetection",
         }
         place = f"{where}.Properties"
         properties = self._object(
@@ -184,6 +181,8 @@ class _Reader:
             if properties.get(key) not in harmless:
                 self._wrong(f"{place}.{key}", f"is not served yet; use {harmless[0]!r}")
         ttl_s = self._duration(properties, "DefaultMessageTimeToLive", place, 3600.0)
+        window_s = self._duration(properties, "DuplicateDetectionHistoryTimeWindow", place, 20.0)
+        detects = self._flag(properties, "RequiresDuplicateDetection", place)
         return QueueConfig(
             name=str(name),
             lock_duration_s=self._duration(properties, "LockDuration", place, 60.0),
@@ -192,6 +191,7 @@ class _Reader:
             dead_letter_on_expiration=self._flag(
                 properties, "DeadLetteringOnMessageExpiration", place
             ),
+            duplicate_window_s=window_s if detects else None,
         )
 
     def _logging(self, value: Any) -> None:

@@ -12,9 +12,10 @@ from typing import Any, cast
 
 import structlog
 
-from . import conditions
-from .attach import AttachRefused, attach, link_path
+from . import cbs, conditions
+from .attach import attach, link_node, link_path
 from .broker import Broker
+from .claims import Claims
 from .engine import (
     Engine,
     Handler,
@@ -35,7 +36,9 @@ from .log_events import (
     CONNECTION_REFUSED,
     LINK_REFUSED,
 )
+from .refusals import Refused, Unauthorized
 from .requests import ReplyLink
+from .sasl import SaslFailed, SaslServer
 
 MAX_FRAME_BYTES = 262_144
 IDLE_TIMEOUT_MS = 240_000
@@ -43,6 +46,7 @@ _HANDSHAKE_S = 30.0
 _LONGEST_NAME = 200
 _UNREAD_BYTES = 16 * 1024 * 1024
 _WRITE_BUFFER_BYTES = 1024 * 1024
+_LONGEST_WATCH_S = 3600.0
 
 _log = structlog.get_logger(__name__)
 
@@ -62,6 +66,9 @@ class Connection(asyncio.Protocol, Handler):
         self._broker = broker
         self._registry = registry
         self._engine = Engine("bpa-service-bus", MAX_FRAME_BYTES, IDLE_TIMEOUT_MS)
+        self._sasl = SaslServer()
+        self.claims = Claims(self._watch_claims)
+        self._claims_timer: asyncio.TimerHandle | None = None
         self._frames = FrameSplitter(MAX_FRAME_BYTES)
         self._links: dict[Any, LinkHandler] = {}
         self._woken = False
@@ -85,11 +92,17 @@ class Connection(asyncio.Protocol, Handler):
     def data_received(self, data: bytes) -> None:
         """Take bytes in."""
         try:
+            if not self._sasl.finished:
+                data = self._secure(data)
             for piece, begins_batch in self._frames.feed(data):
                 self.feeding_batch = begins_batch
                 self._engine.feed(piece, self)
                 self.feeding_batch = False
             self._flush()
+        except SaslFailed as failure:
+            _log.warning(CONNECTION_REFUSED, peer=self._peer, reason=str(failure))
+            self._transport.write(failure.answer)
+            self._transport.close()
         except ProtocolError as error:
             _log.warning(CONNECTION_REFUSED, peer=self._peer, reason=str(error))
             self._end_reason = str(error)
@@ -97,14 +110,22 @@ class Connection(asyncio.Protocol, Handler):
         except Exception:  # noqa: BLE001 - logged; ends this connection only
             self._contain()
 
+    def _secure(self, data: bytes) -> bytes:
+        answer, rest = self._sasl.feed(data)
+        self._transport.write(answer)
+        if self._sasl.trusted:
+            self.claims.trust()
+        return rest
+
     def eof_received(self) -> None:
         """Let the socket close."""
 
     def connection_lost(self, error: Exception | None) -> None:
         """Drop what the client held; its locks run out by themselves."""
         self._registry.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._claims_timer):
+            if timer is not None:
+                timer.cancel()
         for handler in self._links.values():
             handler.on_closed()
         self._links.clear()
@@ -224,7 +245,7 @@ class Connection(asyncio.Protocol, Handler):
         """Serve the link, or say why not."""
         try:
             self._links[link] = attach(self, link, self._broker)
-        except AttachRefused as refusal:
+        except Refused as refusal:
             _log.info(LINK_REFUSED, peer=self._peer, reason=str(refusal))
             refuse_link(link, refusal.condition, str(refusal))
 
@@ -246,6 +267,27 @@ class Connection(asyncio.Protocol, Handler):
         handler = self._links.get(link)
         if handler is not None:
             handler.on_delivery(delivery)
+
+    # Claims
+
+    def _watch_claims(self) -> None:
+        if self._claims_timer is not None:
+            self._claims_timer.cancel()
+            self._claims_timer = None
+        now_s = time.time()
+        expiry_s = self.claims.next_expiry_s(now_s)
+        if expiry_s is not None:
+            delay_s = min(expiry_s - now_s, _LONGEST_WATCH_S)
+            self._claims_timer = self._loop.call_later(delay_s, self._on_claims_due)
+
+    def _on_claims_due(self) -> None:
+        now_s = time.time()
+        for link, handler in list(self._links.items()):
+            node = link_node(link)
+            if node != cbs.NODE and not self.claims.cover(node, now_s):
+                expired = Unauthorized(f"ExpiredToken: the token for '{node}' has expired.")
+                handler.turn_away(expired)
+        self._watch_claims()
 
     # Bytes and time
 

@@ -18,6 +18,8 @@ from .config import QUEUE_NAME, UNENDING_S, QueueConfig, Status, parse_duration_
 _LONGEST_NAME = 260
 _LONGEST_METADATA = 1024
 _LONGEST_LOCK_S = 300.0
+_LONGEST_WINDOW_S = 7 * 86_400.0
+_WINDOW_S = 600.0
 _LARGEST_QUEUE_MB = 81_920
 _FLAGS = {"true": True, "false": False, "1": True, "0": False}
 _TOLD_ONLY = frozenset(
@@ -31,7 +33,6 @@ _TOLD_ONLY = frozenset(
         "SupportOrdering",
         "CountDetails",
         "EntityAvailabilityStatus",
-        "DuplicateDetectionHistoryTimeWindow",
         "MaxMessageSizeInKilobytes",
     }
 )
@@ -50,12 +51,13 @@ class NotServed(Exception):
     """The description asks for what this emulator does not serve yet."""
 
 
-def read_queue(body: bytes, known: QueueConfig) -> QueueConfig:
+def read_queue(body: bytes, known: QueueConfig, *, exists: bool) -> QueueConfig:
     """Return the properties that a client wants a queue to have.
 
     Args:
         body: An Atom entry that holds a QueueDescription.
         known: The queue's name, and the properties that the entry leaves out.
+        exists: Whether the queue is there already, so that some may not change.
 
     Raises:
         BadDescription: It is no such entry, or has wrong values.
@@ -67,6 +69,8 @@ def read_queue(body: bytes, known: QueueConfig) -> QueueConfig:
         )
     reader = _Reader(_description(body))
     config = reader.config(known)
+    if exists and (config.duplicate_window_s is None) != (known.duplicate_window_s is None):
+        reader.problems.append("RequiresDuplicateDetection of an existing queue cannot be changed.")
     if reader.problems:
         raise BadDescription(" ".join(reader.problems))
     if reader.not_served:
@@ -119,6 +123,7 @@ class _Reader:
             enable_batched_operations=self._flag(
                 "EnableBatchedOperations", known.enable_batched_operations
             ),
+            duplicate_window_s=self._window_s(known.duplicate_window_s),
             status=self._status(known.status),
             user_metadata=self._metadata(known.user_metadata),
         )
@@ -131,8 +136,7 @@ class _Reader:
         return changed
 
     def _look_for_what_is_not_served(self) -> None:
-        flags = ("RequiresDuplicateDetection", "RequiresSession", "EnablePartitioning")
-        for name in (*flags, "EnableExpress"):
+        for name in ("RequiresSession", "EnablePartitioning", "EnableExpress"):
             if self._flag(name, known=False):
                 self.not_served.append(name)
         for name in ("ForwardTo", "ForwardDeadLetteredMessagesTo"):
@@ -147,6 +151,13 @@ class _Reader:
             self.problems.append("LockDuration must be at most PT5M.")
             return known
         return seconds
+
+    def _window_s(self, known: float | None) -> float | None:
+        wanted = self._flag("RequiresDuplicateDetection", known is not None)
+        seconds = self._span("DuplicateDetectionHistoryTimeWindow", known or _WINDOW_S)
+        if seconds is None or seconds > _LONGEST_WINDOW_S:
+            self.problems.append("DuplicateDetectionHistoryTimeWindow must be at most P7D.")
+        return seconds if wanted else None
 
     def _span(self, name: str, known: float | None) -> float | None:
         text = self._texts.pop(name, None)

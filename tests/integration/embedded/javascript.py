@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent / "js"
+FOLDER = Path(__file__).parent / "conformance" / "node"
 _INSTALL = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
 
 
@@ -33,7 +33,7 @@ async def missing_javascript():
 
 
 async def run_javascript(program, *arguments, **environment):
-    """Run one of the programs in ``js`` and return the JSON that it wrote."""
+    """Run one of the programs in ``conformance/node`` and return the JSON that it wrote."""
     await missing_javascript()
     process = await asyncio.create_subprocess_exec(
         "node",

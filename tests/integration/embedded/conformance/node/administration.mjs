@@ -1,5 +1,5 @@
 // What @azure/service-bus's administration client does with the emulator: one JSON object of
-// what it saw. Run as: node administration.js CONNECTION_STRING, trusting the emulator's certificate.
+// what it saw. Run as: node administration.mjs CONNECTION_STRING, trusting the emulator's certificate.
 import { ServiceBusAdministrationClient } from "@azure/service-bus";
 
 const client = new ServiceBusAdministrationClient(process.argv[2], { retryOptions: { maxRetries: 0 } });

@@ -2,68 +2,76 @@
 
 from __future__ import annotations
 
-import re
+import time
 from typing import Any
 
-from . import cbs, conditions, engine
+from . import cbs, engine
 from .broker import Broker
+from .claims import node_path
 from .links import IncomingLink, LinkHandler, OutgoingLink
 from .management import Management
 from .queue import DEAD_LETTER_SUFFIX
+from .refusals import EntityNotFound, NotAllowed, Unauthorized
 from .requests import Answer, ReplyLink, RequestLink, RequestOwner
 
 _MANAGEMENT_SUFFIX = "/$management"
-_AUTHORITY = re.compile(r"^[a-z]+://[^/]*/", re.IGNORECASE)
 _SESSION_FILTER = "com.microsoft:session-filter"
-
-
-class AttachRefused(Exception):
-    """The link cannot be had; ``condition`` is the AMQP error."""
-
-    def __init__(self, condition: str, description: str) -> None:
-        super().__init__(description)
-        self.condition = condition
-
-
-def node_path(address: str | None) -> str:
-    """Return the lower-case path of an address, with or without scheme and authority."""
-    return _AUTHORITY.sub("", address or "").strip("/").lower()
 
 
 def attach(owner: RequestOwner, link: Any, broker: Broker) -> LinkHandler:
     """Open a link and return what serves it.
 
     Raises:
-        AttachRefused: There is no such node, or not in this direction.
+        Refused: There is no such node, not in this direction, or its status forbids it.
     """
-    wrapper = engine.describe(link)
     outgoing = engine.sends(link)
-    source, target = wrapper.remote_source.address, wrapper.remote_target.address
-    node = node_path(source if outgoing else target)
-    answer = _answer(broker, node)
-    if answer is not None:
-        if outgoing:
-            return ReplyLink(owner, link, node)
-        return RequestLink(owner, link, broker, node, answer)
+    node = link_node(link)
+    if node == cbs.NODE:
+        desk = cbs.TokenDesk(owner.claims)
+        return _request_or_reply(owner, link, broker, desk.answer)
+    if not owner.claims.cover(node, time.time()):
+        claim = "Listen" if outgoing else "Send"
+        text = f"Unauthorized access. '{claim}' claim(s) are required for '{node}'."
+        raise Unauthorized(text)
+    management = _management(broker, node)
+    if management is not None:
+        return _request_or_reply(owner, link, broker, management.answer)
     queue = broker.find(node)
     if queue is None:
-        text = f"The messaging entity '{node}' could not be found."
-        raise AttachRefused(conditions.NOT_FOUND, text)
+        raise EntityNotFound(f"The messaging entity '{node}' could not be found.")
     if outgoing:
         if _SESSION_FILTER in engine.source_filters(link):
-            raise AttachRefused(conditions.NOT_IMPLEMENTED, "Sessions are not served yet.")
+            text = "A session cannot be accepted on an entity that does not require sessions."
+            raise NotAllowed(text)
         return OutgoingLink(owner, link, broker, queue)
     if node.endswith(DEAD_LETTER_SUFFIX):
-        text = "Messages cannot be sent to a dead-letter queue."
-        raise AttachRefused(conditions.NOT_ALLOWED, text)
+        raise NotAllowed("Messages cannot be sent to a dead-letter queue.")
     return IncomingLink(owner, link, broker, queue)
 
 
-def _answer(broker: Broker, node: str) -> Answer | None:
-    if node == cbs.NODE:
-        return cbs.answer
-    if node.endswith(_MANAGEMENT_SUFFIX):
-        queue = broker.find(node.removesuffix(_MANAGEMENT_SUFFIX))
-        if queue is not None:
-            return Management(broker, queue).answer
-    return None
+def link_node(link: Any) -> str:
+    """Return the node at our end of a link."""
+    wrapper = engine.describe(link)
+    terminus = wrapper.remote_source if engine.sends(link) else wrapper.remote_target
+    return node_path(terminus.address)
+
+
+def link_path(link: Any) -> str:
+    """Return the path of the queue that a link is for, or whose management it is for."""
+    return link_node(link).removesuffix(_MANAGEMENT_SUFFIX)
+
+
+def _request_or_reply(
+    owner: RequestOwner, link: Any, broker: Broker, answer: Answer
+) -> LinkHandler:
+    node = link_node(link)
+    if engine.sends(link):
+        return ReplyLink(owner, link, node)
+    return RequestLink(owner, link, broker, node, answer)
+
+
+def _management(broker: Broker, node: str) -> Management | None:
+    if not node.endswith(_MANAGEMENT_SUFFIX):
+        return None
+    queue = broker.find(node.removesuffix(_MANAGEMENT_SUFFIX))
+    return None if queue is None else Management(broker, queue)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bpa.errors import StartupError
+from bpa.errors import Conflict, NotFound, StartupError
 
-from .config import NamespaceConfig
+from . import entities, records
+from .config import NamespaceConfig, QueueConfig
+from .entities import Entity
 from .journal import FileJournal, MemoryJournal
 from .queue import DEAD_LETTER_SUFFIX, Queue
 from .records import Replay
@@ -19,7 +23,7 @@ class Broker:
     """Holds the queues of one namespace.
 
     Args:
-        config: The entities.
+        config: The queues that are there at the start.
         data_dir: Where messages are kept; None keeps them in memory.
         max_message_bytes: The largest message that is taken.
 
@@ -32,28 +36,29 @@ class Broker:
     ) -> None:
         self.max_message_bytes = max_message_bytes
         self.queues: dict[str, Queue] = {}
+        self.entities: dict[str, Entity] = {}
+        self.started_ms = self.now_ms()
         self.failure: asyncio.Future[OSError] = asyncio.get_running_loop().create_future()
         self.journal: MemoryJournal | FileJournal = (
             MemoryJournal() if data_dir is None else FileJournal(data_dir, self._fail)
         )
+        self.on_deleted: Callable[[str, frozenset[str]], None] = lambda _name, _paths: None
+        """Called with a deleted queue's name, and the paths that are gone with it."""
         self._config = config
         self._alarms: dict[Queue, tuple[int, asyncio.TimerHandle]] = {}
-        for queue in config.queues:
-            path = queue.name.lower()
-            dead_path = path + DEAD_LETTER_SUFFIX
-            dead = Queue(dead_path, queue, self.journal, self._alarm, None)
-            self.queues[dead_path] = dead
-            self.queues[path] = Queue(path, queue, self.journal, self._alarm, dead)
 
     async def start(self) -> None:
-        """Take up what the journal kept.
+        """Take up what the journal kept, and merge the configuration with it.
 
         Raises:
-            StartupError: The journal is damaged, or holds messages of a queue nobody configured.
+            StartupError: The journal is damaged, or holds messages of a queue nobody names.
         """
+        replay = Replay()
         if isinstance(self.journal, FileJournal):
             replay = await asyncio.to_thread(self.journal.read)
-            self._restore(replay)
+        self._merge(replay)
+        self._restore(replay)
+        if isinstance(self.journal, FileJournal):
             self.journal.start(self._snapshot)
 
     async def aclose(self) -> None:
@@ -72,6 +77,97 @@ class Broker:
         """Return the wall clock in ms since the epoch."""
         return time.time_ns() // 1_000_000
 
+    # The life of a queue
+
+    async def create(self, config: QueueConfig) -> Entity:
+        """Make a queue; return when it is durable.
+
+        Raises:
+            Conflict: There is one of this name.
+        """
+        path = config.name.lower()
+        if path in self.entities:
+            raise Conflict(f"The messaging entity '{config.name}' already exists.")
+        now_ms = self.now_ms()
+        entity = Entity(config, now_ms, now_ms)
+        self._add(path, entity)
+        return await self._keep(path, entity)
+
+    async def update(self, config: QueueConfig) -> Entity:
+        """Give a queue other properties; return when they are durable.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        known = self.entity(config.name)
+        path = known.config.name.lower()
+        entity = replace(known, config=replace(config, name=known.config.name))
+        entity = replace(entity, updated_ms=max(self.now_ms(), known.updated_ms + 1))
+        for changed in (path, path + DEAD_LETTER_SUFFIX):
+            self.queues[changed].reconfigure(entity.config)
+        return await self._keep(path, entity)
+
+    async def delete(self, name: str) -> None:
+        """Delete a queue and its messages, and close its links; return when that is durable.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        entity = self.entity(name)
+        path = entity.config.name.lower()
+        paths = frozenset((path, path + DEAD_LETTER_SUFFIX))
+        self.on_deleted(entity.config.name, paths)
+        del self.entities[path]
+        # In this order: a journal torn in between has the queue still, without dead letters.
+        for gone in sorted(paths, reverse=True):
+            queue = self.queues.pop(gone)
+            queue.discard()
+            self._silence(queue)
+            self.journal.append(records.deleted(gone))
+        await self._durable()
+
+    def entity(self, name: str) -> Entity:
+        """Return what is known of a queue.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        entity = self.entities.get(name.lower())
+        if entity is None:
+            raise NotFound(f"The messaging entity '{name}' could not be found.")
+        return entity
+
+    def _add(self, path: str, entity: Entity) -> None:
+        dead_path = path + DEAD_LETTER_SUFFIX
+        dead = Queue(dead_path, entity.config, self.journal, self._alarm, None)
+        self.entities[path] = entity
+        self.queues[dead_path] = dead
+        self.queues[path] = Queue(path, entity.config, self.journal, self._alarm, dead)
+
+    async def _keep(self, path: str, entity: Entity) -> Entity:
+        self.entities[path] = entity
+        self.journal.append(records.entity(path, entity.encoded()))
+        await self._durable()
+        return entity
+
+    async def _durable(self) -> None:
+        done = asyncio.get_running_loop().create_future()
+        self.journal.when_durable(partial(_resolve, done))
+        await asyncio.wait((done, self.failure), return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
+            raise self.failure.result()
+
+    # Starting again
+
+    def _merge(self, replay: Replay) -> None:
+        try:
+            kept = {path: entities.decode(data) for path, data in replay.entities.items()}
+        except ValueError as error:
+            raise StartupError(f"the data directory describes a queue wrongly: {error}") from error
+        merged = entities.merge(kept, self._config.queues, self.now_ms())
+        for path, entity in merged.items():
+            self._add(path, entity)
+
     def _restore(self, replay: Replay) -> None:
         for path, kept in replay.queues.items():
             if path not in self.queues and kept.messages:
@@ -82,16 +178,18 @@ class Broker:
         now_ms = self.now_ms()
         for path, queue in self.queues.items():
             if path in replay.queues:
-                kept = replay.queues[path]
-                queue.next_sequence = kept.next_sequence
-                queue.restore(list(kept.messages.values()), kept.locked, now_ms)
+                queue.restore(replay.queues[path], now_ms)
 
     def _snapshot(self) -> list[bytes]:
-        return [record for queue in self.queues.values() for record in queue.snapshot()]
+        described = [records.entity(path, e.encoded()) for path, e in self.entities.items()]
+        held = [record for queue in self.queues.values() for record in queue.snapshot()]
+        return described + held
 
     def _fail(self, error: OSError) -> None:
         if not self.failure.done():
             self.failure.set_result(error)
+
+    # Time
 
     def _alarm(self, queue: Queue, at_ms: int) -> None:
         armed = self._alarms.get(queue)
@@ -106,3 +204,13 @@ class Broker:
     def _ring(self, queue: Queue) -> None:
         del self._alarms[queue]
         queue.expire(self.now_ms())
+
+    def _silence(self, queue: Queue) -> None:
+        armed = self._alarms.pop(queue, None)
+        if armed is not None:
+            armed[1].cancel()
+
+
+def _resolve(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)

@@ -1,50 +1,49 @@
-"""Claims-based security: ``$cbs`` takes any well-formed shared access signature not yet expired.
-
-As in the official emulator no key is checked: this is a broker for one machine. What a client
-could get wrong in earnest (a token that is none, or that has expired) is refused as in the
-service.
-"""
+"""Claims-based security: ``$cbs`` takes tokens and keeps them as the connection's claims."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
-from urllib.parse import parse_qsl
 
 import proton
+import structlog
 
 from . import conditions
+from .claims import Claims, TokenRefused, read_token
+from .log_events import SIGNATURE_REFUSED
 from .requests import Reply
 
 NODE = "$cbs"
-_SCHEME = "SharedAccessSignature "
-_PARTS = {"sr", "sig", "se"}
+_TYPES = ("servicebus.windows.net:sastoken", "jwt")
+_log = structlog.get_logger(__name__)
 
 
-def answer(request: proton.Message) -> Reply:
-    """Answer a put-token."""
-    properties: dict[str, Any] = dict(request.properties or {})
-    if properties.get("operation") != "put-token":
-        return _status(501, "Only put-token is served.", conditions.NOT_IMPLEMENTED)
-    problem = token_problem(request.body, time.time())
-    if problem is not None:
-        return _status(401, problem, conditions.UNAUTHORIZED)
-    return _status(200, "OK")
+class TokenDesk:
+    """Answers the requests to ``$cbs``.
 
+    Args:
+        claims: What the tokens add to.
+    """
 
-def token_problem(token: object, now_s: float) -> str | None:
-    """Return what is wrong with a token, None if nothing is."""
-    text = bytes(token).decode("utf-8", "replace") if isinstance(token, bytes) else token
-    if not isinstance(text, str) or not text.startswith(_SCHEME):
-        return "The token is not a shared access signature."
-    parts = dict(parse_qsl(text[len(_SCHEME) :]))
-    if not parts.keys() >= _PARTS:
-        return "The shared access signature lacks one of sr, sig and se."
-    if not parts["se"].isdigit():
-        return "The expiry (se) of the shared access signature is not a number of seconds."
-    if int(parts["se"]) <= now_s:
-        return "The shared access signature has expired."
-    return None
+    def __init__(self, claims: Claims) -> None:
+        self._claims = claims
+
+    def answer(self, request: proton.Message) -> Reply:
+        """Answer a put-token."""
+        properties: dict[str, Any] = dict(request.properties or {})
+        if properties.get("operation") != "put-token":
+            return _status(501, "Only put-token is served.", conditions.NOT_IMPLEMENTED)
+        if properties.get("type") not in _TYPES:
+            text = f"The token type must be one of {', '.join(_TYPES)}."
+            return _status(400, text, conditions.ARGUMENT_ERROR)
+        try:
+            token = read_token(request.body, time.time())
+            self._claims.put(str(properties.get("name") or ""), token)
+        except TokenRefused as refusal:
+            audience = str(properties.get("name"))[:200]
+            _log.info(SIGNATURE_REFUSED, audience=audience, reason=str(refusal))
+            return _status(401, str(refusal), conditions.UNAUTHORIZED)
+        return _status(202, "Accepted")
 
 
 def _status(code: int, description: str, condition: str | None = None) -> Reply:

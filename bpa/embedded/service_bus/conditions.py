@@ -8,10 +8,7 @@ INTERNAL_ERROR = "amqp:internal-error"
 UNAUTHORIZED = "amqp:unauthorized-access"
 CONNECTION_FORCED = "amqp:connection:forced"
 MESSAGE_SIZE_EXCEEDED = "amqp:link:message-size-exceeded"
+ENTITY_DISABLED = "com.microsoft:entity-disabled"
 MESSAGE_LOCK_LOST = "com.microsoft:message-lock-lost"
+MESSAGE_NOT_FOUND = "com.microsoft:message-not-found"
 ARGUMENT_ERROR = "com.microsoft:argument-error"
-
-LOCK_LOST_TEXT = (
-    "The lock supplied is invalid. Either the lock expired, or the message has already been "
-    "removed from the queue."
-)

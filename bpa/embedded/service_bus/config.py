@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from bpa.errors import SettingsError
 
 NAMESPACE = "sbemulatorns"
-_QUEUE_NAME = re.compile(r"^[A-Za-z0-9]$|^[A-Za-z0-9][\w\-./]*[A-Za-z0-9]$", re.ASCII)
+QUEUE_NAME = re.compile(r"^[A-Za-z0-9]$|^[A-Za-z0-9][\w\-./]*[A-Za-z0-9]$", re.ASCII)
 _DURATION = re.compile(
     r"^P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?"
     r"(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?$"
@@ -25,20 +26,22 @@ _DURATION = re.compile(
 _COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*')
 _LOGGING_TYPES = ("File", "Console", "File,Console", "Console,File")
 _MOST_ENTITIES = 50
-_UNENDING_S = 10_000 * 86_400.0
-_NOT_SERVED = (
-    "DuplicateDetectionHistoryTimeWindow",
-    "ForwardDeadLetteredMessagesTo",
-    "ForwardTo",
-    "RequiresDuplicateDetection",
-    "RequiresSession",
-)
+UNENDING_S = 10_000 * 86_400.0
+_NOT_SERVED = ("ForwardDeadLetteredMessagesTo", "ForwardTo", "RequiresSession")
 _IGNORABLE: Mapping[str, tuple[Any, ...]] = {
     "ForwardDeadLetteredMessagesTo": ("", None),
     "ForwardTo": ("", None),
-    "RequiresDuplicateDetection": (False, None),
     "RequiresSession": (False, None),
 }
+
+
+class Status(StrEnum):
+    """What a queue lets its clients do."""
+
+    ACTIVE = "Active"
+    DISABLED = "Disabled"
+    SEND_DISABLED = "SendDisabled"
+    RECEIVE_DISABLED = "ReceiveDisabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,15 @@ class QueueConfig:
     default_ttl_s: float | None = None
     """How long a message lives unless it asks for less; None keeps it."""
     dead_letter_on_expiration: bool = False
+    status: Status = Status.ACTIVE
+    user_metadata: str | None = None
+    """A note of the user's own."""
+    max_size_mb: int = 1024
+    """Told to those who ask; nothing is refused for it."""
+    enable_batched_operations: bool = True
+    """Told to those who ask, without effect."""
+    duplicate_window_s: float | None = None
+    """For how long a message id is not accepted again; None accepts all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,18 @@ def parse_duration_s(value: str) -> float | None:
         return None
     days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def render_duration(seconds: float | None) -> str:
+    """Write an ISO 8601 duration; None is the service's longest."""
+    if seconds is None:
+        return "P10675199DT2H48M5.4775807S"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    days, hours = divmod(hours, 24)
+    parts = ((hours, "H"), (minutes, "M"), (rest, "S"))
+    time = "".join(f"{value:.15g}{unit}" for value, unit in parts if value)
+    return "P" + (f"{days}D" if days else "") + (f"T{time}" if time else "")
 
 
 class _Reader:
@@ -139,13 +163,15 @@ class _Reader:
     def _queue(self, value: Any, where: str) -> QueueConfig:
         entry = self._object(value, where, {"Name", "Properties"}, required={"Name"})
         name = entry.get("Name", "?")
-        if "Name" in entry and not (isinstance(name, str) and _QUEUE_NAME.match(name)):
+        if "Name" in entry and not (isinstance(name, str) and QUEUE_NAME.match(name)):
             self._wrong(f"{where}.Name", "must be letters, digits and inner - . / _")
         served = {
             "DeadLetteringOnMessageExpiration",
             "DefaultMessageTimeToLive",
+            "DuplicateDetectionHistoryTimeWindow",
             "LockDuration",
             "MaxDeliveryCount",
+            "RequiresDuplicateDetection",
         }
         place = f"{where}.Properties"
         properties = self._object(
@@ -155,14 +181,17 @@ class _Reader:
             if properties.get(key) not in harmless:
                 self._wrong(f"{place}.{key}", f"is not served yet; use {harmless[0]!r}")
         ttl_s = self._duration(properties, "DefaultMessageTimeToLive", place, 3600.0)
+        window_s = self._duration(properties, "DuplicateDetectionHistoryTimeWindow", place, 20.0)
+        detects = self._flag(properties, "RequiresDuplicateDetection", place)
         return QueueConfig(
             name=str(name),
             lock_duration_s=self._duration(properties, "LockDuration", place, 60.0),
             max_delivery_count=self._count(properties, "MaxDeliveryCount", place, 3),
-            default_ttl_s=None if ttl_s >= _UNENDING_S else ttl_s,
+            default_ttl_s=None if ttl_s >= UNENDING_S else ttl_s,
             dead_letter_on_expiration=self._flag(
                 properties, "DeadLetteringOnMessageExpiration", place
             ),
+            duplicate_window_s=window_s if detects else None,
         )
 
     def _logging(self, value: Any) -> None:

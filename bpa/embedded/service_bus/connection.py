@@ -12,13 +12,15 @@ from typing import Any, cast
 
 import structlog
 
-from . import conditions
-from .attach import AttachRefused, attach
+from . import cbs, conditions
+from .attach import attach, link_node, link_path
 from .broker import Broker
+from .claims import Claims
 from .engine import (
     Engine,
     Handler,
     ProtocolError,
+    close_link,
     free_link,
     free_session,
     link_session,
@@ -27,13 +29,24 @@ from .engine import (
 )
 from .framing import FrameSplitter
 from .links import LinkHandler
-from .log_events import CONNECTION_FAILED, CONNECTION_REFUSED, LINK_REFUSED
+from .log_events import (
+    CONNECTION_CLOSED,
+    CONNECTION_FAILED,
+    CONNECTION_OPENED,
+    CONNECTION_REFUSED,
+    LINK_REFUSED,
+)
+from .refusals import Refused, Unauthorized
 from .requests import ReplyLink
+from .sasl import SaslFailed, SaslServer
 
 MAX_FRAME_BYTES = 262_144
 IDLE_TIMEOUT_MS = 240_000
 _HANDSHAKE_S = 30.0
+_LONGEST_NAME = 200
+_UNREAD_BYTES = 16 * 1024 * 1024
 _WRITE_BUFFER_BYTES = 1024 * 1024
+_LONGEST_WATCH_S = 3600.0
 
 _log = structlog.get_logger(__name__)
 
@@ -53,11 +66,16 @@ class Connection(asyncio.Protocol, Handler):
         self._broker = broker
         self._registry = registry
         self._engine = Engine("bpa-service-bus", MAX_FRAME_BYTES, IDLE_TIMEOUT_MS)
+        self._sasl = SaslServer()
+        self.claims = Claims(self._watch_claims)
+        self._claims_timer: asyncio.TimerHandle | None = None
         self._frames = FrameSplitter(MAX_FRAME_BYTES)
         self._links: dict[Any, LinkHandler] = {}
         self._woken = False
         self._timer: asyncio.TimerHandle | None = None
         self._opened = False
+        self._container: str | None = None
+        self._end_reason: str | None = None
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # As the socket's protocol
@@ -74,16 +92,30 @@ class Connection(asyncio.Protocol, Handler):
     def data_received(self, data: bytes) -> None:
         """Take bytes in."""
         try:
+            if not self._sasl.finished:
+                data = self._secure(data)
             for piece, begins_batch in self._frames.feed(data):
                 self.feeding_batch = begins_batch
                 self._engine.feed(piece, self)
                 self.feeding_batch = False
             self._flush()
+        except SaslFailed as failure:
+            _log.warning(CONNECTION_REFUSED, peer=self._peer, reason=str(failure))
+            self._transport.write(failure.answer)
+            self._transport.close()
         except ProtocolError as error:
             _log.warning(CONNECTION_REFUSED, peer=self._peer, reason=str(error))
+            self._end_reason = str(error)
             self._hang_up()
         except Exception:  # noqa: BLE001 - logged; ends this connection only
             self._contain()
+
+    def _secure(self, data: bytes) -> bytes:
+        answer, rest = self._sasl.feed(data)
+        self._transport.write(answer)
+        if self._sasl.trusted:
+            self.claims.trust()
+        return rest
 
     def eof_received(self) -> None:
         """Let the socket close."""
@@ -91,11 +123,15 @@ class Connection(asyncio.Protocol, Handler):
     def connection_lost(self, error: Exception | None) -> None:
         """Drop what the client held; its locks run out by themselves."""
         self._registry.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._claims_timer):
+            if timer is not None:
+                timer.cancel()
         for handler in self._links.values():
             handler.on_closed()
         self._links.clear()
+        reason = self._end_reason or self._engine.error() or (str(error) if error else "cut off")
+        if self._opened:
+            _log.info(CONNECTION_CLOSED, peer=self._peer, container=self._container, reason=reason)
         self._engine.free()
         self._woken = True  # nothing may wake a freed engine
         self.gone.set_result(None)
@@ -153,13 +189,26 @@ class Connection(asyncio.Protocol, Handler):
                     return link
         return None
 
+    @property
+    def links(self) -> int:
+        """How many links are attached."""
+        return len(self._links)
+
     def shut_down(self) -> None:
         """Tell the client that the broker goes away, and hang up."""
+        self._end_reason = "the broker is shutting down"
         try:
             self._engine.close(conditions.CONNECTION_FORCED, "The broker is shutting down.")
             self._flush()
         finally:
             self._transport.close()
+
+    def close_links_to(self, paths: frozenset[str], description: str) -> None:
+        """Detach the links whose queue is gone, those for its management included."""
+        for link in [link for link in self._links if link_path(link) in paths]:
+            self._links.pop(link).on_closed()
+            close_link(link, conditions.NOT_FOUND, description)
+            self.wake()
 
     def abort(self) -> None:
         """Hang up without a word."""
@@ -170,6 +219,8 @@ class Connection(asyncio.Protocol, Handler):
     def on_connection_opened(self) -> None:
         """Answer, and keep time from now on."""
         self._opened = True
+        self._container = self._engine.peer_name()[:_LONGEST_NAME]
+        _log.info(CONNECTION_OPENED, peer=self._peer, container=self._container)
         self._engine.open()
         if self._timer is not None:
             self._timer.cancel()
@@ -177,6 +228,7 @@ class Connection(asyncio.Protocol, Handler):
 
     def on_connection_closed(self) -> None:
         """Answer the close; the socket follows when it is sent."""
+        self._end_reason = f"closed by the peer: {self._engine.peer_error() or 'no error'}"
         self._engine.close()
 
     def on_session_opened(self, session: Any) -> None:
@@ -193,7 +245,7 @@ class Connection(asyncio.Protocol, Handler):
         """Serve the link, or say why not."""
         try:
             self._links[link] = attach(self, link, self._broker)
-        except AttachRefused as refusal:
+        except Refused as refusal:
             _log.info(LINK_REFUSED, peer=self._peer, reason=str(refusal))
             refuse_link(link, refusal.condition, str(refusal))
 
@@ -216,6 +268,27 @@ class Connection(asyncio.Protocol, Handler):
         if handler is not None:
             handler.on_delivery(delivery)
 
+    # Claims
+
+    def _watch_claims(self) -> None:
+        if self._claims_timer is not None:
+            self._claims_timer.cancel()
+            self._claims_timer = None
+        now_s = time.time()
+        expiry_s = self.claims.next_expiry_s(now_s)
+        if expiry_s is not None:
+            delay_s = min(expiry_s - now_s, _LONGEST_WATCH_S)
+            self._claims_timer = self._loop.call_later(delay_s, self._on_claims_due)
+
+    def _on_claims_due(self) -> None:
+        now_s = time.time()
+        for link, handler in list(self._links.items()):
+            node = link_node(link)
+            if node != cbs.NODE and not self.claims.cover(node, now_s):
+                expired = Unauthorized(f"ExpiredToken: the token for '{node}' has expired.")
+                handler.turn_away(expired)
+        self._watch_claims()
+
     # Bytes and time
 
     def _on_woken(self) -> None:
@@ -231,6 +304,9 @@ class Connection(asyncio.Protocol, Handler):
         self._engine.dispatch(self)
         while data := self._engine.output():
             self._transport.write(data)
+        if self._transport.get_write_buffer_size() > _UNREAD_BYTES:
+            self._give_up("the peer asks, and does not read the answers")
+            return
         if self._engine.finished():
             self._transport.close()
         held_back = self._unflushed_bytes > _WRITE_BUFFER_BYTES
@@ -251,8 +327,12 @@ class Connection(asyncio.Protocol, Handler):
     def _on_handshake_timeout(self) -> None:
         self._timer = None
         if not self._opened:
-            _log.warning(CONNECTION_REFUSED, peer=self._peer, reason="no open frame in time")
-            self.abort()
+            self._give_up("no open frame in time")
+
+    def _give_up(self, reason: str) -> None:
+        _log.warning(CONNECTION_REFUSED, peer=self._peer, reason=reason)
+        self._end_reason = reason
+        self.abort()
 
     def _hang_up(self) -> None:
         try:
@@ -262,5 +342,6 @@ class Connection(asyncio.Protocol, Handler):
         self._transport.close()
 
     def _contain(self) -> None:
+        self._end_reason = "an error of ours"
         _log.exception(CONNECTION_FAILED, peer=self._peer)
         self.abort()

@@ -6,6 +6,7 @@ to the broker, the bare message (properties to footer) to the application.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ _LONGEST_REASON_CHARS = 4096
 _SEQUENCE_NUMBER = amqp.encode_symbol("x-opt-sequence-number")
 _ENQUEUED_TIME = amqp.encode_symbol("x-opt-enqueued-time")
 _ENQUEUE_SEQUENCE = amqp.encode_symbol("x-opt-enqueue-sequence-number")
-_STATE_ACTIVE = amqp.encode_symbol("x-opt-message-state") + b"\x54\x00"
+_MESSAGE_STATE = amqp.encode_symbol("x-opt-message-state") + b"\x54"
 _LOCKED_UNTIL = amqp.encode_symbol("x-opt-locked-until")
 _SCHEDULED_TIME = "x-opt-scheduled-enqueue-time"
 _BROKER_OWNED = frozenset(
@@ -33,6 +34,8 @@ _BROKER_OWNED = frozenset(
     }
 )
 _NO_HEADER_FIELDS = amqp.NULL * 4
+_ABSOLUTE_EXPIRY, _CREATION_TIME = 8, 9
+_LONGEST_TTL_MS = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ def read_content(encoded: bytes) -> Content:
     if not encoded:
         raise MalformedMessage("the message is empty")
     bare = _with_message_id(encoded, bare_at, properties)
+    if properties is not None:
+        ttl_ms = _span_ms(encoded, properties[0], ttl_ms)
     return Content(header, b"".join(annotations), len(annotations), bare, ttl_ms, scheduled_ms)
 
 
@@ -98,6 +103,19 @@ def _read_header(encoded: bytes, value: int) -> tuple[bytes, int | None]:
     if sum(map(len, fields)) > 64:
         raise MalformedMessage("the header section has fields of a wrong type")
     return b"".join(fields), amqp.number(fields[2])
+
+
+def _span_ms(encoded: bytes, value: int, ttl_ms: int | None) -> int | None:
+    """Return the time to live, which a pair of times says when the header's 49 days are too few."""
+    if encoded[value : value + 1] == amqp.NULL:
+        return ttl_ms
+    fields = amqp.items(encoded, value)
+    if len(fields) <= _CREATION_TIME:
+        return ttl_ms
+    expiry_ms, creation_ms = map(amqp.number, fields[_ABSOLUTE_EXPIRY : _CREATION_TIME + 1])
+    if expiry_ms is None or creation_ms is None:
+        return ttl_ms
+    return max(0, expiry_ms - creation_ms)
 
 
 def _read_annotations(encoded: bytes, value: int) -> tuple[list[bytes], int | None]:
@@ -127,7 +145,19 @@ def _with_message_id(encoded: bytes, bare_at: int, properties: tuple[int, int] |
     return amqp.encode_section(amqp.PROPERTIES, amqp.encode_list(fields)) + rest
 
 
-def broker_annotations(sequence: int, enqueued_ms: int) -> bytes:
+def duplicate_key(content: Content) -> bytes:
+    """Return what tells a message id from others, however its value was encoded."""
+    for code, _, value, _ in amqp.sections(content.bare):
+        if code == amqp.PROPERTIES:
+            encoded = amqp.items(content.bare, value)[0]
+            text, number = amqp.text(encoded), amqp.number(encoded)
+            if text is not None:
+                return b"s" + text.encode()
+            return encoded if number is None else b"n%d" % number
+    raise MalformedMessage("the message has no id")
+
+
+def broker_annotations(sequence: int, enqueued_ms: int, state: int) -> bytes:
     """Encode the four annotations that stay with a message for life."""
     number = amqp.encode_long(sequence)
     return b"".join(
@@ -138,7 +168,8 @@ def broker_annotations(sequence: int, enqueued_ms: int) -> bytes:
             amqp.encode_timestamp(enqueued_ms),
             _ENQUEUE_SEQUENCE,
             number,
-            _STATE_ACTIVE,
+            _MESSAGE_STATE,
+            bytes((state,)),
         )
     )
 
@@ -149,10 +180,25 @@ def render(
     enqueued_ms: int,
     delivery_count: int,
     locked_until_ms: int | None,
+    *,
+    state: int = 0,
+    expires_ms: int | None = None,
 ) -> bytes:
-    """Encode a message for a receiver."""
+    """Encode a message for a receiver.
+
+    Args:
+        content: What the sender sent.
+        sequence: Its number.
+        enqueued_ms: When it was enqueued.
+        delivery_count: How often it came back.
+        locked_until_ms: When its lock ends; None for one that is not locked.
+        state: 0 active, 1 deferred, 2 scheduled.
+        expires_ms: When it expires; header and properties then say so, as the service has it.
+    """
+    if expires_ms is not None:
+        content = _with_expiry(content, enqueued_ms, expires_ms)
     head = content.header + amqp.encode_uint(delivery_count)
-    pairs, count = broker_annotations(sequence, enqueued_ms) + content.annotations, 4
+    pairs, count = broker_annotations(sequence, enqueued_ms, state) + content.annotations, 4
     if locked_until_ms is not None:
         pairs += _LOCKED_UNTIL + amqp.encode_timestamp(locked_until_ms)
         count = 5
@@ -169,16 +215,35 @@ def render(
     )
 
 
+def _with_expiry(content: Content, enqueued_ms: int, expires_ms: int) -> Content:
+    ttl_at = amqp.value_end(content.header, amqp.value_end(content.header, 0))
+    ttl_end = amqp.value_end(content.header, ttl_at)
+    ttl = amqp.encode_uint(min(max(0, expires_ms - enqueued_ms), _LONGEST_TTL_MS))
+    header = content.header[:ttl_at] + ttl + content.header[ttl_end:]
+    _, _, value, end = next(amqp.sections(content.bare))
+    fields = amqp.items(content.bare, value)
+    fields += [amqp.NULL] * (_CREATION_TIME + 1 - len(fields))
+    fields[_ABSOLUTE_EXPIRY] = amqp.encode_timestamp(expires_ms)
+    fields[_CREATION_TIME] = amqp.encode_timestamp(enqueued_ms)
+    properties = amqp.encode_section(amqp.PROPERTIES, amqp.encode_list(fields))
+    return replace(content, header=header, bare=properties + content.bare[end:])
+
+
 def with_dead_letter_reason(
-    content: Content, reason: str | None, description: str | None, extra: dict[str, str]
+    content: Content, reason: str | None, description: str | None, changes: Mapping[str, bytes]
 ) -> Content:
     """Put a dead letter's reason and description among its application properties."""
-    added = dict(extra)
+    added = dict(changes)
     if reason is not None:
-        added[DEAD_LETTER_REASON] = reason[:_LONGEST_REASON_CHARS]
+        added[DEAD_LETTER_REASON] = amqp.encode_string(reason[:_LONGEST_REASON_CHARS])
     if description is not None:
-        added[DEAD_LETTER_DESCRIPTION] = description[:_LONGEST_REASON_CHARS]
-    if not added:
+        added[DEAD_LETTER_DESCRIPTION] = amqp.encode_string(description[:_LONGEST_REASON_CHARS])
+    return with_properties(content, added)
+
+
+def with_properties(content: Content, changes: Mapping[str, bytes]) -> Content:
+    """Set application properties, given encoded; the others keep their bytes and their order."""
+    if not changes:
         return content
     bare = content.bare
     kept: list[bytes] = []
@@ -187,9 +252,9 @@ def with_dead_letter_reason(
         if code == amqp.PROPERTIES:
             insert_at = resume_at = end
         elif code == amqp.APPLICATION_PROPERTIES:
-            kept = [k + v for k, v in amqp.pairs(bare, value) if amqp.text(k) not in added]
+            kept = [k + v for k, v in amqp.pairs(bare, value) if amqp.text(k) not in changes]
             resume_at = end
-    kept += [amqp.encode_string(k) + amqp.encode_string(v) for k, v in added.items()]
+    kept += [amqp.encode_string(name) + value for name, value in changes.items()]
     section = amqp.encode_section(
         amqp.APPLICATION_PROPERTIES, amqp.encode_map(b"".join(kept), len(kept))
     )

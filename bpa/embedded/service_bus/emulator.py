@@ -7,6 +7,8 @@ reverse.
 from __future__ import annotations
 
 import asyncio
+import ssl
+import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,11 @@ from bpa.errors import StartupError
 
 from .admin import create_app
 from .broker import Broker
+from .certificate import CERTIFICATE, server_context
 from .config import DEFAULT_NAMESPACE, NamespaceConfig
 from .connection import Connection
 from .log_events import STARTED, STOPPED
+from .metrics import Metrics
 
 _GOODBYE_S = 1.0
 
@@ -42,6 +46,8 @@ class EmulatorOptions:
     """What an error about the port calls it."""
     admin_port_setting: str = "admin_port"
     """What an error about the administration port calls it."""
+    admin_tls_port: int | None = None
+    """The administration port again, as HTTPS; 0 takes any free port, None has none."""
     data_dir: Path | None = None
     """Where messages are kept; None keeps them in memory."""
     config: NamespaceConfig = DEFAULT_NAMESPACE
@@ -60,6 +66,9 @@ class ServiceBusEmulator:
         self.options = options or EmulatorOptions()
         self.port = self.options.port
         self.admin_port = self.options.admin_port
+        self.admin_tls_port = self.options.admin_tls_port
+        self.certificate: Path | None = None
+        """What a client of the HTTPS port must trust; there once it has started."""
         self._connections: set[Connection] = set()
         self._stack = AsyncExitStack()
         self._broker: Broker | None = None
@@ -67,11 +76,7 @@ class ServiceBusEmulator:
     @property
     def connection_string(self) -> str:
         """What a client of this emulator is given; good once it has started."""
-        return (
-            f"Endpoint=sb://{self.options.host}:{self.port};"
-            "SharedAccessKeyName=RootManageSharedAccessKey;SharedAccessKey=SAS_KEY_VALUE;"
-            "UseDevelopmentEmulator=true;"
-        )
+        return connection_string(self.options.host, self.port)
 
     async def start(self) -> None:
         """Bring everything up.
@@ -85,8 +90,7 @@ class ServiceBusEmulator:
             stack.push_async_callback(broker.aclose)
             await broker.start()
             await self._listen(broker, stack)
-            if options.admin_port is not None:
-                await self._listen_for_admin(broker, options.admin_port, stack)
+            await self._listen_for_admin(broker, stack)
             self._broker = broker
             self._stack = stack.pop_all()
         _log.info(STARTED, port=self.port, admin_port=self.admin_port, host=options.host)
@@ -125,9 +129,14 @@ class ServiceBusEmulator:
             )
         except OSError as error:
             raise _taken(options.host, options.port, options.port_setting, error) from error
+        broker.on_deleted = self._close_links
         self.port = server.sockets[0].getsockname()[1]
         stack.push_async_callback(self._let_clients_go)
         stack.callback(server.close)
+
+    def _close_links(self, name: str, paths: frozenset[str]) -> None:
+        for connection in list(self._connections):
+            connection.close_links_to(paths, f"The messaging entity '{name}' could not be found.")
 
     async def _let_clients_go(self) -> None:
         for connection in list(self._connections):
@@ -138,18 +147,45 @@ class ServiceBusEmulator:
         for connection in list(self._connections):
             connection.abort()
 
-    async def _listen_for_admin(self, broker: Broker, port: int, stack: AsyncExitStack) -> None:
+    async def _listen_for_admin(self, broker: Broker, stack: AsyncExitStack) -> None:
         options = self.options
-        names = tuple(queue.name for queue in options.config.queues)
-        runner = web.AppRunner(create_app(broker, names), access_log=None)
+        metrics = Metrics(broker, self._connections)
+        runner = web.AppRunner(create_app(broker, metrics), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, options.host, port)
+        if options.admin_port is not None:
+            setting = options.admin_port_setting
+            self.admin_port = await self._serve_admin(runner, options.admin_port, setting, None)
+        if options.admin_tls_port is not None:
+            directory = options.data_dir or Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="bpa-service-bus-"))
+            )
+            context = await asyncio.to_thread(server_context, directory, options.host)
+            self.certificate = directory / CERTIFICATE
+            self.admin_tls_port = await self._serve_admin(
+                runner, options.admin_tls_port, "admin_tls_port", context
+            )
+
+    async def _serve_admin(
+        self, runner: web.AppRunner, port: int, setting: str, context: ssl.SSLContext | None
+    ) -> int:
+        host = self.options.host
+        site = web.TCPSite(runner, host, port, ssl_context=context)
         try:
             await site.start()
         except OSError as error:
-            raise _taken(options.host, port, options.admin_port_setting, error) from error
-        self.admin_port = runner.addresses[0][1]
+            raise _taken(host, port, setting, error) from error
+        bound: int = runner.addresses[-1][1]
+        return bound
+
+
+def connection_string(host: str, port: int) -> str:
+    """Return what a client of an emulator there is given."""
+    return (
+        f"Endpoint=sb://{host}:{port};"
+        "SharedAccessKeyName=RootManageSharedAccessKey;SharedAccessKey=SAS_KEY_VALUE;"
+        "UseDevelopmentEmulator=true;"
+    )
 
 
 def _taken(host: str, port: int, setting: str, error: OSError) -> StartupError:

@@ -1,9 +1,9 @@
 """The AMQP engine: python-qpid-proton's C library, with no I/O and no reactor.
 
-The one module that touches the library. Deliveries and events, which come per message, go
-through the C functions directly (the Python wrappers cost several times as much, and decode a
-delivery's tag as UTF-8, which a GUID is not); links and sessions, which are rare, go through the
-wrappers. A C pointer is only good while its link is; ``links`` keeps to that.
+With ``deliveries``, the one module that touches the library. Deliveries and events, which come
+per message, go through the C functions directly (the Python wrappers cost several times as much,
+and decode a delivery's tag as UTF-8, which a GUID is not); links and sessions, which are rare, go
+through the wrappers. A C pointer is only good while its link is; ``links`` keeps to that.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ import cproton
 import proton
 from cproton import ffi, lib
 
-ACCEPTED: int = cproton.PN_ACCEPTED
-REJECTED: int = cproton.PN_REJECTED
-RELEASED: int = cproton.PN_RELEASED
-MODIFIED: int = cproton.PN_MODIFIED
 SEND_SETTLED: int = cproton.PN_SND_SETTLED
 
 _OUTPUT_BYTES = 256 * 1024
 _NOTHING = ffi.NULL
+_allocate = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class ProtocolError(Exception):
@@ -75,9 +72,7 @@ class Engine:
         lib.pn_transport_set_server(self._transport)
         lib.pn_transport_set_max_frame(self._transport, max_frame_bytes)
         lib.pn_transport_set_idle_timeout(self._transport, idle_timeout_ms)
-        cproton.pn_sasl_allowed_mechs(lib.pn_sasl(self._transport), "ANONYMOUS")
         lib.pn_transport_bind(self._transport, self._connection)
-        self._output = ffi.new("char[]", _OUTPUT_BYTES)
         self._freed = False
 
     def feed(self, data: bytes, handler: Handler) -> None:
@@ -116,10 +111,12 @@ class Engine:
         pending = lib.pn_transport_pending(self._transport)
         if pending <= 0:
             return b""
-        size = lib.pn_transport_peek(self._transport, self._output, min(pending, _OUTPUT_BYTES))
+        most = min(pending, _OUTPUT_BYTES)
+        output = _allocate("char[]", most)  # kept, it would cost every idle connection 256 KiB
+        size = lib.pn_transport_peek(self._transport, output, most)
         if size <= 0:
             return b""
-        data = bytes(ffi.buffer(self._output, size))
+        data = bytes(ffi.buffer(output, size))
         lib.pn_transport_pop(self._transport, size)
         return data
 
@@ -138,6 +135,17 @@ class Engine:
             return None
         name = cproton.pn_condition_get_name(condition)
         return f"{name}: {cproton.pn_condition_get_description(condition)}"
+
+    def peer_name(self) -> str:
+        """Return the container id in the peer's open."""
+        return str(cproton.pn_connection_remote_container(self._connection))
+
+    def peer_error(self) -> str | None:
+        """Return what the peer closed the connection for, if it said so."""
+        condition = lib.pn_connection_remote_condition(self._connection)
+        if not lib.pn_condition_is_set(condition):
+            return None
+        return str(cproton.pn_condition_get_name(condition))
 
     def close_input(self, handler: Handler) -> None:
         """Say that no more bytes will come."""
@@ -224,10 +232,6 @@ def describe(link: Any) -> Any:
     return proton.Link.wrap(link)  # type: ignore[no-untyped-call]
 
 
-def _describe_delivery(delivery: Any) -> Any:
-    return proton.Delivery.wrap(delivery)  # type: ignore[no-untyped-call]
-
-
 def accept_link(link: Any, *, max_message_bytes: int | None = None) -> None:
     """Answer an attach by mirroring it, as clients expect.
 
@@ -289,94 +293,8 @@ def give_credit_back(link: Any) -> None:
     lib.pn_link_drained(link)
 
 
-# Deliveries
-
-
-def send(link: Any, tag: bytes, data: bytes, *, settled: bool) -> Any:
-    """Send one message and return its delivery."""
-    delivery = lib.pn_delivery(link, (len(tag), ffi.from_buffer(tag)))
-    lib.pn_link_send(link, ffi.from_buffer(data), len(data))
-    if settled:
-        lib.pn_delivery_settle(delivery)
-    else:
-        lib.pn_link_advance(link)
-    return delivery
-
-
-def readable(delivery: Any) -> bool:
-    """Whether bytes of the delivery, or its end, have come and it is the link's current one."""
-    return bool(lib.pn_delivery_readable(delivery))
-
-
-def partial(delivery: Any) -> bool:
-    """Whether more transfers of the delivery follow."""
-    return bool(lib.pn_delivery_partial(delivery))
-
-
-def aborted(delivery: Any) -> bool:
-    """Whether the sender has taken the delivery back."""
-    return bool(lib.pn_delivery_aborted(delivery))
-
-
-def read(link: Any, delivery: Any) -> bytes:
-    """Take the bytes of the link's current delivery that have come."""
-    pending = lib.pn_delivery_pending(delivery)
-    if not pending:
-        return b""
-    room = ffi.new("char[]", pending)
-    size = lib.pn_link_recv(link, room, pending)
-    return bytes(ffi.buffer(room, size)) if size > 0 else b""
-
-
-def advance(link: Any) -> None:
-    """Leave the link's current delivery for the next."""
-    lib.pn_link_advance(link)
-
-
-def remote_outcome(delivery: Any) -> int:
-    """Return the state the peer put the delivery in, 0 for none."""
-    return int(lib.pn_delivery_remote_state(delivery))
-
-
-def remote_settled(delivery: Any) -> bool:
-    """Whether the peer has forgotten the delivery."""
-    return bool(lib.pn_delivery_settled(delivery))
-
-
-def settle(delivery: Any, outcome: int) -> None:
-    """Put the delivery in its final state and forget it."""
-    if outcome:
-        lib.pn_delivery_update(delivery, outcome)
-    lib.pn_delivery_settle(delivery)
-
-
-def forget(delivery: Any) -> None:
-    """Settle without a state."""
-    lib.pn_delivery_settle(delivery)
-
-
-def reject(delivery: Any, condition: str, description: str) -> None:
-    """Settle as rejected, with an error whose three fields are all there.
-
-    The Python SDK takes the third for granted: without it, its callback dies and the send hangs.
-    """
-    wrapper = _describe_delivery(delivery)
-    wrapper.local.condition = proton.Condition(
-        condition, description, {proton.symbol("com.microsoft:description"): description}
-    )
-    wrapper.update(REJECTED)
-    wrapper.settle()
-
-
-def rejection(delivery: Any) -> tuple[str, dict[str, Any]]:
-    """Return the condition and info with which the peer rejected a delivery."""
-    condition = _describe_delivery(delivery).remote.condition
-    if condition is None:
-        return "", {}
-    info = condition.info if isinstance(condition.info, dict) else {}
-    return str(condition.name), {str(key): value for key, value in info.items()}
-
-
-def is_deferral(delivery: Any) -> bool:
-    """Whether a modified outcome says undeliverable-here."""
-    return bool(lib.pn_disposition_is_undeliverable(lib.pn_delivery_remote(delivery)))
+def close_link(link: Any, condition: str, description: str) -> None:
+    """Detach a link of ours with an error; the peer's answer frees it."""
+    wrapper = describe(link)
+    wrapper.condition = proton.Condition(condition, description)
+    wrapper.close()

@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import mmap
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,14 +36,20 @@ _log = structlog.get_logger(__name__)
 _FILE = "journal.log"
 _MAGIC = b"BPASBQ01"
 _COMPACT_BYTES = 64 * 1024 * 1024
+_RECORDS_AT_ONCE = 1024
 
 Callback = Callable[[], None]
+Bytes = bytes | mmap.mmap
 
 
 class MemoryJournal:
     """Keeps nothing; its callbacks run at the end of the event loop's round."""
 
+    size_bytes = 0
+    """How large the file is."""
+
     def __init__(self) -> None:
+        self.on_synced: Callable[[float], None] = _ignore
         self._callbacks: list[Callback] = []
 
     def append(self, record: bytes) -> None:
@@ -74,6 +83,8 @@ class FileJournal:
     """
 
     def __init__(self, directory: Path, on_failure: Callable[[OSError], None]) -> None:
+        self.on_synced: Callable[[float], None] = _ignore
+        """Called in the thread with how long a sync took, in seconds."""
         self._path = directory / _FILE
         self._on_failure = on_failure
         self._directory_fd = _lock_directory(directory)
@@ -90,6 +101,11 @@ class FileJournal:
         self._drained: asyncio.Future[None] | None = None
         self._work: SimpleQueue[_Group | None] = SimpleQueue()
 
+    @property
+    def size_bytes(self) -> int:
+        """How large the file is."""
+        return len(_MAGIC) + self._snapshot_bytes + self._bytes_since_snapshot
+
     def read(self) -> records.Replay:
         """Return what the journal says, and cut off a torn end. Call before ``start``.
 
@@ -98,21 +114,23 @@ class FileJournal:
         """
         replay = records.Replay()
         try:
-            data = self._path.read_bytes() if self._path.exists() else b""
+            with _mapped(self._path) as data:
+                self._fold(data, replay)
         except OSError as error:
             raise StartupError(f"{self._path}: cannot be read: {error.strerror}") from error
+        return replay
+
+    def _fold(self, data: Bytes, replay: records.Replay) -> None:
         if data[: len(_MAGIC)] != _MAGIC[: len(data)]:
             raise StartupError(f"{self._path}: is not a journal of this emulator; move it away")
         good = len(_MAGIC)
         try:
-            for body, end in records.bodies(data[len(_MAGIC) :]):
+            for body, good in records.bodies(data, len(_MAGIC)):  # noqa: B007 - used behind it
                 replay.apply(body)
-                good = len(_MAGIC) + end
         except (ValueError, KeyError, LookupError) as error:
             raise StartupError(f"{self._path}: a record contradicts those before it") from error
         if good < len(data):
             _log.warning(JOURNAL_TORN, path=str(self._path), lost_bytes=len(data) - good)
-        return replay
 
     def start(self, snapshot: Callable[[], list[bytes]]) -> None:
         """Begin to write, with a fresh file that holds only the snapshot.
@@ -179,13 +197,13 @@ class FileJournal:
         callbacks, self._callbacks = self._callbacks, []
         if compact:
             written = self._snapshot()
-        data = b"".join(written)
+        size = sum(map(len, written))
         if compact:
-            self._snapshot_bytes, self._bytes_since_snapshot = len(data), 0
+            self._snapshot_bytes, self._bytes_since_snapshot = size, 0
         else:
-            self._bytes_since_snapshot += len(data)
+            self._bytes_since_snapshot += size
         self._in_flight = callbacks
-        self._work.put(_Group(data, replaces=compact))
+        self._work.put(_Group(written, replaces=compact))
 
     def _written(self) -> None:
         callbacks, self._in_flight = self._in_flight, None
@@ -205,23 +223,33 @@ class FileJournal:
 
     def _write(self) -> None:
         try:
-            while (group := self._work.get()) is not None:
-                if group.replaces:
-                    self._replace(group.data)
-                else:
-                    _write_all(self._fd, group.data)
-                    os.fdatasync(self._fd)
+            while self._write_group(self._work.get()):
                 self._loop.call_soon_threadsafe(self._written)
         except OSError as error:
             self._loop.call_soon_threadsafe(self._fail, error)
 
-    def _replace(self, data: bytes) -> None:
+    def _write_group(self, group: _Group | None) -> bool:
+        """Write and sync a group; it must not outlive the call, as a snapshot is large."""
+        if group is None:
+            return False
+        if group.replaces:
+            self._replace(group.records)
+            return True
+        _write_all(self._fd, b"".join(group.records))
+        began_s = time.perf_counter()
+        os.fdatasync(self._fd)
+        self.on_synced(time.perf_counter() - began_s)
+        return True
+
+    def _replace(self, snapshot: list[bytes]) -> None:
         fresh = self._path.with_suffix(".new")
         fd = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         old, self._fd = self._fd, fd
         if old >= 0:
             os.close(old)
-        _write_all(fd, _MAGIC + data)
+        _write_all(fd, _MAGIC)
+        for start in range(0, len(snapshot), _RECORDS_AT_ONCE):
+            _write_all(fd, b"".join(snapshot[start : start + _RECORDS_AT_ONCE]))
         os.fsync(fd)
         fresh.replace(self._path)
         os.fsync(self._directory_fd)
@@ -229,9 +257,13 @@ class FileJournal:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    data: bytes
+    records: list[bytes]
     replaces: bool
     """Whether this is a snapshot, which starts a new file."""
+
+
+def _ignore(_seconds: float) -> None:
+    pass
 
 
 def _run_all(callbacks: list[Callback]) -> None:
@@ -240,6 +272,16 @@ def _run_all(callbacks: list[Callback]) -> None:
             callback()
         except Exception:  # noqa: BLE001 - logged; the others are still owed theirs
             _log.exception(CALLBACK_FAILED)
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[Bytes]:
+    """Give a file's bytes without reading it into memory; none if there is no file."""
+    if not path.exists() or path.stat().st_size == 0:
+        yield b""
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -11,17 +11,13 @@ from typing import Any, Protocol
 
 from bpa.amqp import MalformedMessage
 
-from . import conditions, engine
+from . import conditions, deliveries, engine
 from .broker import Broker
-from .content import (
-    DEAD_LETTER_DESCRIPTION,
-    DEAD_LETTER_REASON,
-    Content,
-    read_batch,
-    read_content,
-)
-from .message import Lock, Message
-from .queue import MessageLockLost, NotInDeadLetters, Queue
+from .content import DEAD_LETTER_DESCRIPTION, DEAD_LETTER_REASON, read_batch, read_content
+from .message import Accepted, Lock, Message
+from .queue import Queue
+from .refusals import MessageTooLarge, Refused
+from .status import check_receives, check_sends
 
 _CREDIT = 1000
 _PRE_SETTLED_TAG_BYTES = 16
@@ -57,6 +53,9 @@ class LinkHandler(Protocol):
     def on_resumed(self) -> None:
         """The peer reads again."""
 
+    def turn_away(self, refusal: Refused) -> None:
+        """Detach, and say why."""
+
     def on_closed(self) -> None:
         """The link is about to be freed."""
 
@@ -75,20 +74,20 @@ class Inbox:
 
     def take(self, delivery: Any) -> bytes | None:
         """Return the delivery's bytes when it is whole, None before; cut short when too large."""
-        if not engine.readable(delivery):
+        if not deliveries.readable(delivery):
             return None
         if not self._in_delivery:
             self._in_delivery = True
             self.is_batch = self._owner.feeding_batch
-        piece = engine.read(self._link, delivery)
+        piece = deliveries.read(self._link, delivery)
         if self._size <= self._max_bytes:
             self._pieces.append(piece)
         self._size += len(piece)
-        if engine.partial(delivery):
+        if deliveries.partial(delivery):
             return None
         whole = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces, self._size, self._in_delivery = [], 0, False
-        engine.advance(self._link)
+        deliveries.advance(self._link)
         if engine.credit(self._link) < _CREDIT // 2:
             engine.grant(self._link, _CREDIT - engine.credit(self._link))
         return whole
@@ -98,7 +97,9 @@ class IncomingLink:
     """A sender's link to a queue."""
 
     def __init__(self, owner: LinkOwner, link: Any, broker: Broker, queue: Queue) -> None:
+        check_sends(queue.status, queue.path)
         self._owner = owner
+        self._link = link
         self._broker = broker
         self._queue = queue
         self._alive = True
@@ -114,49 +115,52 @@ class IncomingLink:
         encoded = self._inbox.take(delivery)
         if encoded is None:
             return
-        if engine.aborted(delivery):
-            engine.forget(delivery)
+        if deliveries.aborted(delivery):
+            deliveries.forget(delivery)
             return
         limit = self._broker.max_message_bytes
         if len(encoded) > limit:
-            text = f"The message is larger than the {limit} bytes this queue takes."
-            engine.reject(delivery, conditions.MESSAGE_SIZE_EXCEEDED, text)
+            refusal = MessageTooLarge(limit)
+            deliveries.reject(delivery, refusal.condition, str(refusal))
             return
         now_ms = self._broker.now_ms()
         try:
             contents = read_batch(encoded) if self._inbox.is_batch else [read_content(encoded)]
         except MalformedMessage as error:
-            engine.reject(delivery, conditions.DECODE_ERROR, str(error))
+            deliveries.reject(delivery, conditions.DECODE_ERROR, str(error))
             return
-        if any(_is_for_later(content, now_ms) for content in contents):
-            text = "Scheduled messages are not served yet."
-            engine.reject(delivery, conditions.NOT_IMPLEMENTED, text)
+        try:
+            accepted = self._queue.enqueue(contents, now_ms)
+        except Refused as refusal:
+            deliveries.reject(delivery, refusal.condition, str(refusal))
             return
-        publish = self._queue.enqueue(contents, now_ms)
-        self._broker.journal.when_durable(partial(self._accept, delivery, publish))
+        self._broker.journal.when_durable(partial(self._accept, delivery, accepted))
 
-    def _accept(self, delivery: Any, publish: Any) -> None:
-        publish()
+    def _accept(self, delivery: Any, accepted: Accepted) -> None:
+        accepted.publish()
         if self._alive:
-            engine.settle(delivery, engine.ACCEPTED)
+            deliveries.settle(delivery, deliveries.ACCEPTED)
             self._owner.wake()
 
     def on_resumed(self) -> None:
         """Nothing waits here for a slow reader."""
+
+    def turn_away(self, refusal: Refused) -> None:
+        """Detach."""
+        self.on_closed()
+        engine.close_link(self._link, refusal.condition, str(refusal))
+        self._owner.wake()
 
     def on_closed(self) -> None:
         """Touch no delivery any more."""
         self._alive = False
 
 
-def _is_for_later(content: Content, now_ms: int) -> bool:
-    return content.scheduled_ms is not None and content.scheduled_ms > now_ms
-
-
 class OutgoingLink:
     """A receiver's link to a queue: the queue's consumer."""
 
     def __init__(self, owner: LinkOwner, link: Any, broker: Broker, queue: Queue) -> None:
+        check_receives(queue.status, queue.path)
         self._owner = owner
         self._link = link
         self._broker = broker
@@ -188,11 +192,11 @@ class OutgoingLink:
         if lock is None:
             encoded = message.encoded()
             tag = message.sequence.to_bytes(_PRE_SETTLED_TAG_BYTES, "little")
-            engine.send(self._link, tag, encoded, settled=True)
+            deliveries.send(self._link, tag, encoded, settled=True)
             self._answer_drain()
         else:
             encoded = message.encoded(lock.expires_ms)
-            delivery = engine.send(self._link, lock.token, encoded, settled=False)
+            delivery = deliveries.send(self._link, lock.token, encoded, settled=False)
             self._unsettled[delivery] = lock.token
         self._owner.sent(len(encoded))
 
@@ -200,9 +204,19 @@ class OutgoingLink:
 
     def on_flow(self) -> None:
         """Hand out what there is for the new credit, and answer a drain."""
-        if self.capacity() > 0:
-            self._queue.offer(self, self._broker.now_ms())
-        self._answer_drain()
+        try:
+            if self.capacity() > 0:
+                self._queue.offer(self, self._broker.now_ms())
+        except Refused as refusal:
+            self.turn_away(refusal)
+        else:
+            self._answer_drain()
+
+    def turn_away(self, refusal: Refused) -> None:
+        """Detach; what is locked stays so until its lock ends."""
+        self.on_closed()
+        engine.close_link(self._link, refusal.condition, str(refusal))
+        self._owner.wake()
 
     def _answer_drain(self) -> None:
         if self._reserved == 0 and not self._owner.paused and engine.draining(self._link):
@@ -220,52 +234,61 @@ class OutgoingLink:
 
     def on_delivery(self, delivery: Any) -> None:
         """Do what the receiver's outcome says, and echo it when that is durable."""
-        outcome = engine.remote_outcome(delivery)
+        outcome = deliveries.remote_outcome(delivery)
         if outcome not in _TERMINAL:
-            if engine.remote_settled(delivery) and delivery in self._unsettled:
+            if deliveries.remote_settled(delivery) and delivery in self._unsettled:
                 del self._unsettled[delivery]
-                engine.forget(delivery)
+                deliveries.forget(delivery)
             return
         token = self._unsettled.pop(delivery, None)
         if token is None:
             return
         try:
             self._apply(outcome, delivery, token)
-        except MessageLockLost:
-            engine.reject(delivery, conditions.MESSAGE_LOCK_LOST, conditions.LOCK_LOST_TEXT)
-        except NotInDeadLetters:
-            text = "A dead letter cannot be dead-lettered again."
-            engine.reject(delivery, conditions.NOT_ALLOWED, text)
-        except NotImplementedError as error:
-            engine.reject(delivery, conditions.NOT_IMPLEMENTED, str(error))
+        except Refused as refusal:
+            deliveries.reject(delivery, refusal.condition, str(refusal))
         else:
             self._broker.journal.when_durable(partial(self._echo, delivery, outcome))
 
     def _apply(self, outcome: int, delivery: Any, token: bytes) -> None:
         now_ms = self._broker.now_ms()
-        if outcome == engine.ACCEPTED:
+        if outcome == deliveries.ACCEPTED:
             self._queue.complete(token, now_ms)
-        elif outcome == engine.RELEASED:
+        elif outcome == deliveries.RELEASED:
             self._queue.release(token, now_ms)
-        elif outcome == engine.MODIFIED:
-            if engine.is_deferral(delivery):
-                raise NotImplementedError("Deferring messages is not served yet.")
-            self._queue.abandon(token, now_ms)
+        elif outcome == deliveries.MODIFIED:
+            settle = self._queue.defer if deliveries.is_deferral(delivery) else self._queue.abandon
+            settle(token, now_ms, encoded_properties(deliveries.modified_annotations(delivery)))
         else:
-            _, info = engine.rejection(delivery)
-            texts = {key: str(value) for key, value in info.items() if value is not None}
+            info = deliveries.rejection_info(delivery)
+            reason, description = (
+                optional_text(info.pop(key, None))
+                for key in (DEAD_LETTER_REASON, DEAD_LETTER_DESCRIPTION)
+            )
             self._queue.dead_letter(
                 token,
                 now_ms,
-                reason=texts.pop(DEAD_LETTER_REASON, None),
-                description=texts.pop(DEAD_LETTER_DESCRIPTION, None),
-                extra=texts,
+                reason=reason,
+                description=description,
+                changes=encoded_properties(info),
             )
 
     def _echo(self, delivery: Any, outcome: int) -> None:
         if self._alive:
-            engine.settle(delivery, outcome)
+            deliveries.settle(delivery, outcome)
             self._owner.wake()
 
 
-_TERMINAL = frozenset({engine.ACCEPTED, engine.REJECTED, engine.RELEASED, engine.MODIFIED})
+_TERMINAL = frozenset(
+    {deliveries.ACCEPTED, deliveries.REJECTED, deliveries.RELEASED, deliveries.MODIFIED}
+)
+
+
+def encoded_properties(values: dict[str, Any]) -> dict[str, bytes]:
+    """Encode the application properties that a settlement sets."""
+    return {name: deliveries.encode(value) for name, value in values.items()}
+
+
+def optional_text(value: object) -> str | None:
+    """Return a reason or description as the text it should be."""
+    return None if value is None else str(value)

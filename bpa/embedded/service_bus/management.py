@@ -8,13 +8,22 @@ from uuid import UUID
 
 import proton
 
+from bpa.amqp import MalformedMessage
+
 from . import conditions
 from .broker import Broker
-from .queue import MessageLockLost, NotInDeadLetters, Queue
+from .content import read_content
+from .links import encoded_properties, optional_text
+from .message import Lock, Message
+from .queue import Queue
+from .refusals import MessageTooLarge, Refused
 from .requests import Reply
 
 _MOST_PEEKED = 1000
 _PEEKED_BYTES = 200 * 1024
+_RECEIVE_AND_DELETE, _PEEK_LOCK = 0, 1
+_DEFERRED = ("defered", "deferred")
+"""The SDKs spell it with one r."""
 _UNDESCRIBED: Any = proton.UNDESCRIBED
 
 
@@ -37,6 +46,9 @@ class Management:
             "com.microsoft:renew-lock": self._renew_locks,
             "com.microsoft:peek-message": self._peek,
             "com.microsoft:update-disposition": self._update_disposition,
+            "com.microsoft:schedule-message": self._schedule,
+            "com.microsoft:cancel-scheduled-message": self._cancel_scheduled,
+            "com.microsoft:receive-by-sequence-number": self._receive_deferred,
         }
 
     def answer(self, request: proton.Message) -> Reply:
@@ -50,13 +62,10 @@ class Management:
             return _failure(400, conditions.ARGUMENT_ERROR, "The body must be a map.")
         try:
             return serve(request.body)
-        except BadRequest as error:
+        except (BadRequest, MalformedMessage) as error:
             return _failure(400, conditions.ARGUMENT_ERROR, str(error))
-        except MessageLockLost:
-            return _failure(410, conditions.MESSAGE_LOCK_LOST, conditions.LOCK_LOST_TEXT)
-        except NotInDeadLetters:
-            text = "A dead letter cannot be dead-lettered again."
-            return _failure(400, conditions.NOT_ALLOWED, text)
+        except Refused as refusal:
+            return _failure(refusal.status, refusal.condition, str(refusal))
 
     def _renew_locks(self, body: dict[str, Any]) -> Reply:
         now_ms = self._broker.now_ms()
@@ -85,35 +94,97 @@ class Management:
         status = body.get("disposition-status")
         tokens = _lock_tokens(body)
         now_ms = self._broker.now_ms()
+        changes = encoded_properties(_map(body, "properties-to-modify"))
         for token in tokens:
             if status == "completed":
                 self._queue.complete(token, now_ms)
             elif status == "abandoned":
-                self._queue.abandon(token, now_ms)
+                self._queue.abandon(token, now_ms, changes)
+            elif status in _DEFERRED:
+                self._queue.defer(token, now_ms, changes)
             elif status == "suspended":
                 self._queue.dead_letter(
                     token,
                     now_ms,
-                    reason=_optional_text(body, "deadletter-reason"),
-                    description=_optional_text(body, "deadletter-description"),
-                    extra={},
+                    reason=optional_text(body.get("deadletter-reason")),
+                    description=optional_text(body.get("deadletter-description")),
+                    changes=changes,
                 )
             else:
-                text = f"The disposition {status!r} is not served yet."
-                return _failure(501, conditions.NOT_IMPLEMENTED, text)
-        return _success(None, after_sync=True)
+                raise BadRequest(f"{status!r} is no disposition-status.")
+        return _success(None, when_durable=_do_nothing)
+
+    def _schedule(self, body: dict[str, Any]) -> Reply:
+        found = _encoded_messages(body)
+        if any(len(encoded) > self._broker.max_message_bytes for encoded in found):
+            raise MessageTooLarge(self._broker.max_message_bytes)
+        contents = [read_content(encoded) for encoded in found]
+        if any(content.scheduled_ms is None for content in contents):
+            raise BadRequest("A message lacks the annotation x-opt-scheduled-enqueue-time.")
+        accepted = self._queue.enqueue(contents, self._broker.now_ms())
+        numbers: Any = proton.Array(_UNDESCRIBED, proton.Data.LONG, *accepted.sequences)
+        return _success({"sequence-numbers": numbers}, when_durable=accepted.publish)
+
+    def _cancel_scheduled(self, body: dict[str, Any]) -> Reply:
+        self._queue.cancel(_sequence_numbers(body))
+        return _success(None, when_durable=_do_nothing)
+
+    def _receive_deferred(self, body: dict[str, Any]) -> Reply:
+        mode = _whole_number(body, "receiver-settle-mode")
+        if mode not in (_RECEIVE_AND_DELETE, _PEEK_LOCK):
+            raise BadRequest("receiver-settle-mode must be 0 or 1.")
+        found = self._queue.receive_deferred(
+            _sequence_numbers(body), self._broker.now_ms(), deleting=mode == _RECEIVE_AND_DELETE
+        )
+        messages = [_delivered(message, lock) for message, lock in found]
+        return _success({"messages": messages}, when_durable=_do_nothing)
+
+
+def _delivered(message: Message, lock: Lock | None) -> dict[str, Any]:
+    if lock is None:
+        return {"message": message.encoded()}
+    return {"lock-token": UUID(bytes_le=lock.token), "message": message.encoded(lock.expires_ms)}
+
+
+def _do_nothing() -> None:
+    """Wait for nothing but durability."""
 
 
 def _properties(request: proton.Message) -> dict[str, Any]:
     return dict(request.properties or {})
 
 
+def _elements(body: dict[str, Any], key: str, kind: type, name: str) -> list[Any]:
+    value = body.get(key)
+    found = list(value.elements) if isinstance(value, proton.Array) else value
+    if not isinstance(found, list) or not all(isinstance(item, kind) for item in found):
+        raise BadRequest(f"{key} must be an array of {name}.")
+    return found
+
+
 def _lock_tokens(body: dict[str, Any]) -> list[bytes]:
-    value = body.get("lock-tokens")
-    tokens = list(value.elements) if isinstance(value, proton.Array) else value
-    if not isinstance(tokens, list) or not all(isinstance(token, UUID) for token in tokens):
-        raise BadRequest("lock-tokens must be an array of uuid.")
-    return [token.bytes_le for token in tokens]
+    return [token.bytes_le for token in _elements(body, "lock-tokens", UUID, "uuid")]
+
+
+def _sequence_numbers(body: dict[str, Any]) -> list[int]:
+    return [int(number) for number in _elements(body, "sequence-numbers", int, "long")]
+
+
+def _encoded_messages(body: dict[str, Any]) -> list[bytes]:
+    found = []
+    for entry in _elements(body, "messages", dict, "map"):
+        encoded = entry.get("message")
+        if not isinstance(encoded, bytes | memoryview):
+            raise BadRequest("Each of messages must hold an encoded message.")
+        found.append(bytes(encoded))
+    return found
+
+
+def _map(body: dict[str, Any], key: str) -> dict[str, Any]:
+    value = body.get(key) or {}
+    if not isinstance(value, dict):
+        raise BadRequest(f"{key} must be a map.")
+    return {str(name): item for name, item in value.items()}
 
 
 def _whole_number(body: dict[str, Any], key: str) -> int:
@@ -123,14 +194,9 @@ def _whole_number(body: dict[str, Any], key: str) -> int:
     return int(value)
 
 
-def _optional_text(body: dict[str, Any], key: str) -> str | None:
-    value = body.get(key)
-    return None if value is None else str(value)
-
-
-def _success(body: Any, *, after_sync: bool = False) -> Reply:
+def _success(body: Any, when_durable: Callable[[], None] | None = None) -> Reply:
     properties = {"statusCode": proton.int32(200), "statusDescription": "OK"}
-    return Reply(properties, body, after_sync)
+    return Reply(properties, body, when_durable)
 
 
 def _failure(code: int, condition: str, description: str) -> Reply:

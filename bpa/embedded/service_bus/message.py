@@ -1,7 +1,8 @@
-"""A message on a queue, and a lock on one. Pure."""
+"""A message on a queue, a lock on one, and what accepting some comes to. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -14,7 +15,14 @@ class State(Enum):
     PENDING = "pending"
     """Accepted, not durable yet: nobody sees it."""
     ACTIVE = "active"
+    DEFERRED = "deferred"
+    """Set aside by a receiver: given only to one that asks for its sequence number."""
+    SCHEDULED = "scheduled"
+    """Kept back until its time."""
     LOCKED = "locked"
+
+
+_SHOWN = {State.ACTIVE: 0, State.DEFERRED: 1, State.SCHEDULED: 2}
 
 
 @dataclass(slots=True, eq=False)
@@ -27,11 +35,23 @@ class Message:
     expires_ms: int | None = None
     delivery_count: int = 0
     state: State = State.PENDING
+    home: State = State.ACTIVE
+    """Where it stands when it is neither pending nor locked: active, deferred or scheduled."""
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether its time to live has passed."""
+        return self.expires_ms is not None and self.expires_ms <= now_ms
 
     def encoded(self, locked_until_ms: int | None = None) -> bytes:
         """Encode it for a receiver, or for a peek when there is no lock."""
         return render(
-            self.content, self.sequence, self.enqueued_ms, self.delivery_count, locked_until_ms
+            self.content,
+            self.sequence,
+            self.enqueued_ms,
+            self.delivery_count,
+            locked_until_ms,
+            state=_SHOWN[self.home],
+            expires_ms=self.expires_ms,
         )
 
 
@@ -42,3 +62,12 @@ class Lock:
     token: bytes
     message: Message
     expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Messages taken in."""
+
+    sequences: list[int]
+    publish: Callable[[], None]
+    """To be called once they are durable: makes them visible."""

@@ -7,66 +7,28 @@ pre-settled delivery being sent) waits for it. A dead-letter queue is a queue wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
-from heapq import heapify, heappop, heappush, nsmallest
 from os import urandom
-from typing import Protocol
 
 from . import records
-from .config import QueueConfig
-from .content import Content, with_dead_letter_reason
-from .message import Lock, Message, State
+from .config import QueueConfig, Status
+from .content import Content, with_dead_letter_reason, with_properties
+from .counterparts import Consumer, Journal
+from .deadlines import Deadlines
+from .duplicates import Duplicates
+from .message import Accepted, Lock, Message, State
+from .records import KeptQueue
+from .refusals import MessageLockLost, MessageNotFound, NotInDeadLetters
+from .status import check_receives, check_sends, receives, receiving_disabled
+from .store import Counts, Store
+from .tally import Tally
 
 DEAD_LETTER_SUFFIX = "/$deadletterqueue"
 MAX_DELIVERY_REASON = "MaxDeliveryCountExceeded"
 EXPIRED_REASON = "TTLExpiredException"
 EXPIRED_DESCRIPTION = "The message expired and was dead lettered."
-_STALE_DEADLINES = 1000
-
-
-class MessageLockLost(Exception):
-    """The lock has expired, was settled already, or never was."""
-
-
-class NotInDeadLetters(Exception):
-    """A dead letter cannot be dead-lettered again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many messages a queue holds, by state."""
-
-    active: int
-    locked: int
-
-
-class Journal(Protocol):
-    """Keeps what happened; callbacks run in order once all before them is durable."""
-
-    def append(self, record: bytes) -> None:
-        """Write a record behind those before it."""
-
-    def when_durable(self, callback: Callable[[], None]) -> None:
-        """Call back when everything appended so far would survive."""
-
-
-class Consumer(Protocol):
-    """A receiver's link."""
-
-    @property
-    def takes_and_deletes(self) -> bool:
-        """Whether what it is sent is gone at once."""
-
-    def capacity(self) -> int:
-        """Return how many messages it can be sent now."""
-
-    def reserve(self) -> None:
-        """Set one credit aside for a ``deliver`` to come."""
-
-    def deliver(self, message: Message, lock: Lock | None) -> None:
-        """Send it a message."""
+_NO_CHANGES: Mapping[str, bytes] = {}
 
 
 class Queue:
@@ -92,29 +54,82 @@ class Queue:
         self.config = config
         self.dead_letters = dead_letters
         self.next_sequence = 1
-        self.lock_ms = int(config.lock_duration_s * 1000)
         self._journal = journal
         self._alarm = alarm
-        self._messages: dict[int, Message] = {}
-        self._ready: list[int] = []
+        self._store = Store(partial(alarm, self))
         self._locks: dict[bytes, Lock] = {}
-        self._lock_ends: list[tuple[int, bytes]] = []
-        self._expiries: list[tuple[int, int]] = []
+        self._lock_ends: Deadlines[bytes] = Deadlines()
         self._waiting: dict[Consumer, None] = {}
-        self._pending = 0
+        self._duplicates = Duplicates(path)
+        self.tally = Tally()
+        self.accessed_ms: int | None = None
+        """When something was last sent, or asked for; None for not in this life."""
+
+    @property
+    def status(self) -> Status:
+        """What clients may do with the queue now."""
+        return self.config.status
+
+    def reconfigure(self, config: QueueConfig) -> None:
+        """Follow other properties from now on; messages and locks that are there keep theirs."""
+        self.config = config
+        if not receives(config.status):
+            waiting, self._waiting = self._waiting, {}
+            for consumer in waiting:
+                consumer.turn_away(receiving_disabled(self.path))
+
+    def discard(self) -> None:
+        """Forget everything: the queue is deleted. What still calls back finds nothing."""
+        self._store = Store(lambda _at_ms: None)
+        self._lock_ends = Deadlines()
+        self._duplicates = Duplicates(self.path)
+        self._locks.clear()
+        self._waiting.clear()
 
     # Sending
 
-    def enqueue(self, contents: list[Content], now_ms: int) -> Callable[[], None]:
-        """Accept messages; call what is returned once they are durable, to make them visible."""
-        added = []
+    def enqueue(self, contents: list[Content], now_ms: int) -> Accepted:
+        """Accept messages; those that ask for a later time are scheduled.
+
+        Where duplicates are detected, one is dropped, and has its first copy's sequence number.
+
+        Raises:
+            EntityDisabled: Nothing may be sent.
+        """
+        check_sends(self.status, self.path)
+        self.accessed_ms = now_ms
+        added, sequences, window_s = [], [], self.config.duplicate_window_s
         for content in contents:
-            message = Message(self.next_sequence, now_ms, content, self._expiry_ms(content, now_ms))
-            self.next_sequence += 1
-            self._journal.append(records.enqueued(self.path, message))
-            added.append(message)
-        self._hold(added)
-        return partial(self._publish, added, now_ms)
+            first = None if window_s is None else self._duplicates.find(content, now_ms, window_s)
+            if first is None:
+                message = self._admit(content, now_ms)
+                added.append(message)
+                if window_s is not None:
+                    self._duplicates.add(content, now_ms, message.sequence)
+            sequences.append(message.sequence if first is None else first)
+        self.tally.incoming += len(added)
+        return Accepted(sequences, partial(self._publish, added, now_ms))
+
+    def _admit(self, content: Content, now_ms: int) -> Message:
+        message = Message(self._next_number(), now_ms, content)
+        if content.scheduled_ms is not None and content.scheduled_ms > now_ms:
+            message.home = State.SCHEDULED
+        else:
+            message.expires_ms = self._expiry_ms(content, now_ms)
+        detecting = self.config.duplicate_window_s is not None
+        self._journal.append(records.enqueued(self.path, message, noted=detecting))
+        self._store.hold(message)
+        return message
+
+    def cancel(self, sequences: list[int]) -> None:
+        """Remove scheduled messages, all or none. Raises MessageNotFound, EntityDisabled."""
+        check_sends(self.status, self.path)
+        for message in self._store.find(sequences, State.SCHEDULED):
+            self._remove(message)
+
+    def _next_number(self) -> int:
+        self.next_sequence += 1
+        return self.next_sequence - 1
 
     def _expiry_ms(self, content: Content, now_ms: int) -> int | None:
         lives = [] if content.ttl_ms is None else [content.ttl_ms]
@@ -122,23 +137,17 @@ class Queue:
             lives.append(int(self.config.default_ttl_s * 1000))
         return now_ms + min(lives) if lives else None
 
-    def _hold(self, added: list[Message]) -> None:
-        for message in added:
-            message.state = State.PENDING
-            self._messages[message.sequence] = message
-        self._pending += len(added)
-
     def _publish(self, added: list[Message], now_ms: int) -> None:
-        self._pending -= len(added)
         for message in added:
-            self._make_active(message)
-            self._schedule_expiry(message)
+            self._store.send_home(message)
         self.dispatch(now_ms)
 
     # Receiving
 
     def offer(self, consumer: Consumer, now_ms: int) -> None:
-        """Let a receiver with credit take part."""
+        """Let a receiver with credit take part. Raises EntityDisabled."""
+        check_receives(self.status, self.path)
+        self.accessed_ms = now_ms
         self._waiting[consumer] = None
         self.dispatch(now_ms)
 
@@ -158,7 +167,9 @@ class Queue:
                 return
             del self._waiting[consumer]
             self._waiting[consumer] = None
+            self.tally.outgoing += 1
             if consumer.takes_and_deletes:
+                self.tally.settled["received_and_deleted"] += 1
                 consumer.reserve()
                 self._remove(message)
                 self._journal.when_durable(partial(consumer.deliver, message, None))
@@ -166,38 +177,91 @@ class Queue:
                 consumer.deliver(message, self._lock(message, now_ms))
 
     def _take(self, now_ms: int) -> Message | None:
-        while self._ready:
-            message = self._messages.get(heappop(self._ready))
-            if message is None or message.state is not State.ACTIVE:
-                continue
-            if message.expires_ms is not None and message.expires_ms <= now_ms:
+        while (message := self._store.next_ready()) is not None:
+            if message.is_over(now_ms):
                 self._expire_message(message, now_ms)
                 continue
             return message
         return None
 
     def _lock(self, message: Message, now_ms: int) -> Lock:
-        lock = Lock(urandom(16), message, now_ms + self.lock_ms)
-        message.state = State.LOCKED
+        lock = Lock(urandom(16), message, now_ms + self._lock_ms())
+        self._store.lock(message)
         self._locks[lock.token] = lock
         self._journal.append(records.locked(self.path, message.sequence))
-        self._schedule_lock_end(lock)
+        self._end_lock_at(lock)
         return lock
 
-    # Settling
+    def _end_lock_at(self, lock: Lock) -> None:
+        if self._lock_ends.set(lock.token, lock.expires_ms):
+            self._alarm(self, lock.expires_ms)
+
+    def _lock_ms(self) -> int:
+        return int(self.config.lock_duration_s * 1000)
+
+    def receive_deferred(
+        self, sequences: list[int], now_ms: int, *, deleting: bool
+    ) -> list[tuple[Message, Lock | None]]:
+        """Lock deferred messages, or remove them, all or none; the expired expire now.
+
+        Raises:
+            MessageNotFound: One of them is not deferred, is locked, or has just expired.
+            EntityDisabled: Nothing may be received.
+        """
+        check_receives(self.status, self.path)
+        found = self._store.find(sequences, State.DEFERRED)
+        expired = [message for message in found if message.is_over(now_ms)]
+        for message in expired:
+            self._expire_message(message, now_ms)
+        if expired:
+            raise MessageNotFound(expired[0].sequence)
+        if not deleting:
+            return [(message, self._lock(message, now_ms)) for message in found]
+        for message in found:
+            self._remove(message)
+        return [(message, None) for message in found]
+
+    # Settling; every way raises EntityDisabled when nothing may be received
 
     def complete(self, token: bytes, now_ms: int) -> None:
         """Remove a locked message. Raises MessageLockLost."""
         self._remove(self._unlock(token, now_ms))
+        self.tally.settled["completed"] += 1
 
-    def abandon(self, token: bytes, now_ms: int) -> None:
-        """Give a locked message back and count the delivery. Raises MessageLockLost."""
-        self._count_delivery(self._unlock(token, now_ms), now_ms)
+    def abandon(
+        self, token: bytes, now_ms: int, changes: Mapping[str, bytes] = _NO_CHANGES
+    ) -> None:
+        """Give a locked message back and count the delivery.
+
+        Args:
+            token: Its lock.
+            now_ms: The time.
+            changes: Application properties to set, by name, encoded.
+
+        Raises:
+            MessageLockLost: The lock is gone.
+        """
+        message = self._unlock(token, now_ms)
+        self.tally.settled["abandoned"] += 1
+        self._change(message, changes)
+        self._count_delivery(message, now_ms)
         self.dispatch(now_ms)
+
+    def defer(self, token: bytes, now_ms: int, changes: Mapping[str, bytes] = _NO_CHANGES) -> None:
+        """Set a locked message aside and count the delivery; as ``abandon`` otherwise."""
+        message = self._unlock(token, now_ms)
+        self.tally.settled["deferred"] += 1
+        message.home = State.DEFERRED
+        self._change(message, changes)
+        if self.dead_letters is not None:
+            message.delivery_count += 1
+        self._return(message, now_ms)
 
     def release(self, token: bytes, now_ms: int) -> None:
         """Give a locked message back uncounted. Raises MessageLockLost."""
-        self._return(self._unlock(token, now_ms), now_ms)
+        message = self._unlock(token, now_ms)
+        self.tally.settled["released"] += 1
+        self._return(message, now_ms)
         self.dispatch(now_ms)
 
     def dead_letter(
@@ -207,7 +271,7 @@ class Queue:
         *,
         reason: str | None,
         description: str | None,
-        extra: dict[str, str],
+        changes: Mapping[str, bytes] = _NO_CHANGES,
     ) -> None:
         """Move a locked message to the dead letters.
 
@@ -218,16 +282,18 @@ class Queue:
         if self.dead_letters is None:
             raise NotInDeadLetters
         message = self._unlock(token, now_ms)
-        self._bury(message, reason, description, extra, now_ms)
+        self.tally.settled["dead_lettered"] += 1
+        self._bury(message, reason, description, now_ms, changes)
 
     def renew(self, token: bytes, now_ms: int) -> int:
         """Prolong a lock and return its new expiry in ms. Raises MessageLockLost."""
         lock = self._held(token, now_ms)
-        lock.expires_ms = now_ms + self.lock_ms
-        self._schedule_lock_end(lock)
+        lock.expires_ms = now_ms + self._lock_ms()
+        self._end_lock_at(lock)
         return lock.expires_ms
 
     def _held(self, token: bytes, now_ms: int) -> Lock:
+        check_receives(self.status, self.path)
         lock = self._locks.get(token)
         if lock is None or lock.expires_ms <= now_ms:
             raise MessageLockLost
@@ -236,7 +302,13 @@ class Queue:
     def _unlock(self, token: bytes, now_ms: int) -> Message:
         message = self._held(token, now_ms).message
         del self._locks[token]
+        self._lock_ends.drop(token)
         return message
+
+    def _change(self, message: Message, changes: Mapping[str, bytes]) -> None:
+        if changes:
+            message.content = with_properties(message.content, changes)
+            self._journal.append(records.enqueued(self.path, message))
 
     def _count_delivery(self, message: Message, now_ms: int) -> None:
         if self.dead_letters is not None:
@@ -244,24 +316,19 @@ class Queue:
             limit = self.config.max_delivery_count
             if message.delivery_count >= limit:
                 text = f"Message could not be consumed after {limit} delivery attempts."
-                self._bury(message, MAX_DELIVERY_REASON, text, {}, now_ms)
+                self._bury(message, MAX_DELIVERY_REASON, text, now_ms)
                 return
         self._return(message, now_ms)
 
     def _return(self, message: Message, now_ms: int) -> None:
-        count = message.delivery_count
-        self._journal.append(records.unlocked(self.path, message.sequence, count))
-        if message.expires_ms is not None and message.expires_ms <= now_ms:
+        self._journal.append(records.unlocked(self.path, message))
+        if message.home is State.ACTIVE and message.is_over(now_ms):
             self._expire_message(message, now_ms)
         else:
-            self._make_active(message)
-
-    def _make_active(self, message: Message) -> None:
-        message.state = State.ACTIVE
-        heappush(self._ready, message.sequence)
+            self._store.send_home(message)
 
     def _remove(self, message: Message) -> None:
-        del self._messages[message.sequence]
+        self._store.remove(message)
         self._journal.append(records.removed(self.path, message.sequence))
 
     def _bury(
@@ -269,13 +336,13 @@ class Queue:
         message: Message,
         reason: str | None,
         description: str | None,
-        extra: dict[str, str],
         now_ms: int,
+        changes: Mapping[str, bytes] = _NO_CHANGES,
     ) -> None:
         target = self.dead_letters
         assert target is not None
-        message.content = with_dead_letter_reason(message.content, reason, description, extra)
-        message.expires_ms = None
+        message.content = with_dead_letter_reason(message.content, reason, description, changes)
+        message.expires_ms, message.home = None, State.ACTIVE
         # In this order: a journal torn in between has the message twice, and never not at all.
         self._journal.append(records.enqueued(target.path, message))
         self._remove(message)
@@ -283,92 +350,81 @@ class Queue:
 
     def receive_dead_letter(self, message: Message, now_ms: int) -> None:
         """Take a dead letter over; it becomes visible when it is durable."""
-        self._hold([message])
+        self._store.hold(message)
         self._journal.when_durable(partial(self._publish, [message], now_ms))
 
     # Time
 
     def expire(self, now_ms: int) -> None:
-        """Take back the locks, and drop or dead-letter the messages, whose time is up."""
-        while self._lock_ends and self._lock_ends[0][0] <= now_ms:
-            lock = self._locks.get(heappop(self._lock_ends)[1])
-            if lock is not None and lock.expires_ms <= now_ms:
-                del self._locks[lock.token]
-                self._count_delivery(lock.message, now_ms)
-        while self._expiries and self._expiries[0][0] <= now_ms:
-            message = self._messages.get(heappop(self._expiries)[1])
-            if message is not None and message.state is State.ACTIVE:
-                self._expire_message(message, now_ms)
-        for deadlines in (self._lock_ends, self._expiries):
-            if deadlines:
-                self._alarm(self, deadlines[0][0])
+        """Do what is due: end locks, drop or dead-letter old messages, activate scheduled ones."""
+        while (token := self._lock_ends.pop(now_ms)) is not None:
+            self.tally.settled["lock_expired"] += 1
+            self._count_delivery(self._locks.pop(token).message, now_ms)
+        while (message := self._store.next_expired(now_ms)) is not None:
+            self._expire_message(message, now_ms)
+        activated = []
+        while (message := self._store.next_scheduled(now_ms)) is not None:
+            activated.append(self._activate(message, now_ms))
+        if activated:
+            self._journal.when_durable(partial(self._publish, activated, now_ms))
+        first_ms = self._lock_ends.first_ms()
+        if first_ms is not None:
+            self._alarm(self, first_ms)
+        self._store.set_alarm()
         self.dispatch(now_ms)
 
+    def _activate(self, message: Message, now_ms: int) -> Message:
+        """Append a scheduled message as if it were sent now, under a number of its own."""
+        scheduled = message.sequence
+        self._store.remove(message)
+        message.sequence, message.enqueued_ms = self._next_number(), now_ms
+        message.expires_ms, message.home = self._expiry_ms(message.content, now_ms), State.ACTIVE
+        self._journal.append(records.activated(self.path, scheduled, message))
+        self._store.hold(message)
+        return message
+
     def _expire_message(self, message: Message, now_ms: int) -> None:
+        self.tally.settled["message_expired"] += 1
         if self.dead_letters is not None and self.config.dead_letter_on_expiration:
-            self._bury(message, EXPIRED_REASON, EXPIRED_DESCRIPTION, {}, now_ms)
+            self._bury(message, EXPIRED_REASON, EXPIRED_DESCRIPTION, now_ms)
         else:
             self._remove(message)
-
-    def _schedule_lock_end(self, lock: Lock) -> None:
-        if len(self._lock_ends) > 2 * len(self._locks) + _STALE_DEADLINES:
-            self._lock_ends = [(held.expires_ms, held.token) for held in self._locks.values()]
-            heapify(self._lock_ends)
-        heappush(self._lock_ends, (lock.expires_ms, lock.token))
-        if self._lock_ends[0][1] is lock.token:
-            self._alarm(self, lock.expires_ms)
-
-    def _schedule_expiry(self, message: Message) -> None:
-        if message.expires_ms is None:
-            return
-        if len(self._expiries) > 2 * len(self._messages) + _STALE_DEADLINES:
-            self._expiries = [
-                (held.expires_ms, held.sequence)
-                for held in self._messages.values()
-                if held.expires_ms is not None
-            ]
-            heapify(self._expiries)
-        heappush(self._expiries, (message.expires_ms, message.sequence))
-        if self._expiries[0][1] == message.sequence:
-            self._alarm(self, message.expires_ms)
 
     # Looking
 
     def peek(self, from_sequence: int, limit: int) -> list[Message]:
         """Return up to ``limit`` visible messages in order, from a sequence number on."""
-        return nsmallest(
-            limit,
-            (
-                message
-                for message in self._messages.values()
-                if message.sequence >= from_sequence and message.state is not State.PENDING
-            ),
-            key=lambda message: message.sequence,
-        )
+        return self._store.peek(from_sequence, limit)
 
     def counts(self) -> Counts:
-        """Count the messages as they are now."""
-        locked = len(self._locks)
-        return Counts(active=len(self._messages) - locked - self._pending, locked=locked)
+        """Count the messages."""
+        return self._store.counts()
+
+    def size_bytes(self) -> int:
+        """Add up the messages' bytes; takes a moment when there are many."""
+        contents = [message.content for message in self._store]
+        return sum(len(it.header) + len(it.annotations) + len(it.bare) for it in contents)
 
     # Starting again
 
-    def restore(self, kept: list[Message], was_locked: set[int], now_ms: int) -> None:
+    def restore(self, kept: KeptQueue, now_ms: int) -> None:
         """Take in what a journal kept; the locks of the last life have expired."""
-        for message in sorted(kept, key=lambda message: message.sequence):
-            self._messages[message.sequence] = message
-            self._schedule_expiry(message)
-            if message.sequence in was_locked:
+        self.next_sequence = kept.next_sequence
+        if self.dead_letters is not None and self.config.duplicate_window_s is not None:
+            self._duplicates.restore(kept)
+        for message in sorted(kept.messages.values(), key=lambda message: message.sequence):
+            self._store.hold(message)
+            if message.sequence in kept.locked:
                 self._count_delivery(message, now_ms)
             else:
-                self._make_active(message)
+                self._store.send_home(message)
 
     def snapshot(self) -> list[bytes]:
         """Return records from which the queue can be restored."""
         found = [records.next_sequence(self.path, self.next_sequence)]
-        held = {lock.message.sequence for lock in self._locks.values()}
-        for message in self._messages.values():
+        found += self._duplicates.snapshot()
+        for message in self._store:
             found.append(records.enqueued(self.path, message))
-            if message.sequence in held:
+            if message.state is State.LOCKED:
                 found.append(records.locked(self.path, message.sequence))
         return found

@@ -9,18 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from mmap import mmap
 from struct import Struct
 from zlib import crc32
 
-from .content import Content
-from .message import Message
+from .content import Content, duplicate_key
+from .message import Message, State
 
 _FRAME = Struct(">II")
 _PREFIX = Struct(">BH")
 _SEQUENCE = Struct(">Q")
 _COUNTED = Struct(">QI")
 _MESSAGE = Struct(">QqqIqqHIHI")
+_ACTIVATION = Struct(">QQqq")
+_SIGHT = Struct(">Qq")
 _ENQUEUED, _LOCKED, _UNLOCKED, _REMOVED, _NEXT_SEQUENCE = range(1, 6)
+_ENTITY, _DELETED = 64, 65
+_SCHEDULED, _SET_ASIDE, _DEFERRED, _ACTIVATED, _SEEN = range(6, 11)
+_HOMES = {_ENQUEUED: State.ACTIVE, _SCHEDULED: State.SCHEDULED, _SET_ASIDE: State.DEFERRED}
+_KINDS = {home: kind for kind, home in _HOMES.items()}
+_NOTED = 0x80
 _NONE = -1
 
 
@@ -30,8 +38,15 @@ def _record(kind: int, path: str, *fields: bytes) -> bytes:
     return _FRAME.pack(len(body), crc32(body)) + body
 
 
-def enqueued(path: str, message: Message) -> bytes:
-    """Say that a queue holds a message, with all that is known of it."""
+def enqueued(path: str, message: Message, *, noted: bool = False) -> bytes:
+    """Say that a queue holds a message, unlocked, with all that is known of it.
+
+    Args:
+        path: The queue.
+        message: The message.
+        noted: Whether its id counts as seen from now on; one record says both, so that no crash
+            leaves one without the other.
+    """
     content = message.content
     fixed = _MESSAGE.pack(
         message.sequence,
@@ -45,7 +60,8 @@ def enqueued(path: str, message: Message) -> bytes:
         len(content.header),
         len(content.bare),
     )
-    return _record(_ENQUEUED, path, fixed, content.annotations, content.header, content.bare)
+    kind = _KINDS[message.home] | (_NOTED if noted else 0)
+    return _record(kind, path, fixed, content.annotations, content.header, content.bare)
 
 
 def locked(path: str, sequence: int) -> bytes:
@@ -53,9 +69,22 @@ def locked(path: str, sequence: int) -> bytes:
     return _record(_LOCKED, path, _SEQUENCE.pack(sequence))
 
 
-def unlocked(path: str, sequence: int, delivery_count: int) -> bytes:
-    """Say that a message came back, with its delivery count."""
-    return _record(_UNLOCKED, path, _COUNTED.pack(sequence, delivery_count))
+def unlocked(path: str, message: Message) -> bytes:
+    """Say that a message came back to its home, with its delivery count."""
+    kind = _DEFERRED if message.home is State.DEFERRED else _UNLOCKED
+    return _record(kind, path, _COUNTED.pack(message.sequence, message.delivery_count))
+
+
+def activated(path: str, scheduled_sequence: int, message: Message) -> bytes:
+    """Say that a scheduled message's time has come, and which number it has from then on."""
+    expires_ms = _NONE if message.expires_ms is None else message.expires_ms
+    fields = scheduled_sequence, message.sequence, message.enqueued_ms, expires_ms
+    return _record(_ACTIVATED, path, _ACTIVATION.pack(*fields))
+
+
+def seen(path: str, key: bytes, at_ms: int, sequence: int) -> bytes:
+    """Say that a message id was accepted, when, and under which number."""
+    return _record(_SEEN, path, _SIGHT.pack(sequence, at_ms), key)
 
 
 def removed(path: str, sequence: int) -> bytes:
@@ -68,16 +97,26 @@ def next_sequence(path: str, sequence: int) -> bytes:
     return _record(_NEXT_SEQUENCE, path, _SEQUENCE.pack(sequence))
 
 
-def bodies(data: bytes) -> Iterator[tuple[bytes, int]]:
+def entity(path: str, described: bytes) -> bytes:
+    """Say that a queue exists, with its properties as ``entities`` writes them."""
+    return _record(_ENTITY, path, described)
+
+
+def deleted(path: str) -> bytes:
+    """Say that a queue is gone, with all its messages."""
+    return _record(_DELETED, path)
+
+
+def bodies(data: bytes | mmap, start: int = 0) -> Iterator[tuple[bytes, int]]:
     """Yield (record body, offset behind it) up to the first that is torn or damaged."""
-    position = 0
+    position = start
     while position + _FRAME.size <= len(data):
         length, check = _FRAME.unpack_from(data, position)
-        start = position + _FRAME.size
-        body = data[start : start + length]
+        begin = position + _FRAME.size
+        body = data[begin : begin + length]
         if len(body) != length or length < _PREFIX.size or crc32(body) != check:
             return
-        position = start + length
+        position = begin + length
         yield body, position
 
 
@@ -88,6 +127,14 @@ class KeptQueue:
     messages: dict[int, Message] = field(default_factory=dict)
     locked: set[int] = field(default_factory=set)
     next_sequence: int = 1
+    seen: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    """The time and sequence number of each message id that was accepted."""
+
+    def hold(self, message: Message) -> None:
+        """Take a message in, unlocked."""
+        self.locked.discard(message.sequence)
+        self.messages[message.sequence] = message
+        self.next_sequence = max(self.next_sequence, message.sequence + 1)
 
 
 class Replay:
@@ -95,32 +142,59 @@ class Replay:
 
     def __init__(self) -> None:
         self.queues: dict[str, KeptQueue] = {}
+        self.entities: dict[str, bytes] = {}
 
     def apply(self, body: bytes) -> None:
         """Take one record in, oldest first."""
         kind, size = _PREFIX.unpack_from(body)
         start = _PREFIX.size + size
         path = body[_PREFIX.size : start].decode()
+        if kind == _ENTITY:
+            self.entities[path] = body[start:]
+        elif kind == _DELETED:
+            self.entities.pop(path, None)
+            self.queues.pop(path, None)
+        else:
+            self._apply_to_queue(kind, path, body, start)
+
+    def _apply_to_queue(self, kind: int, path: str, body: bytes, start: int) -> None:
         queue = self.queues.setdefault(path, KeptQueue())
         sequence = _SEQUENCE.unpack_from(body, start)[0]
-        if kind == _ENQUEUED:
-            queue.messages[sequence] = _read_message(body, start)
-            queue.next_sequence = max(queue.next_sequence, sequence + 1)
+        if kind & ~_NOTED in _HOMES:
+            message = _read_message(body, start, _HOMES[kind & ~_NOTED])
+            queue.hold(message)
+            if kind & _NOTED:
+                queue.seen[duplicate_key(message.content)] = message.enqueued_ms, sequence
         elif kind == _LOCKED:
             queue.locked.add(sequence)
-        elif kind == _UNLOCKED:
-            queue.locked.discard(sequence)
-            queue.messages[sequence].delivery_count = _COUNTED.unpack_from(body, start)[1]
+        elif kind in (_UNLOCKED, _DEFERRED):
+            message = queue.messages[sequence]
+            message.delivery_count = _COUNTED.unpack_from(body, start)[1]
+            message.home = State.DEFERRED if kind == _DEFERRED else State.ACTIVE
+            queue.hold(message)
         elif kind == _REMOVED:
             queue.locked.discard(sequence)
             del queue.messages[sequence]
         elif kind == _NEXT_SEQUENCE:
             queue.next_sequence = max(queue.next_sequence, sequence)
+        elif kind == _ACTIVATED:
+            queue.hold(_activate(queue.messages.pop(sequence), body, start))
+        elif kind == _SEEN:
+            key = body[start + _SIGHT.size :]
+            queue.seen[key] = _SIGHT.unpack_from(body, start)[1], sequence
         else:
             raise ValueError(f"unknown record kind {kind}")
 
 
-def _read_message(body: bytes, start: int) -> Message:
+def _activate(message: Message, body: bytes, start: int) -> Message:
+    fields = _ACTIVATION.unpack_from(body, start)
+    _, message.sequence, message.enqueued_ms, expires_ms = fields
+    message.expires_ms = None if expires_ms == _NONE else expires_ms
+    message.home = State.ACTIVE
+    return message
+
+
+def _read_message(body: bytes, start: int, home: State) -> Message:
     sequence, enqueued_ms, expires_ms, count, ttl_ms, scheduled_ms, pairs, *sizes = (
         _MESSAGE.unpack_from(body, start)
     )
@@ -139,4 +213,4 @@ def _read_message(body: bytes, start: int) -> Message:
         None if scheduled_ms == _NONE else scheduled_ms,
     )
     expiry = None if expires_ms == _NONE else expires_ms
-    return Message(sequence, enqueued_ms, content, expiry, count)
+    return Message(sequence, enqueued_ms, content, expiry, count, home=home)

@@ -14,27 +14,34 @@ from typing import Any, Protocol
 
 import proton
 
-from . import conditions, engine
+from . import conditions, deliveries, engine
 from .broker import Broker
+from .claims import Claims
 from .links import Inbox, LinkOwner
+from .refusals import MessageTooLarge, Refused
 
 _CREDIT = 100
+_ENVELOPE_BYTES = 64 * 1024
+"""What a request may be larger than a message that it carries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response, and whether it must wait until what it reports is durable."""
+    """A response, and what must happen before it leaves."""
 
     properties: dict[str, Any]
     body: Any = None
-    after_sync: bool = False
+    when_durable: Callable[[], None] | None = None
+    """To be called when what it reports is durable, which it then waits for."""
 
 
 Answer = Callable[[proton.Message], Reply]
 
 
 class RequestOwner(LinkOwner, Protocol):
-    """What a request link needs of its connection."""
+    """What a request link needs of its connection, and attaching one."""
+
+    claims: Claims
 
     def reply_link(
         self, node: str, session: Any, name: str, reply_to: str | None
@@ -55,8 +62,9 @@ class RequestLink:
         self._answer = answer
         self._name = engine.describe(link).name
         self._alive = True
-        self._inbox = Inbox(owner, link, broker.max_message_bytes)
-        engine.accept_link(link, max_message_bytes=broker.max_message_bytes)
+        self._max_bytes = broker.max_message_bytes + _ENVELOPE_BYTES
+        self._inbox = Inbox(owner, link, self._max_bytes)
+        engine.accept_link(link, max_message_bytes=self._max_bytes)
         engine.grant(link, _CREDIT)
 
     def on_flow(self) -> None:
@@ -64,6 +72,12 @@ class RequestLink:
 
     def on_resumed(self) -> None:
         """Nothing waits here for a slow reader."""
+
+    def turn_away(self, refusal: Refused) -> None:
+        """Detach."""
+        self.on_closed()
+        engine.close_link(self._link, refusal.condition, str(refusal))
+        self._owner.wake()
 
     def on_closed(self) -> None:
         """Answer nothing any more."""
@@ -74,18 +88,27 @@ class RequestLink:
         encoded = self._inbox.take(delivery)
         if encoded is None:
             return
+        if len(encoded) > self._max_bytes:
+            refusal = MessageTooLarge(self._max_bytes)
+            deliveries.reject(delivery, refusal.condition, str(refusal))
+            return
         request = proton.Message()
         try:
             request.decode(encoded)
         except (proton.MessageException, proton.DataException, ValueError) as error:
-            engine.reject(delivery, conditions.DECODE_ERROR, str(error))
+            deliveries.reject(delivery, conditions.DECODE_ERROR, str(error))
             return
-        engine.settle(delivery, engine.ACCEPTED)
+        deliveries.settle(delivery, deliveries.ACCEPTED)
         reply = self._answer(request)
-        if reply.after_sync:
-            self._broker.journal.when_durable(partial(self._respond, request, reply))
-        else:
+        if reply.when_durable is None:
             self._respond(request, reply)
+        else:
+            self._broker.journal.when_durable(partial(self._finish, request, reply))
+
+    def _finish(self, request: proton.Message, reply: Reply) -> None:
+        assert reply.when_durable is not None
+        reply.when_durable()
+        self._respond(request, reply)
 
     def _respond(self, request: proton.Message, reply: Reply) -> None:
         if not self._alive:
@@ -124,7 +147,7 @@ class ReplyLink:
         while self._waiting and engine.credit(self._link) > 0:
             self._sent += 1
             tag = self._sent.to_bytes(8, "big")
-            engine.send(self._link, tag, self._waiting.popleft(), settled=True)
+            deliveries.send(self._link, tag, self._waiting.popleft(), settled=True)
             self._owner.wake()
         if engine.draining(self._link):
             engine.give_credit_back(self._link)
@@ -134,6 +157,12 @@ class ReplyLink:
 
     def on_resumed(self) -> None:
         """Responses are few and do not wait for a slow reader."""
+
+    def turn_away(self, refusal: Refused) -> None:
+        """Detach."""
+        self.on_closed()
+        engine.close_link(self._link, refusal.condition, str(refusal))
+        self._owner.wake()
 
     def on_closed(self) -> None:
         """Send nothing any more."""

@@ -40,13 +40,21 @@ async def sockets_left_open_are_collected():
     gc.collect()
 
 
+COMPACTS_ALWAYS = (
+    "-c",
+    "from bpa.embedded.service_bus import __main__, journal\n"
+    "journal._COMPACT_BYTES = 10_000\n"
+    "raise SystemExit(__main__.main())",
+)
+
+
 @contextlib.asynccontextmanager
-async def emulator_process(*arguments):
+async def emulator_process(*arguments, program=("-m", "bpa.embedded.service_bus")):
     """Run the emulator as a program of its own; yield (process, what it said when ready)."""
-    words = ["-m", "bpa.embedded.service_bus", "--port", "0", "--admin-port", "0", "--json"]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *words,
+        *program,
+        *("--port", "0", "--admin-port", "0", "--json"),
         *map(str, arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -264,6 +272,26 @@ class Load:
         for error in ended:
             assert not isinstance(error, AssertionError), error
 
+    async def is_accounted_for(self, directory):
+        """Hold what is left against what the clients were told."""
+        left, dead = set(), set()
+        delete = {"receive_mode": ServiceBusReceiveMode.RECEIVE_AND_DELETE}
+        config = QueueConfig("invoices", max_delivery_count=100)
+        async with bus(config, data_dir=directory) as one:
+            async with one.receiver(**delete) as receiver:
+                while not await is_empty_into(receiver, left):
+                    pass
+            async with one.receiver(sub_queue=DEAD, **delete) as receiver:
+                while not await is_empty_into(receiver, dead):
+                    pass
+        assert len(self.completed) >= 180
+        assert self.buried
+        settled = dead | self.completed | self.unsure
+        assert self.sent <= left | settled, "an acknowledged one is lost"
+        assert not left & (self.completed | self.buried), "a settled one is back"
+        assert self.buried <= dead <= self.buried | self.unsure
+        assert left | dead <= self.attempted
+
 
 @broker_dies
 async def test_kill_9_under_load_loses_nothing_acknowledged_and_revives_nothing_settled(tmp_path):
@@ -271,22 +299,41 @@ async def test_kill_9_under_load_loses_nothing_acknowledged_and_revives_nothing_
     for round_number in range(1, 4):
         async with emulator_process("--data-dir", tmp_path) as (process, ready):
             await load.run_until_killed(process, ready["connection_string"], 60 * round_number)
-    config = QueueConfig("invoices", max_delivery_count=10)
-    async with bus(config, data_dir=tmp_path) as one:
-        left, dead = set(), set()
-        async with one.receiver(receive_mode=ServiceBusReceiveMode.RECEIVE_AND_DELETE) as receiver:
-            while not await is_empty_into(receiver, left):
-                pass
-        delete = {"receive_mode": ServiceBusReceiveMode.RECEIVE_AND_DELETE}
-        async with one.receiver(sub_queue=DEAD, **delete) as receiver:
-            while not await is_empty_into(receiver, dead):
-                pass
-    assert len(load.completed) >= 180
-    assert load.buried
-    assert load.sent <= left | dead | load.completed | load.unsure, "an acknowledged one is lost"
-    assert not left & (load.completed | load.buried), "a settled one is back"
-    assert load.buried <= dead <= load.buried | load.unsure
-    assert left | dead <= load.attempted
+    await load.is_accounted_for(tmp_path)
+
+
+@broker_dies
+async def test_kill_9_while_the_journal_is_rewritten_and_torn_costs_nothing_either(tmp_path):
+    load = Load()
+    for round_number in range(1, 7):
+        async with emulator_process("--data-dir", tmp_path, program=COMPACTS_ALWAYS) as (
+            process,
+            ready,
+        ):
+            await load.run_until_killed(process, ready["connection_string"], 30 * round_number)
+        whole = journal_of(tmp_path)
+        with (tmp_path / "journal.log").open("ab") as journal:
+            journal.write(whole[8 : 8 + random.randrange(1, 60)])
+        (tmp_path / "journal.new").write_bytes(whole[: len(whole) // 2])
+    await load.is_accounted_for(tmp_path)
+
+
+async def test_with_a_low_bound_the_journal_is_rewritten_again_and_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(journals, "_COMPACT_BYTES", 10_000)
+    rewritten = 0
+    replace = journals.FileJournal._replace
+
+    def counting(journal, snapshot):
+        nonlocal rewritten
+        rewritten += 1
+        replace(journal, snapshot)
+
+    monkeypatch.setattr(journals.FileJournal, "_replace", counting)
+    async with bus(data_dir=tmp_path) as one, one.receiver() as receiver:
+        for _ in range(30):
+            await one.send(b"x" * 2_000)
+            await receiver.complete_message(await receive_one(receiver))
+    assert rewritten >= 4
 
 
 async def is_empty_into(receiver, names):

@@ -1,0 +1,96 @@
+"""Why a queue does not do what it was asked: each with the AMQP condition clients know it by.
+
+Refused
+├── MessageLockLost      410
+├── MessageNotFound      404
+├── EntityNotFound       404
+├── EntityDisabled       403
+├── Unauthorized         401
+├── MessageTooLarge      413
+└── NotAllowed           400
+    └── NotInDeadLetters
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from . import conditions
+
+
+class Refused(Exception):
+    """The queue does not do it; the message says why.
+
+    ``condition`` is the AMQP error, ``status`` the code of a response that carries it.
+    """
+
+    condition: ClassVar[str]
+    status: ClassVar[int]
+
+
+class MessageLockLost(Refused):
+    """The lock has expired, was settled already, or never was."""
+
+    condition = conditions.MESSAGE_LOCK_LOST
+    status = 410
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The lock supplied is invalid. Either the lock expired, or the message has already "
+            "been removed from the queue."
+        )
+
+
+class MessageNotFound(Refused):
+    """No message of that sequence number is scheduled, or deferred and free."""
+
+    condition = conditions.MESSAGE_NOT_FOUND
+    status = 404
+
+    def __init__(self, sequence: int) -> None:
+        super().__init__(f"There is no such message with the sequence number {sequence}.")
+
+
+class EntityNotFound(Refused):
+    """There is no such queue."""
+
+    condition = conditions.NOT_FOUND
+    status = 404
+
+
+class NotAllowed(Refused):
+    """It can never be done there."""
+
+    condition = conditions.NOT_ALLOWED
+    status = 400
+
+
+class NotInDeadLetters(NotAllowed):
+    """A dead letter cannot be dead-lettered again."""
+
+    def __init__(self) -> None:
+        super().__init__("A dead letter cannot be dead-lettered again.")
+
+
+class EntityDisabled(Refused):
+    """The queue's status forbids it."""
+
+    condition = conditions.ENTITY_DISABLED
+    status = 403
+
+
+class Unauthorized(Refused):
+    """No token that is good now covers it."""
+
+    condition = conditions.UNAUTHORIZED
+    status = 401
+
+
+class MessageTooLarge(Refused):
+    """The namespace's tier takes no message of that size."""
+
+    condition = conditions.MESSAGE_SIZE_EXCEEDED
+    status = 413
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The message is larger than the {limit_bytes} bytes this queue takes.")

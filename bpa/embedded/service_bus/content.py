@@ -75,9 +75,9 @@ def read_content(encoded: bytes) -> Content:
                 properties = (value, end)
     if not encoded:
         raise MalformedMessage("the message is empty")
-    bare = _with_message_id(encoded, bare_at, properties)
-    if properties is not None:
-        ttl_ms = _span_ms(encoded, properties[0], ttl_ms)
+    fields = _property_fields(encoded, properties)
+    ttl_ms = _span_ms(fields, ttl_ms)
+    bare = _with_message_id(encoded, bare_at, properties, fields)
     return Content(header, b"".join(annotations), len(annotations), bare, ttl_ms, scheduled_ms)
 
 
@@ -105,11 +105,14 @@ def _read_header(encoded: bytes, value: int) -> tuple[bytes, int | None]:
     return b"".join(fields), amqp.number(fields[2])
 
 
-def _span_ms(encoded: bytes, value: int, ttl_ms: int | None) -> int | None:
+def _property_fields(encoded: bytes, properties: tuple[int, int] | None) -> list[bytes]:
+    if properties is None or encoded[properties[0] : properties[0] + 1] == amqp.NULL:
+        return []
+    return amqp.items(encoded, properties[0])
+
+
+def _span_ms(fields: list[bytes], ttl_ms: int | None) -> int | None:
     """Return the time to live, which a pair of times says when the header's 49 days are too few."""
-    if encoded[value : value + 1] == amqp.NULL:
-        return ttl_ms
-    fields = amqp.items(encoded, value)
     if len(fields) <= _CREATION_TIME:
         return ttl_ms
     expiry_ms, creation_ms = map(amqp.number, fields[_ABSOLUTE_EXPIRY : _CREATION_TIME + 1])
@@ -130,17 +133,14 @@ def _read_annotations(encoded: bytes, value: int) -> tuple[list[bytes], int | No
     return kept, scheduled_ms
 
 
-def _with_message_id(encoded: bytes, bare_at: int, properties: tuple[int, int] | None) -> bytes:
+def _with_message_id(
+    encoded: bytes, bare_at: int, properties: tuple[int, int] | None, fields: list[bytes]
+) -> bytes:
     """Return the bare message, with a message id: clients cannot settle without one."""
-    if properties is None:
-        fields, rest = [amqp.NULL], encoded[bare_at:]
-    else:
-        value, end = properties
-        empty = encoded[value : value + 1] == amqp.NULL
-        fields = [amqp.NULL] if empty else amqp.items(encoded, value) or [amqp.NULL]
-        rest = encoded[end:]
-        if fields[0] != amqp.NULL:
-            return encoded[bare_at:]
+    if fields and fields[0] != amqp.NULL:
+        return encoded[bare_at:]
+    rest = encoded[bare_at if properties is None else properties[1] :]
+    fields = fields or [amqp.NULL]
     fields[0] = amqp.encode_string(uuid4().hex)
     return amqp.encode_section(amqp.PROPERTIES, amqp.encode_list(fields)) + rest
 

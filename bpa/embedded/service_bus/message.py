@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 
 from .content import Content, render
 
 
-class State(Enum):
-    """Where a message stands."""
+class State(IntEnum):
+    """Where a message stands; a number, because others are hashed anew at every look-up."""
 
-    PENDING = "pending"
+    PENDING = 0
     """Accepted, not durable yet: nobody sees it."""
-    ACTIVE = "active"
-    DEFERRED = "deferred"
+    ACTIVE = 1
+    DEFERRED = 2
     """Set aside by a receiver: given only to one that asks for its sequence number."""
-    SCHEDULED = "scheduled"
+    SCHEDULED = 3
     """Kept back until its time."""
-    LOCKED = "locked"
+    LOCKED = 4
 
 
 _SHOWN = {State.ACTIVE: 0, State.DEFERRED: 1, State.SCHEDULED: 2}

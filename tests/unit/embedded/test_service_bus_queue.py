@@ -397,7 +397,7 @@ class QueueMachine(RuleBasedStateMachine):
             )
 
     def is_the_same(self, message, one):
-        assert message.state.value == one.state
+        assert message.state.name.lower() == one.state
         assert (message.delivery_count, message.expires_ms) == (one.count, one.expires_ms)
         found = decoded(message)
         properties = dict(found.properties or {})

@@ -12,8 +12,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from bpa.embedded.postgres import EmbeddedPostgres
+
+# An example that takes long on a busy machine is no failure.
+settings.register_profile(
+    "suite", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)

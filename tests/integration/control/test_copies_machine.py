@@ -342,7 +342,7 @@ def test_whatever_happens_to_its_messages_each_invoice_is_completed_once(
         stack = AsyncExitStack()
         pool = runner.run(opened(stack))
 
-        @settings(max_examples=100, deadline=None, suppress_health_check=[*HealthCheck])
+        @settings(max_examples=100, suppress_health_check=[*HealthCheck])
         @given(EVENTS)
         def examples(events: list[tuple[str, int, str]]) -> None:
             runner.run(play(pool, events))

@@ -348,7 +348,6 @@ def test_no_order_of_events_loses_a_message_or_a_fence(
             budget = settings(
                 max_examples=20,
                 stateful_step_count=10,
-                deadline=None,
                 database=None,
                 derandomize=request.config.getoption("hypothesis_seed") is None,
                 suppress_health_check=list(HealthCheck),

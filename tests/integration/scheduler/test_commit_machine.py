@@ -106,7 +106,6 @@ def test_planners_that_race_oversubscribe_nothing_and_starve_nothing(
             budget = settings(
                 max_examples=40,
                 stateful_step_count=8,
-                deadline=None,
                 database=None,
                 derandomize=request.config.getoption("hypothesis_seed") is None,
                 suppress_health_check=list(HealthCheck),

@@ -7,7 +7,7 @@ import uuid
 import proton
 import pytest
 from azure.servicebus import ServiceBusReceivedMessage
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bpa.amqp import MalformedMessage
@@ -160,7 +160,6 @@ def test_the_sdk_reads_what_is_written():
     assert after.sequence_number is None
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_rewritten_or_refused(data):
     with contextlib.suppress(MalformedMessage):

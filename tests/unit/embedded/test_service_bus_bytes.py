@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import proton
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bpa import amqp
@@ -35,7 +35,6 @@ def decoded(encoded):
     return message
 
 
-@settings(deadline=None)
 @given(body=bodies, properties=st.dictionaries(texts, texts, max_size=5), ttl=st.integers(0, 900))
 def test_a_rendered_message_is_the_one_that_was_read(body, properties, ttl):
     sent = proton.Message(body=body, properties=properties, id="i", ttl=ttl, durable=True)
@@ -55,7 +54,6 @@ def test_a_rendered_message_is_the_one_that_was_read(body, properties, ttl):
     }
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(data):
     try:
@@ -65,7 +63,6 @@ def test_any_bytes_are_read_or_refused(data):
     render(content, 1, 1, 0, None)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_message_is_read_or_refused(data):
     sent = bytearray(proton.Message(body=b"x" * 20, properties={"k": "v"}, id="i").encode())
@@ -100,7 +97,6 @@ def test_a_message_without_an_id_gets_one_and_keeps_the_rest():
         assert got.properties == sent.properties
 
 
-@settings(deadline=None)
 @given(reason=texts, description=texts, properties=st.dictionaries(texts, texts, max_size=3))
 def test_a_dead_letter_carries_its_reason_once(reason, description, properties):
     before = {**properties, "DeadLetterReason": "old", "DeadLetterErrorDescription": "old"}
@@ -151,7 +147,6 @@ def transfer(message_format, payload=b"payload"):
     return (len(body) + 4).to_bytes(4, "big") + body
 
 
-@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=6), st.data())
 def test_frames_arrive_whole_and_batches_alone_however_the_bytes_are_cut(kinds, data):
     frames = [transfer(0x80013700 if batch else 0, b"\x80\x01\x37\x00" * 3) for batch in kinds]

@@ -408,5 +408,5 @@ class QueueMachine(RuleBasedStateMachine):
         assert found.annotations[proton.symbol("x-opt-message-state")] == shown
 
 
-QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestQueue = QueueMachine.TestCase

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bpa import amqp
-from bpa.embedded.service_bus.conditions import LOCK_LOST_TEXT, MESSAGE_LOCK_LOST
+from bpa.embedded.service_bus.refusals import MessageLockLost
 
 _PIECE = 64 * 1024
 _DISPOSITION = b"\x00\x53\x15"
@@ -202,7 +202,7 @@ def read_disposition(frame: bytes) -> Disposition | None:
 
 def lock_lost(asked: Disposition) -> bytes:
     """Return the broker's answer to a settlement whose lock is gone."""
-    condition, text = MESSAGE_LOCK_LOST.encode(), LOCK_LOST_TEXT.encode()
+    condition, text = MessageLockLost.condition.encode(), str(MessageLockLost()).encode()
     error = b"\x00\x53\x1d" + _list(
         b"\xa3" + bytes([len(condition)]) + condition,
         b"\xa1" + bytes([len(text)]) + text,

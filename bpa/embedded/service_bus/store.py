@@ -5,13 +5,17 @@ Pure. What a queue does to a message, and what the journal hears of it, is the q
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from heapq import heappop, heappush, nsmallest
+from heapq import heappop, heappush
+from itertools import islice
 
 from .deadlines import Deadlines
 from .message import Message, State
 from .refusals import MessageNotFound
+
+_LEFT_BEHIND = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,9 @@ class Store:
     def __init__(self, alarm: Callable[[int], None]) -> None:
         self._alarm = alarm
         self._messages: dict[int, Message] = {}
+        self._numbers: list[int] = []
+        """Of all messages, and of some that have left; in order while ``_in_order`` says so."""
+        self._in_order = True
         self._ready: list[int] = []
         self._counts = dict.fromkeys(State, 0)
         self._expiries: Deadlines[int] = Deadlines()
@@ -48,6 +55,11 @@ class Store:
         message.state = State.PENDING
         self._counts[State.PENDING] += 1
         self._messages[message.sequence] = message
+        # Dead letters come in any order.
+        self._in_order &= not self._numbers or self._numbers[-1] < message.sequence
+        self._numbers.append(message.sequence)
+        if len(self._numbers) > 2 * len(self._messages) + _LEFT_BEHIND:
+            self._sort()
 
     def lock(self, message: Message) -> None:
         """Keep a message for one receiver."""
@@ -112,12 +124,12 @@ class Store:
 
     def peek(self, from_sequence: int, limit: int) -> list[Message]:
         """Return up to ``limit`` visible messages in order, from a sequence number on."""
-        visible = (
-            message
-            for message in self._messages.values()
-            if message.sequence >= from_sequence and message.state is not State.PENDING
-        )
-        return nsmallest(limit, visible, key=lambda message: message.sequence)
+        if not self._in_order:
+            self._sort()
+        first = bisect_left(self._numbers, from_sequence)
+        numbers = islice(self._numbers, first, None)
+        here = (self._messages[number] for number in numbers if number in self._messages)
+        return [*islice((one for one in here if one.state is not State.PENDING), limit)]
 
     def counts(self) -> Counts:
         """Count the messages as they are now."""
@@ -127,6 +139,10 @@ class Store:
             deferred=self._counts[State.DEFERRED],
             scheduled=self._counts[State.SCHEDULED],
         )
+
+    def _sort(self) -> None:
+        self._numbers = sorted(self._messages)
+        self._in_order = True
 
     def _stand(self, message: Message, state: State) -> None:
         self._counts[message.state] -= 1

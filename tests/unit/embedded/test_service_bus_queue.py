@@ -390,6 +390,8 @@ class QueueMachine(RuleBasedStateMachine):
             ]
             for message, one in zip(seen, self.in_order(known), strict=True):
                 self.is_the_same(message, one)
+            for nth, message in enumerate(seen):
+                assert queue.peek(message.sequence + 1, 2) == seen[nth + 1 : nth + 3]
             states = [one.state for one in known.values()]
             assert queue.counts() == Counts(
                 **{name: states.count(name) for name in ("active", "locked", "deferred")},

@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 
 import structlog
 from azure.servicebus import ServiceBusReceivedMessage, ServiceBusReceiveMode
+from azure.servicebus._pyamqp.constants import LinkState
 from azure.servicebus._pyamqp.performatives import FlowFrame
 from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 
@@ -264,8 +265,8 @@ class ReceiverLink:
                 return
             with cancellation_delivered():
                 async with self._interruptible(CLOSE_TIMEOUT_S) as limit:
-                    await _drained(receiver.handler)
-            self._credit_is_out = limit.expired()
+                    await self._drop_unless(_drained(receiver.handler))
+            self._credit_is_out = limit.expired() and self._current is not None
 
     async def _drop_unless(self, call: Awaitable[None]) -> None:
         """Await ``call``; when it fails, close the receiver, which frees its messages as well."""
@@ -288,7 +289,7 @@ def _heed_drains(receiver: Any) -> None:
 
     async def heard(frame: Any) -> None:
         flow = FlowFrame(*frame)
-        if flow.drain:
+        if flow.delivery_count is not None and (flow.drain or flow.link_credit == 0):
             link.current_link_credit -= flow.delivery_count - link.delivery_count
             link.delivery_count = flow.delivery_count
 
@@ -301,7 +302,7 @@ async def _drained(receiver: Any) -> None:
     link = amqp._link  # noqa: SLF001
     if link.current_link_credit > 0:
         await link.flow(link_credit=link.current_link_credit, drain=True)
-    while link.current_link_credit > 0:
+    while link.current_link_credit > 0 and link.state is LinkState.ATTACHED:
         await amqp._connection.listen(wait=SOCKET_POLL_S)  # noqa: SLF001
         await asyncio.sleep(0)  # a connection that is closing is not waited for
     await receiver._amqp_transport.drain_and_release_messages_async(amqp)  # noqa: SLF001

@@ -1,6 +1,7 @@
 """What is particular to Service Bus: addresses, sizes, AMQP bodies, and a broker that goes away."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from azure.servicebus.amqp import AmqpAnnotatedMessage
 
 from bpa.connectors import OutgoingMessage, SettlementLost
 from bpa.connectors.service_bus import DeadLetterReader, ServiceBusPublisher, ServiceBusSource
+from bpa.connectors.service_bus import link as link_module
 from bpa.errors import InvalidRequest, NotFound, StartupError, Unavailable
 from tests.eventually import eventually
-from tests.integration.connectors.queues import QUEUE, emulator, open_queue
+from tests.integration.connectors.queues import QUEUE, Queue, emulator, open_queue
 
 WRONG_ADDRESSES = [
     "",
@@ -84,22 +86,73 @@ async def test_credit_that_a_settlement_kept_from_being_withdrawn_is_withdrawn_a
         assert (broker.counts().active, broker.counts().locked) == (1, 0)
 
 
-async def test_a_message_that_a_slow_broker_sent_before_it_heard_of_a_cancel_is_given_back():
+async def test_a_message_that_a_slow_broker_sent_before_it_heard_of_a_cancel_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(link_module, "SOCKET_POLL_S", 0.001)  # after two of them it was given up
     async with open_queue(links=1, lock_duration_s=30) as queue:
         broker = queue.emulator._broker.queues[QUEUE]
         receiving = asyncio.create_task(queue.source.receive(5))
         await eventually(lambda: broker._waiting)
-        for connection in queue.emulator._connections:
-            hears = connection.data_received
-            connection.data_received = partial(asyncio.get_running_loop().call_later, 0.2, hears)
+        (consumer,) = broker._waiting
+        unheard: list[bytes] = []
+        hears, consumer._owner.data_received = consumer._owner.data_received, unheard.append
 
-        publishing = asyncio.create_task(queue.publish([OutgoingMessage(body=b"nobody asked")]))
-        await asyncio.wait({publishing}, timeout=0.05)  # it is sent, and not heard of yet
         receiving.cancel()
-        await asyncio.wait({receiving, publishing})
+        await eventually(lambda: unheard)
+        await queue.publish([OutgoingMessage(body=b"nobody asked")])
+        await eventually(lambda: broker.counts().locked)
+        consumer._owner.data_received = hears
+        for data in unheard:
+            hears(data)
+        await asyncio.wait({receiving})
 
-        await eventually(lambda: broker.counts().active == 1, within_s=5)
-        assert broker.counts().locked == 0
+        await eventually(lambda: broker.tally.settled["released"], within_s=5)
+        assert (broker.counts().active, broker.counts().locked) == (1, 0)
+
+
+def freeze(queue: Queue, when: Callable[[], object] = lambda: True) -> None:
+    """Have the broker hear nothing more, from a moment on."""
+
+    def hear(hears: Callable[[bytes], None], data: bytes) -> None:
+        if not when():
+            hears(data)
+
+    for connection in queue.emulator._connections:
+        connection.data_received = partial(hear, connection.data_received)
+
+
+def hang_up(queue: Queue) -> None:
+    for connection in [*queue.emulator._connections]:
+        connection.abort()
+
+
+async def test_a_broker_that_goes_while_credit_is_withdrawn_fails_no_receive():
+    async with open_queue(links=1) as queue:
+        (link,) = queue.source._links
+        await queue.source.receive(0.01)
+        freeze(queue)
+        receiving = asyncio.create_task(queue.source.receive(0.1))
+        await eventually(lambda: link._credit_is_out and link._waiting and not link._gate.wanted)
+        hang_up(queue)
+        assert await receiving is None
+        assert await queue.source.receive(0.01) is None, "it has connected again"
+
+
+async def test_a_broker_that_goes_while_credit_is_withdrawn_fails_no_settlement():
+    async with open_queue(links=1) as queue:
+        await queue.publish([OutgoingMessage(body=b"a")])
+        message = await queue.source.receive(5)
+        assert message is not None
+        (link,) = queue.source._links
+        link._credit_is_out = True  # as a withdrawal leaves it that a settlement interrupted
+        await link._current.handler._handler._link.flow(link_credit=1)
+        tally = queue.emulator._broker.queues[QUEUE].tally
+        freeze(queue, lambda: tally.settled["completed"])
+        completing = asyncio.create_task(queue.source.complete(message))
+        await eventually(lambda: tally.settled["completed"] and link._waiting and not link._urgent)
+        hang_up(queue)
+        await completing
 
 
 async def test_the_largest_message_passes_and_a_larger_one_is_refused():

@@ -193,7 +193,7 @@ class Sandbox:
         self.exited(ExitStatus(None, signal.SIGKILL, cpu_s=0.0, rss_bytes_max=0))
 
     def close(self) -> None:
-        """Close the node's end of the socket; a `receive` that waits does when it is over."""
+        """Close the node's end of the socket; a `receive` that waits does after its next read."""
         self._closing = True
         if not self._reading:
             self._connection.close()
@@ -211,12 +211,10 @@ class Sandbox:
             return await self._loop.sock_recv(self._connection, _CHUNK_BYTES)
         except ConnectionError:
             return b""
-        except asyncio.CancelledError:
-            if self._closing:
-                self._connection.close()
-            raise
         finally:
             self._reading = False
+            if self._closing:
+                self._connection.close()
 
 
 __all__ = ["ExitStatus", "Sandbox", "SandboxLimits", "SandboxProtocolError"]

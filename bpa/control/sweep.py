@@ -31,6 +31,9 @@ _QUERIES = load_queries(__file__)
 PAGE = 250
 """Letters of one look; what cannot be new is read again that many with each sweep."""
 
+REST_AT_MOST_S = 300.0
+"""What the broker buries meanwhile goes on as a run until then, so cost has to wait at last."""
+
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -66,7 +69,8 @@ class Sweep:
         reader: Builds the reader of a queue's dead letters.
         every_s: Seconds between two passes over one queue, whoever makes them.
         share: What part of the time may go into reading a queue's dead letters: a rest follows that
-            is as long as that takes.
+            is as long as that takes, `REST_AT_MOST_S` at most; none after a turn that was cut
+            short, whose time says nothing of the letters.
     """
 
     def __init__(
@@ -117,13 +121,13 @@ class Sweep:
 
     async def _turn_at(self, queue: str, mark: Mark) -> Swept:
         """Sweep one queue, and rest in proportion to what reading it took."""
-        turn = _Turn(queue)
+        turn, rest_s = _Turn(queue), 0.0
         try:
             mark = await self._read(turn, mark)
             await fetch_all(self._pool, _QUERIES.mark, queue=queue, **asdict(mark))
+            rest_s = min(turn.read_s * (1 / self._share - 1), REST_AT_MOST_S)
         except BpaError as error:
             _log.warning("sweep_cut_short", queue=queue, code=error.code, error=str(error))
-        rest_s = turn.read_s * (1 / self._share - 1)
         await fetch_all(self._pool, _QUERIES.rest, queue=queue, rest_s=rest_s)
         if turn.swept != Swept():
             counts = asdict(turn.swept)

@@ -175,11 +175,14 @@ def _decided(known: Mapping[str, Any], body_sha256: bytes, *, edited: bool) -> t
         return Action.REFUSE, f"its run is still {status}; wait until it has ended, or cancel it"
     if known["next_run_id"] is None:
         return Action.REPLAY, "edited: a run of its own" if edited else "goes on from its run"
-    if known["next_body_sha256"] != body_sha256:
+    was_sent = known["next_sent_at"] or known["next_arrived"]
+    if known["next_body_sha256"] != body_sha256 and (edited or not was_sent):
+        what, remedy = "half done", "repeat it with that body to finish it"
+        if was_sent:
+            what, remedy = "done", "leave --edit out to remove the dead letter"
         return Action.REFUSE, (
-            f"its replay as run {known['next_run_id']} is half done with another body; repeat it "
-            "with that body to finish it"
+            f"its replay as run {known['next_run_id']} is {what} with another body; {remedy}"
         )
-    if known["next_sent_at"] or known["next_arrived"]:
+    if was_sent:
         return Action.SETTLE, "it was sent before: only the dead letter is left to remove"
     return Action.CONTINUE, "goes on with a replay that was begun before"

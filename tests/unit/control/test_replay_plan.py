@@ -105,6 +105,17 @@ def test_a_replay_that_was_begun_is_gone_on_with(more, action):
     assert planned({**BEGUN, **more}, Edit(b"[]")).action is Action.REFUSE
 
 
+def test_another_letter_of_a_run_whose_replay_was_edited_is_only_removed():
+    edited = {**BEGUN, "next_body_sha256": hashlib.sha256(b"[]").digest()}
+    assert planned(edited).action is Action.REFUSE, "its message may not have been sent"
+    sent = {**edited, "next_sent_at": NOW}
+    assert planned(sent).action is Action.SETTLE
+    assert planned(sent, Edit(b"[]")).action is Action.SETTLE
+    found = planned(sent, Edit(b"[1]"))
+    assert found.action is Action.REFUSE
+    assert "done with another body; leave --edit out" in found.why
+
+
 @given(
     st.from_regex(r"[A-Za-z0-9]([\w\-./]{0,20}[A-Za-z0-9])?", fullmatch=True),
     st.integers(1, 2**63 - 2),

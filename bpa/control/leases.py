@@ -29,7 +29,6 @@ from bpa.postgres import Pipeline, Pool, fetch_all, load_queries
 _QUERIES = load_queries(__file__)
 _REFUSED_DELAY_S = 0.2
 _REAPED_AT_ONCE = 500
-_UNANSWERED_S = 1.0
 _ASKED = ("cordoned", "draining", "hand_back")
 _log = structlog.stdlib.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from .claims import node_path
 from .links import IncomingLink, LinkHandler, OutgoingLink
 from .management import Management
 from .queue import DEAD_LETTER_SUFFIX
-from .refusals import EntityNotFound, NotAllowed, Unauthorized
+from .refusals import EntityNotFound, NotAllowed, NotToDeadLetters, Unauthorized
 from .requests import Answer, ReplyLink, RequestLink, RequestOwner
 
 _MANAGEMENT_SUFFIX = "/$management"
@@ -45,7 +45,7 @@ def attach(owner: RequestOwner, link: Any, broker: Broker) -> LinkHandler:
             raise NotAllowed(text)
         return OutgoingLink(owner, link, broker, queue)
     if node.endswith(DEAD_LETTER_SUFFIX):
-        raise NotAllowed("Messages cannot be sent to a dead-letter queue.")
+        raise NotToDeadLetters
     return IncomingLink(owner, link, broker, queue)
 
 

@@ -19,7 +19,7 @@ from .deadlines import Deadlines
 from .duplicates import Duplicates
 from .message import Accepted, Lock, Message, State
 from .records import KeptQueue
-from .refusals import MessageLockLost, MessageNotFound, NotInDeadLetters
+from .refusals import MessageLockLost, MessageNotFound, NotInDeadLetters, NotToDeadLetters
 from .status import check_receives, check_sends, receives, receiving_disabled
 from .store import Counts, Store
 from .tally import Tally
@@ -94,9 +94,10 @@ class Queue:
         Where duplicates are detected, one is dropped, and has its first copy's sequence number.
 
         Raises:
+            NotToDeadLetters: This is the dead-letter queue.
             EntityDisabled: Nothing may be sent.
         """
-        check_sends(self.status, self.path)
+        self._check_sends()
         self.accessed_ms = now_ms
         added, sequences, window_s = [], [], self.config.duplicate_window_s
         for content in contents:
@@ -122,10 +123,21 @@ class Queue:
         return message
 
     def cancel(self, sequences: list[int]) -> None:
-        """Remove scheduled messages, all or none. Raises MessageNotFound, EntityDisabled."""
-        check_sends(self.status, self.path)
+        """Remove scheduled messages, all or none.
+
+        Raises:
+            MessageNotFound: One of them is not scheduled.
+            NotToDeadLetters: This is the dead-letter queue.
+            EntityDisabled: Nothing may be sent.
+        """
+        self._check_sends()
         for message in self._store.find(sequences, State.SCHEDULED):
             self._remove(message)
+
+    def _check_sends(self) -> None:
+        if self.dead_letters is None:
+            raise NotToDeadLetters
+        check_sends(self.status, self.path)
 
     def _next_number(self) -> int:
         self.next_sequence += 1

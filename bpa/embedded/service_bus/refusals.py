@@ -8,7 +8,8 @@ Refused
 ├── Unauthorized         401
 ├── MessageTooLarge      413
 └── NotAllowed           400
-    └── NotInDeadLetters
+    ├── NotInDeadLetters
+    └── NotToDeadLetters
 """
 
 from __future__ import annotations
@@ -70,6 +71,13 @@ class NotInDeadLetters(NotAllowed):
 
     def __init__(self) -> None:
         super().__init__("A dead letter cannot be dead-lettered again.")
+
+
+class NotToDeadLetters(NotAllowed):
+    """A dead-letter queue takes dead letters alone, under the numbers they have."""
+
+    def __init__(self) -> None:
+        super().__init__("Messages cannot be sent to a dead-letter queue.")
 
 
 class EntityDisabled(Refused):

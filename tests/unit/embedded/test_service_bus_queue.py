@@ -13,7 +13,7 @@ from bpa.embedded.service_bus import records
 from bpa.embedded.service_bus.config import QueueConfig
 from bpa.embedded.service_bus.content import read_content
 from bpa.embedded.service_bus.queue import Queue
-from bpa.embedded.service_bus.refusals import MessageLockLost, MessageNotFound
+from bpa.embedded.service_bus.refusals import MessageLockLost, MessageNotFound, NotToDeadLetters
 from bpa.embedded.service_bus.store import Counts
 
 LOCK_MS, WINDOW_MS, LIMIT = 60_000, 30_000, 3
@@ -168,6 +168,14 @@ class QueueMachine(RuleBasedStateMachine):
         default_ms = None if self.config.default_ttl_s is None else self.config.default_ttl_s * 1000
         lives = [life for life in (one.ttl_ms, default_ms) if life is not None]
         return self.now_ms + int(min(lives)) if lives else None
+
+    @rule(delay_ms=st.sampled_from([None, 10_000]))
+    def send_to_the_dead_letters(self, delay_ms):
+        due_ms = None if delay_ms is None else self.now_ms + delay_ms
+        with pytest.raises(NotToDeadLetters):
+            self.letters.enqueue([content_of("intruder", None, due_ms)], self.now_ms)
+        with pytest.raises(NotToDeadLetters):
+            self.letters.cancel([1])
 
     @rule(credit=st.integers(0, 3), dead=st.booleans())
     def receive(self, credit, dead):

@@ -2,13 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 
+import proton
 import pytest
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageState
 from azure.servicebus.exceptions import MessageNotFoundError
 
 from bpa.embedded.service_bus import QueueConfig
 from tests.eventually import eventually
+from tests.integration.embedded.conformance.peer import peer_of
 from tests.integration.embedded.conformance.sdk import (
+    DEAD,
     body_of,
     next_message,
     nothing_comes,
@@ -81,6 +84,30 @@ async def test_a_cancellation_of_an_unknown_number_cancels_none_of_the_others(ki
         with pytest.raises(MessageNotFoundError):
             await sender.cancel_scheduled_messages([number, 99])
         assert len(await receiver.peek_messages(5)) == 1
+
+
+async def test_nothing_is_scheduled_or_cancelled_among_the_dead_letters(kind):
+    async with running(kind) as bus:
+        await bus.send("precious")
+        receiver, dead = await bus.receiver(), await bus.receiver(sub_queue=DEAD)
+        await receiver.dead_letter_message(await next_message(receiver))
+        async with peer_of(bus.emulator) as peer:
+            later = {proton.symbol("x-opt-scheduled-enqueue-time"): proton.timestamp(2**42)}
+            intruder = proton.Message(id="i", annotations=later).encode()
+            numbers = proton.Array(proton.UNDESCRIBED, proton.Data.LONG, 1)
+            for operation, body in (
+                ("schedule-message", {"messages": [{"message": intruder}]}),
+                ("cancel-scheduled-message", {"sequence-numbers": numbers}),
+            ):
+                response = await peer.request(
+                    "invoices/$deadletterqueue/$management",
+                    properties={"operation": f"com.microsoft:{operation}"},
+                    body=body,
+                )
+                assert response.properties["statusCode"] == 400
+                assert response.properties["errorCondition"] == "amqp:not-allowed"
+        (letter,) = await dead.peek_messages(5, sequence_number=1)
+        assert (body_of(letter), letter.sequence_number) == (b"precious", 1)
 
 
 async def test_the_time_to_live_of_a_scheduled_message_begins_when_it_is_due(kind):

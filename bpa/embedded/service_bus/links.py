@@ -72,6 +72,15 @@ class Inbox:
         self._in_delivery = False
         self.is_batch = False
 
+    def drop(self, delivery: Any) -> None:
+        """Forget a delivery that comes on a detached link, whole or in parts; grant nothing."""
+        self._pieces.clear()
+        if not deliveries.readable(delivery):
+            return
+        deliveries.read(self._link, delivery)
+        if not deliveries.partial(delivery):
+            deliveries.forget(delivery)
+
     def take(self, delivery: Any) -> bytes | None:
         """Return the delivery's bytes when it is whole, None before; cut short when too large."""
         if not deliveries.readable(delivery):
@@ -112,6 +121,9 @@ class IncomingLink:
 
     def on_delivery(self, delivery: Any) -> None:
         """Put a whole message, or a batch of them, on the queue."""
+        if not self._alive:
+            self._inbox.drop(delivery)
+            return
         encoded = self._inbox.take(delivery)
         if encoded is None:
             return

@@ -85,6 +85,9 @@ class RequestLink:
 
     def on_delivery(self, delivery: Any) -> None:
         """Answer a whole request."""
+        if not self._alive:
+            self._inbox.drop(delivery)
+            return
         encoded = self._inbox.take(delivery)
         if encoded is None:
             return

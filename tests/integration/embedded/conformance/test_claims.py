@@ -95,6 +95,38 @@ async def test_links_are_closed_as_unauthorized_when_their_token_expires(emulato
             assert "ExpiredToken" in link.remote_condition.description
 
 
+@pytest.mark.parametrize("node", ["invoices", "invoices/$management"])
+async def test_what_comes_after_the_token_has_expired_is_dropped(emulator, node):
+    request = proton.Message(
+        id="i",
+        annotations={proton.symbol("x-opt-scheduled-enqueue-time"): proton.timestamp(2**42)},
+        properties={"operation": "com.microsoft:schedule-message"},
+        body={"messages": [], "padding": b"x" * 600_000},
+    )
+    request.body["messages"].append(
+        {"message": proton.Message(annotations=request.annotations).encode()}
+    )
+    async with peer_of(emulator, authorised=False) as peer:
+        audience = "sb://localhost/invoices"
+        await peer.put_token(audience, signature(audience, time.time() + 2))
+        sender = peer.sender(node)
+        assert await peer.attached(sender) is None
+        split = peer.begin(sender)
+        sender.send(request.encode()[:400_000])
+        await peer.until(lambda: sender.state & proton.Endpoint.REMOTE_CLOSED)
+        sender.send(request.encode()[400_000:])
+        sender.advance()
+        late = [split]
+        for _ in range(3):
+            late.append(peer.begin(sender))
+            sender.send(request.encode())
+            sender.advance()
+        await peer.until(lambda: all(delivery.settled for delivery in late))
+        assert not any(delivery.remote_state for delivery in late)
+        counts = emulator._broker.queues["invoices"].counts()
+        assert (counts.active, counts.scheduled) == (0, 0)
+
+
 async def test_a_renewed_token_keeps_the_links_open(emulator):
     async with peer_of(emulator, authorised=False) as peer:
         audience = "sb://localhost/invoices"

@@ -45,6 +45,7 @@ IDLE_TIMEOUT_MS = 240_000
 _HANDSHAKE_S = 30.0
 _LONGEST_NAME = 200
 _UNREAD_BYTES = 16 * 1024 * 1024
+_NEVER_READS = "the peer asks, and does not read the answers"
 _WRITE_BUFFER_BYTES = 1024 * 1024
 _LONGEST_WATCH_S = 3600.0
 
@@ -63,6 +64,7 @@ class Connection(asyncio.Protocol, Handler):
         self.feeding_batch = False
         self._writing_paused = False
         self._unflushed_bytes = 0
+        self._held_bytes = 0
         self._broker = broker
         self._registry = registry
         self._engine = Engine("bpa-service-bus", MAX_FRAME_BYTES, IDLE_TIMEOUT_MS)
@@ -126,15 +128,18 @@ class Connection(asyncio.Protocol, Handler):
         for timer in (self._timer, self._claims_timer):
             if timer is not None:
                 timer.cancel()
-        for handler in self._links.values():
-            handler.on_closed()
-        self._links.clear()
+        self._drop_links()
         reason = self._end_reason or self._engine.error() or (str(error) if error else "cut off")
         if self._opened:
             _log.info(CONNECTION_CLOSED, peer=self._peer, container=self._container, reason=reason)
         self._engine.free()
         self._woken = True  # nothing may wake a freed engine
         self.gone.set_result(None)
+
+    def _drop_links(self) -> None:
+        links, self._links = self._links, {}
+        for handler in links.values():
+            handler.on_closed()
 
     def pause_writing(self) -> None:
         """Stop sending: the client reads too slowly."""
@@ -161,6 +166,13 @@ class Connection(asyncio.Protocol, Handler):
         """Count bytes of messages given to the engine, and have them sent."""
         self._unflushed_bytes += size
         self.wake()
+
+    def hold(self, size: int) -> None:
+        """Count bytes of responses that wait for credit, and hang up on a peer that gives none."""
+        self._held_bytes += size
+        if self._held_bytes > _UNREAD_BYTES:
+            self._drop_links()
+            self._give_up(_NEVER_READS)
 
     def wake(self) -> None:
         """Send what the engine has, at the end of this round of the loop."""
@@ -305,7 +317,7 @@ class Connection(asyncio.Protocol, Handler):
         while data := self._engine.output():
             self._transport.write(data)
         if self._transport.get_write_buffer_size() > _UNREAD_BYTES:
-            self._give_up("the peer asks, and does not read the answers")
+            self._give_up(_NEVER_READS)
             return
         if self._engine.finished():
             self._transport.close()

@@ -43,6 +43,9 @@ class RequestOwner(LinkOwner, Protocol):
 
     claims: Claims
 
+    def hold(self, size: int) -> None:
+        """Count bytes of responses that wait for credit, less than none for those that left."""
+
     def reply_link(
         self, node: str, session: Any, name: str, reply_to: str | None
     ) -> ReplyLink | None:
@@ -128,7 +131,7 @@ class RequestLink:
 class ReplyLink:
     """Takes responses to a client, as far as its credit goes."""
 
-    def __init__(self, owner: LinkOwner, link: Any, node: str) -> None:
+    def __init__(self, owner: RequestOwner, link: Any, node: str) -> None:
         wrapper = engine.describe(link)
         self.node = node
         self.name: str = wrapper.name
@@ -143,6 +146,7 @@ class ReplyLink:
     def send(self, encoded: bytes) -> None:
         """Send a response when there is credit for it."""
         self._waiting.append(encoded)
+        self._owner.hold(len(encoded))
         self.on_flow()
 
     def on_flow(self) -> None:
@@ -150,7 +154,9 @@ class ReplyLink:
         while self._waiting and engine.credit(self._link) > 0:
             self._sent += 1
             tag = self._sent.to_bytes(8, "big")
-            deliveries.send(self._link, tag, self._waiting.popleft(), settled=True)
+            encoded = self._waiting.popleft()
+            self._owner.hold(-len(encoded))
+            deliveries.send(self._link, tag, encoded, settled=True)
             self._owner.wake()
         if engine.draining(self._link):
             engine.give_credit_back(self._link)
@@ -169,4 +175,5 @@ class ReplyLink:
 
     def on_closed(self) -> None:
         """Send nothing any more."""
+        self._owner.hold(-sum(map(len, self._waiting)))
         self._waiting.clear()

@@ -5,11 +5,13 @@ import contextlib
 import resource
 import socket
 
+import proton
 import psutil
 import pytest
 
 from bpa.embedded.service_bus import connection as connections
 from tests.eventually import eventually
+from tests.integration.embedded.conformance.peer import peer_of
 from tests.integration.embedded.service_bus import body_of, bus, client_of, receive_one
 from tests.integration.embedded.test_service_bus_durability import emulator_process
 
@@ -148,6 +150,35 @@ async def test_a_peer_that_asks_and_never_reads_is_hung_up_on(monkeypatch):
                     while True:
                         await loop.sock_sendall(sock, (BEGIN + END) * 100)
         assert served._end_reason == "the peer asks, and does not read the answers"
+        await still_serves(one)
+
+
+async def test_a_peer_that_asks_and_gives_no_credit_for_the_answers_is_hung_up_on(monkeypatch):
+    monkeypatch.setattr(connections, "_UNREAD_BYTES", 256 * 1024)
+    peek = {"from-sequence-number": 1, "message-count": proton.int32(1)}
+    async with bus() as one:
+        await one.send(b"x" * 60_000)
+        async with peer_of(one.emulator) as peer:
+            sender = peer.sender("invoices/$management", "ask")
+            receivers = [peer.receiver("invoices/$management", name) for name in ("ask", "also")]
+            for link in (sender, *receivers):
+                assert await peer.attached(link) is None
+            (served,) = [c for c in one.emulator._connections if c._links]
+            for n in range(40):
+                request = proton.Message(
+                    properties={"operation": "com.microsoft:peek-message"},
+                    reply_to=("ask", "also")[n % 2],
+                    body=peek,
+                )
+                peer.begin(sender)
+                sender.send(request.encode())
+                sender.advance()
+            with pytest.raises((AssertionError, ConnectionError), match=r"hung up|reset"):
+                await peer.until(lambda: False)
+        assert served._end_reason == "the peer asks, and does not read the answers"
+        assert served._held_bytes == 0
+        async with one.receiver() as receiver:
+            await receiver.complete_message(await receive_one(receiver))
         await still_serves(one)
 
 

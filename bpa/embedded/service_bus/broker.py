@@ -89,7 +89,8 @@ class Broker:
         if path in self.entities:
             raise Conflict(f"The messaging entity '{config.name}' already exists.")
         now_ms = self.now_ms()
-        entity = Entity(config, now_ms, now_ms)
+        configured = entities.named(path, self._config.queues)
+        entity = Entity(config, now_ms, now_ms, configured)
         self._add(path, entity)
         return await self._keep(path, entity)
 

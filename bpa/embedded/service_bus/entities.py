@@ -23,7 +23,7 @@ class Entity:
     created_ms: int
     updated_ms: int
     configured: QueueConfig | None = None
-    """What Config.json said of it; None for a queue made over the API."""
+    """What Config.json said of it; None for a queue that it did not name."""
 
     def encoded(self) -> bytes:
         """Encode it for the journal."""
@@ -39,14 +39,20 @@ def decode(data: bytes) -> Entity:
     return msgspec.json.decode(data, type=Entity)
 
 
+def named(path: str, configured: Iterable[QueueConfig]) -> QueueConfig | None:
+    """Return what the file says of the queue of a lower-case path, None for nothing."""
+    return next((config for config in configured if config.name.lower() == path), None)
+
+
 def merge(
     kept: Mapping[str, Entity], configured: Iterable[QueueConfig], now_ms: int
 ) -> dict[str, Entity]:
     """Bring the file and the journal together; return the queues there are, by lower-case path.
 
     A queue that the file names exists, also when it was deleted over the API. Its properties are
-    the file's, unless they were changed over the API after the file last changed. A queue made over
-    the API stays as it is; one that only the file knew goes when the file names it no longer.
+    the file's, unless they were changed over the API after the file last changed, or it was deleted
+    and made again there. A queue made over the API stays as it is; one that the file has named goes
+    when the file names it no longer.
     """
     entities: dict[str, Entity] = {}
     for config in configured:

@@ -77,6 +77,19 @@ async def test_a_queue_made_again_is_empty_and_counts_from_one(tmp_path):
         assert await one.counts("New") == (0, 1, 0)
 
 
+async def test_a_configured_queue_made_again_keeps_the_properties_it_was_made_with(tmp_path):
+    again = QueueConfig("INVOICES", max_delivery_count=2, lock_duration_s=5.0)
+    async with bus(data_dir=tmp_path) as one:
+        await broker_of(one).delete("invoices")
+        await broker_of(one).create(again)
+    for _ in range(2):
+        async with bus(data_dir=tmp_path) as one:
+            assert broker_of(one).entity("invoices").config == again
+    edited = QueueConfig("invoices", max_delivery_count=4)
+    async with bus(edited, data_dir=tmp_path) as one:
+        assert broker_of(one).entity("invoices").config == edited
+
+
 async def test_a_deleted_queue_that_the_configuration_names_is_there_again_and_empty(tmp_path):
     async with bus(data_dir=tmp_path) as one:
         await one.send("x")

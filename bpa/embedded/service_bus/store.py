@@ -43,6 +43,7 @@ class Store:
         """Of all messages, and of some that have left; in order while ``_in_order`` says so."""
         self._in_order = True
         self._ready: list[int] = []
+        """A heap of the active ones' numbers, and of some that have left without being taken."""
         self._counts = dict.fromkeys(State, 0)
         self._expiries: Deadlines[int] = Deadlines()
         self._schedules: Deadlines[int] = Deadlines()
@@ -70,6 +71,8 @@ class Store:
         self._stand(message, message.home)
         if message.home is State.ACTIVE:
             heappush(self._ready, message.sequence)
+            if len(self._ready) > 2 * self._counts[State.ACTIVE] + _LEFT_BEHIND:
+                self._ready = sorted(filter(self._is_active, self._ready))
             self._make_due(self._expiries, message.sequence, message.expires_ms)
         elif message.home is State.SCHEDULED:
             self._make_due(self._schedules, message.sequence, message.content.scheduled_ms)
@@ -98,9 +101,9 @@ class Store:
     def next_ready(self) -> Message | None:
         """Take the oldest active message; it must be locked, removed or sent home."""
         while self._ready:
-            message = self._messages.get(heappop(self._ready))
-            if message is not None and message.state is State.ACTIVE:
-                return message
+            sequence = heappop(self._ready)
+            if self._is_active(sequence):
+                return self._messages[sequence]
         return None
 
     def next_expired(self, now_ms: int) -> Message | None:
@@ -139,6 +142,10 @@ class Store:
             deferred=self._counts[State.DEFERRED],
             scheduled=self._counts[State.SCHEDULED],
         )
+
+    def _is_active(self, sequence: int) -> bool:
+        message = self._messages.get(sequence)
+        return message is not None and message.state is State.ACTIVE
 
     def _sort(self) -> None:
         self._numbers = sorted(self._messages)

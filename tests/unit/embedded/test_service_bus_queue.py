@@ -418,5 +418,23 @@ class QueueMachine(RuleBasedStateMachine):
         assert found.annotations[proton.symbol("x-opt-message-state")] == shown
 
 
+def test_messages_that_expire_unread_leave_no_numbers_behind():
+    journal = Journal()
+    queue = Queue("q", QueueConfig("q"), journal, lambda *_: None, None)
+    queue.dead_letters = Queue("q/dead", queue.config, journal, lambda *_: None, None)
+    brief, lasting = content_of("brief", 1_000, None), content_of("lasting", None, None)
+    for now_ms in range(0, 1_000_000, 1_000):
+        queue.expire(now_ms)
+        queue.enqueue(
+            [lasting, *[brief] * 9] if now_ms % 100_000 == 0 else [brief] * 9, now_ms
+        ).publish()
+    assert queue.counts().active == 19
+    assert len(queue._store._ready) < 2_000
+    receiver = Receiver(10)
+    queue.offer(receiver, 1_000_000)
+    numbers = [message.sequence for message, _ in receiver.got]
+    assert (len(numbers), numbers) == (10, sorted(numbers))
+
+
 QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestQueue = QueueMachine.TestCase

@@ -36,6 +36,10 @@ _BROKER_OWNED = frozenset(
 _NO_HEADER_FIELDS = amqp.NULL * 4
 _ABSOLUTE_EXPIRY, _CREATION_TIME = 8, 9
 _LONGEST_TTL_MS = 2**32 - 1
+_LONGEST_LIFE_MS = 10_675_199 * 86_400_000
+"""What the service calls unending: all that a .NET TimeSpan holds."""
+_LAST_MS = 2**63 - 1
+"""What the journal can write of a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ def read_content(encoded: bytes) -> Content:
     if not encoded:
         raise MalformedMessage("the message is empty")
     fields = _property_fields(encoded, properties)
-    ttl_ms = _span_ms(fields, ttl_ms)
+    ttl_ms = _life_ms(fields, ttl_ms)
     bare = _with_message_id(encoded, bare_at, properties, fields)
     return Content(header, b"".join(annotations), len(annotations), bare, ttl_ms, scheduled_ms)
 
@@ -111,14 +115,13 @@ def _property_fields(encoded: bytes, properties: tuple[int, int] | None) -> list
     return amqp.items(encoded, properties[0])
 
 
-def _span_ms(fields: list[bytes], ttl_ms: int | None) -> int | None:
+def _life_ms(fields: list[bytes], ttl_ms: int | None) -> int | None:
     """Return the time to live, which a pair of times says when the header's 49 days are too few."""
-    if len(fields) <= _CREATION_TIME:
-        return ttl_ms
-    expiry_ms, creation_ms = map(amqp.number, fields[_ABSOLUTE_EXPIRY : _CREATION_TIME + 1])
-    if expiry_ms is None or creation_ms is None:
-        return ttl_ms
-    return max(0, expiry_ms - creation_ms)
+    if len(fields) > _CREATION_TIME:
+        expiry_ms, creation_ms = map(amqp.number, fields[_ABSOLUTE_EXPIRY : _CREATION_TIME + 1])
+        if expiry_ms is not None and creation_ms is not None:
+            ttl_ms = expiry_ms - creation_ms
+    return None if ttl_ms is None else min(max(0, ttl_ms), _LONGEST_LIFE_MS)
 
 
 def _read_annotations(encoded: bytes, value: int) -> tuple[list[bytes], int | None]:
@@ -127,7 +130,8 @@ def _read_annotations(encoded: bytes, value: int) -> tuple[list[bytes], int | No
     for key, item in amqp.pairs(encoded, value):
         name = amqp.text(key)
         if name == _SCHEDULED_TIME:
-            scheduled_ms = amqp.number(item)
+            asked_ms = amqp.number(item)
+            scheduled_ms = None if asked_ms is None else min(max(0, asked_ms), _LAST_MS)
         if name not in _BROKER_OWNED:
             kept.append(key + item)
     return kept, scheduled_ms

@@ -20,6 +20,7 @@ from bpa.embedded.service_bus.content import (
 from bpa.embedded.service_bus.framing import FrameSplitter
 from bpa.embedded.service_bus.message import Message, State
 
+NOW_MS = 1_800_000_000_000
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=300)
 bodies = st.one_of(
     st.binary(max_size=2000),
@@ -121,6 +122,39 @@ def test_a_life_beyond_the_header_s_range_is_read_from_creation_to_expiry():
     got = decoded(render(content, 1, 5_000, 0, None, expires_ms=5_000 + content.ttl_ms))
     assert (got.creation_time, got.expiry_time) == (5.0, 5.0 + 90 * 86_400)
     assert (got.id, got.subject, got.ttl) == ("i", "s", (2**32 - 1) / 1000)
+
+
+EXTREMES = [
+    b"\x81" + (2**63 - 1).to_bytes(8, "big"),
+    b"\x81" + (-(2**63)).to_bytes(8, "big", signed=True),
+    b"\x80" + (2**64 - 1).to_bytes(8, "big"),
+    b"\x83" + (2**63 - 1).to_bytes(8, "big"),
+]
+
+
+@given(
+    ttl=st.sampled_from(EXTREMES),
+    times=st.tuples(st.sampled_from(EXTREMES), st.sampled_from(EXTREMES)) | st.none(),
+    due=st.sampled_from(EXTREMES),
+)
+def test_times_at_the_ends_of_their_range_can_be_kept(ttl, times, due):
+    name = amqp.encode_symbol("x-opt-scheduled-enqueue-time")
+    fields = [amqp.encode_string("i"), *[amqp.NULL] * 7, *(times or ())]
+    sent = b"".join(
+        (
+            amqp.encode_section(amqp.HEADER, amqp.encode_list([amqp.NULL, amqp.NULL, ttl])),
+            amqp.encode_section(amqp.MESSAGE_ANNOTATIONS, amqp.encode_map(name + due, 1)),
+            amqp.encode_section(amqp.PROPERTIES, amqp.encode_list(fields)),
+        )
+    )
+    content = read_content(sent)
+    message = Message(1, NOW_MS, content, NOW_MS + content.ttl_ms)
+    replay = records.Replay()
+    for body, _ in records.bodies(records.enqueued("q", message)):
+        replay.apply(body)
+    kept = replay.queues["q"].messages[1]
+    assert (kept.content, kept.expires_ms) == (content, message.expires_ms)
+    kept.encoded()
 
 
 def test_a_dead_letter_without_a_reason_is_unchanged():

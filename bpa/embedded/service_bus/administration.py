@@ -24,6 +24,7 @@ from .descriptions import BadDescription, NotServed, read_queue
 from .entities import Entity
 from .log_events import ADMINISTRATION_REFUSED, QUEUE_CREATED, QUEUE_DELETED, QUEUE_UPDATED
 from .queue import DEAD_LETTER_SUFFIX
+from .refusals import quotable
 
 _PAGE = 100
 _LARGEST_PAGE = 1000
@@ -100,7 +101,7 @@ class Administration:
         if kind == "topics":
             return _xml(atom.empty_feed("Topics", str(request.url)))
         if kind != "queues":
-            raise NotServed(f"Listing {kind!r} is not served; there are queues alone.")
+            raise NotServed(f"Listing {quotable(kind)!r} is not served; there are queues alone.")
         skip = _number(request, "$skip", 0)
         top = min(_number(request, "$top", _PAGE), _LARGEST_PAGE)
         names = sorted(self._broker.entities)

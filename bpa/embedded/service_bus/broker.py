@@ -17,6 +17,7 @@ from .entities import Entity
 from .journal import FileJournal, MemoryJournal
 from .queue import DEAD_LETTER_SUFFIX, Queue
 from .records import Replay
+from .refusals import quotable
 
 
 class Broker:
@@ -87,7 +88,7 @@ class Broker:
         """
         path = config.name.lower()
         if path in self.entities:
-            raise Conflict(f"The messaging entity '{config.name}' already exists.")
+            raise Conflict(f"The messaging entity '{quotable(config.name)}' already exists.")
         now_ms = self.now_ms()
         configured = entities.named(path, self._config.queues)
         entity = Entity(config, now_ms, now_ms, configured)
@@ -135,7 +136,7 @@ class Broker:
         """
         entity = self.entities.get(name.lower())
         if entity is None:
-            raise NotFound(f"The messaging entity '{name}' could not be found.")
+            raise NotFound(f"The messaging entity '{quotable(name)}' could not be found.")
         return entity
 
     def _add(self, path: str, entity: Entity) -> None:

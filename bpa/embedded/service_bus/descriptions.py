@@ -14,6 +14,7 @@ from defusedxml.ElementTree import fromstring
 
 from .atom import ATOM, CONNECT
 from .config import QUEUE_NAME, UNENDING_S, QueueConfig, Status, parse_duration_s
+from .refusals import quotable
 
 _LONGEST_NAME = 260
 _LONGEST_METADATA = 1024
@@ -21,6 +22,7 @@ _LONGEST_LOCK_S = 300.0
 _LONGEST_WINDOW_S = 7 * 86_400.0
 _WINDOW_S = 600.0
 _LARGEST_QUEUE_MB = 81_920
+_MOST_PROBLEMS = 50
 _FLAGS = {"true": True, "false": False, "1": True, "0": False}
 _TOLD_ONLY = frozenset(
     {
@@ -72,7 +74,7 @@ def read_queue(body: bytes, known: QueueConfig, *, exists: bool) -> QueueConfig:
     if exists and (config.duplicate_window_s is None) != (known.duplicate_window_s is None):
         reader.problems.append("RequiresDuplicateDetection of an existing queue cannot be changed.")
     if reader.problems:
-        raise BadDescription(" ".join(reader.problems))
+        raise BadDescription(" ".join(reader.problems[:_MOST_PROBLEMS]))
     if reader.not_served:
         raise NotServed(f"Not served yet: {', '.join(reader.not_served)}.")
     return config
@@ -82,7 +84,7 @@ def _description(body: bytes) -> Element:
     try:
         root: Element = fromstring(body, forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError) as error:
-        raise BadDescription(f"The body is not XML: {error}") from error
+        raise BadDescription(f"The body is not XML: {quotable(str(error))}") from error
     content = root.find(f"{{{ATOM}}}content")
     if root.tag != f"{{{ATOM}}}entry" or content is None or len(content) != 1:
         raise BadDescription("The body must be an Atom entry whose content is a QueueDescription.")
@@ -91,7 +93,7 @@ def _description(body: bytes) -> Element:
     if name in _OTHER_ENTITIES:
         raise NotServed(f"{_OTHER_ENTITIES[name]} are not served yet.")
     if name != "QueueDescription":
-        raise BadDescription(f"The content must be a QueueDescription, not {name!r}.")
+        raise BadDescription(f"The content must be a QueueDescription, not {quotable(name)!r}.")
     return described
 
 
@@ -129,7 +131,7 @@ class _Reader:
         )
         self._look_for_what_is_not_served()
         self.problems.extend(
-            f"{name} is not a property of a queue."
+            f"{quotable(name)} is not a property of a queue."
             for name in self._texts
             if name not in _TOLD_ONLY
         )
@@ -173,8 +175,9 @@ class _Reader:
         text = self._texts.pop(name, None)
         if text is None:
             return known
-        if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most:
-            return int(text)
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+        if 1 <= number <= most:
+            return number
         self.problems.append(f"{name} must be a whole number from 1 to {most}.")
         return known
 

@@ -18,6 +18,13 @@ from typing import ClassVar
 
 from . import conditions
 
+_LONGEST_QUOTE = 200
+
+
+def quotable(text: str) -> str:
+    """Return as much of a client's own text as a refusal quotes."""
+    return text[:_LONGEST_QUOTE]
+
 
 class Refused(Exception):
     """The queue does not do it; the message says why.

@@ -80,14 +80,26 @@ async def test_a_peer_that_says_nothing_at_all_is_hung_up_on(monkeypatch):
 
 async def test_a_peer_that_drips_its_greeting_is_hung_up_on(monkeypatch):
     monkeypatch.setattr(connections, "_HANDSHAKE_S", 0.3)
+    taken, take = asyncio.Event(), connections.Connection.data_received
+
+    def take_and_tell(served, data):
+        take(served, data)
+        taken.set()
+
+    monkeypatch.setattr(connections.Connection, "data_received", take_and_tell)
     async with bus() as one, raw(one) as (reader, writer):
         ended = asyncio.ensure_future(hung_up(reader))
-        for byte in AMQP_HEADER + OPEN[:-1]:
+        ended.add_done_callback(lambda _: taken.set())
+        await eventually(lambda: one.emulator._connections)
+        (served,) = one.emulator._connections
+        for byte in AMQP_HEADER + frame(bytes(200_000)):
+            writer.write(bytes([byte]))
+            await taken.wait()
+            taken.clear()
             if ended.done():
                 break
-            writer.write(bytes([byte]))
-            await asyncio.wait({ended}, timeout=0.05)
         await ended
+        assert served._end_reason == "no open frame in time"
         await still_serves(one)
 
 

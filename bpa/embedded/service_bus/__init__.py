@@ -8,9 +8,10 @@ Imports the foundation (``bpa.errors``, ``bpa.amqp``) alone. Read it in this ord
 3. ``links``: messages to and from a queue, on ``deliveries``; ``requests``: request and response,
    for ``cbs`` (the tokens, kept as ``claims``) and ``management`` (locks, numbers, peek).
 4. ``queue``: what each settlement does (pure), ``refusals`` and ``status``: why it does not;
-   ``store`` and ``deadlines``: where messages stand, and when something is due; ``duplicates``:
-   what was sent before; ``counterparts``: whom a queue works with; ``message`` and ``content``:
-   what is kept of a message, on the bytes alone, with ``bpa.amqp``; ``tally``: what was counted.
+   ``store``, ``locks`` and ``deadlines``: where messages stand, who holds them, and when something
+   is due; ``duplicates``: what was sent before; ``counterparts``: whom a queue works with;
+   ``message`` and ``content``: what is kept of a message, on the bytes alone, with ``bpa.amqp``;
+   ``tally``: what was counted.
 5. ``broker``: queues, clock and alarms; ``entities``: what is known of a queue, and whose word
    counts at a start; ``journal`` and ``records``: what survives.
 6. ``admin``: health, ``counts`` and ``metrics`` over HTTP (``top`` shows them live), and

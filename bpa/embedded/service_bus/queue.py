@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from os import urandom
 
 from . import records
 from .config import QueueConfig, Status
 from .content import Content, with_dead_letter_reason, with_properties
 from .counterparts import Consumer, Journal
-from .deadlines import Deadlines
 from .duplicates import Duplicates
+from .locks import Locks
 from .message import Accepted, Lock, Message, State
 from .records import KeptQueue
-from .refusals import MessageLockLost, MessageNotFound, NotInDeadLetters, NotToDeadLetters
+from .refusals import MessageNotFound, NotInDeadLetters, NotToDeadLetters
 from .status import check_receives, check_sends, receives, receiving_disabled
 from .store import Counts, Store
 from .tally import Tally
@@ -55,10 +54,8 @@ class Queue:
         self.dead_letters = dead_letters
         self.next_sequence = 1
         self._journal = journal
-        self._alarm = alarm
         self._store = Store(partial(alarm, self))
-        self._locks: dict[bytes, Lock] = {}
-        self._lock_ends: Deadlines[bytes] = Deadlines()
+        self._locks = Locks(partial(alarm, self))
         self._waiting: dict[Consumer, None] = {}
         self._duplicates = Duplicates(path)
         self.tally = Tally()
@@ -80,10 +77,8 @@ class Queue:
 
     def discard(self) -> None:
         """Forget everything: the queue is deleted. What still calls back finds nothing."""
-        self._store = Store(lambda _at_ms: None)
-        self._lock_ends = Deadlines()
+        self._store, self._locks = Store(_sleep_on), Locks(_sleep_on)
         self._duplicates = Duplicates(self.path)
-        self._locks.clear()
         self._waiting.clear()
 
     # Sending
@@ -197,16 +192,9 @@ class Queue:
         return None
 
     def _lock(self, message: Message, now_ms: int) -> Lock:
-        lock = Lock(urandom(16), message, now_ms + self._lock_ms())
         self._store.lock(message)
-        self._locks[lock.token] = lock
         self._journal.append(records.locked(self.path, message.sequence))
-        self._end_lock_at(lock)
-        return lock
-
-    def _end_lock_at(self, lock: Lock) -> None:
-        if self._lock_ends.set(lock.token, lock.expires_ms):
-            self._alarm(self, lock.expires_ms)
+        return self._locks.add(message, now_ms + self._lock_ms())
 
     def _lock_ms(self) -> int:
         return int(self.config.lock_duration_s * 1000)
@@ -300,22 +288,17 @@ class Queue:
     def renew(self, token: bytes, now_ms: int) -> int:
         """Prolong a lock and return its new expiry in ms. Raises MessageLockLost."""
         lock = self._held(token, now_ms)
-        lock.expires_ms = now_ms + self._lock_ms()
-        self._end_lock_at(lock)
+        self._locks.prolong(lock, now_ms + self._lock_ms())
         return lock.expires_ms
 
     def _held(self, token: bytes, now_ms: int) -> Lock:
         check_receives(self.status, self.path)
-        lock = self._locks.get(token)
-        if lock is None or lock.expires_ms <= now_ms:
-            raise MessageLockLost
-        return lock
+        return self._locks.held(token, now_ms)
 
     def _unlock(self, token: bytes, now_ms: int) -> Message:
-        message = self._held(token, now_ms).message
-        del self._locks[token]
-        self._lock_ends.drop(token)
-        return message
+        lock = self._held(token, now_ms)
+        self._locks.drop(lock)
+        return lock.message
 
     def _change(self, message: Message, changes: Mapping[str, bytes]) -> None:
         if changes:
@@ -369,9 +352,9 @@ class Queue:
 
     def expire(self, now_ms: int) -> None:
         """Do what is due: end locks, drop or dead-letter old messages, activate scheduled ones."""
-        while (token := self._lock_ends.pop(now_ms)) is not None:
+        while (message := self._locks.next_ended(now_ms)) is not None:
             self.tally.settled["lock_expired"] += 1
-            self._count_delivery(self._locks.pop(token).message, now_ms)
+            self._count_delivery(message, now_ms)
         while (message := self._store.next_expired(now_ms)) is not None:
             self._expire_message(message, now_ms)
         activated = []
@@ -379,9 +362,7 @@ class Queue:
             activated.append(self._activate(message, now_ms))
         if activated:
             self._journal.when_durable(partial(self._publish, activated, now_ms))
-        first_ms = self._lock_ends.first_ms()
-        if first_ms is not None:
-            self._alarm(self, first_ms)
+        self._locks.set_alarm()
         self._store.set_alarm()
         self.dispatch(now_ms)
 
@@ -440,3 +421,7 @@ class Queue:
             if message.state is State.LOCKED:
                 found.append(records.locked(self.path, message.sequence))
         return found
+
+
+def _sleep_on(_at_ms: int) -> None:
+    """Take no alarm: nothing is due on a queue that is gone."""

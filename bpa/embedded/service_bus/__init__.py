@@ -8,6 +8,7 @@ Imports the foundation (``bpa.errors``, ``bpa.amqp``) alone. Read it in this ord
 3. ``links``: messages to and from a queue, on ``deliveries``; ``requests``: request and response,
    for ``cbs`` (the tokens, kept as ``claims``) and ``management`` (locks, numbers, peek).
 4. ``queue``: what each settlement does (pure), ``refusals`` and ``status``: why it does not;
+   ``intake``: what becomes of what is sent;
    ``store``, ``locks`` and ``deadlines``: where messages stand, who holds them, and when something
    is due; ``duplicates``: what was sent before; ``counterparts``: whom a queue works with;
    ``message`` and ``content``: what is kept of a message, on the bytes alone, with ``bpa.amqp``;

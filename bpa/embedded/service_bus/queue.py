@@ -14,7 +14,7 @@ from . import records
 from .config import QueueConfig, Status
 from .content import Content, with_dead_letter_reason, with_properties
 from .counterparts import Consumer, Journal
-from .duplicates import Duplicates
+from .intake import Intake
 from .locks import Locks
 from .message import Accepted, Lock, Message, State
 from .records import KeptQueue
@@ -52,12 +52,11 @@ class Queue:
         self.path = path
         self.config = config
         self.dead_letters = dead_letters
-        self.next_sequence = 1
         self._journal = journal
         self._store = Store(partial(alarm, self))
         self._locks = Locks(partial(alarm, self))
         self._waiting: dict[Consumer, None] = {}
-        self._duplicates = Duplicates(path)
+        self._intake = Intake(path, journal)
         self.tally = Tally()
         self.accessed_ms: int | None = None
         """When something was last sent, or asked for; None for not in this life."""
@@ -78,7 +77,7 @@ class Queue:
     def discard(self) -> None:
         """Forget everything: the queue is deleted. What still calls back finds nothing."""
         self._store, self._locks = Store(_sleep_on), Locks(_sleep_on)
-        self._duplicates = Duplicates(self.path)
+        self._intake = Intake(self.path, self._journal)
         self._waiting.clear()
 
     # Sending
@@ -94,28 +93,16 @@ class Queue:
         """
         self._check_sends()
         self.accessed_ms = now_ms
-        added, sequences, window_s = [], [], self.config.duplicate_window_s
+        added, sequences = [], []
         for content in contents:
-            first = None if window_s is None else self._duplicates.find(content, now_ms, window_s)
+            first = self._intake.first_copy(content, now_ms, self.config)
             if first is None:
-                message = self._admit(content, now_ms)
+                message = self._intake.admit(content, now_ms, self.config)
+                self._store.hold(message)
                 added.append(message)
-                if window_s is not None:
-                    self._duplicates.add(content, now_ms, message.sequence)
             sequences.append(message.sequence if first is None else first)
         self.tally.incoming += len(added)
         return Accepted(sequences, partial(self._publish, added, now_ms))
-
-    def _admit(self, content: Content, now_ms: int) -> Message:
-        message = Message(self._next_number(), now_ms, content)
-        if content.scheduled_ms is not None and content.scheduled_ms > now_ms:
-            message.home = State.SCHEDULED
-        else:
-            message.expires_ms = self._expiry_ms(content, now_ms)
-        detecting = self.config.duplicate_window_s is not None
-        self._journal.append(records.enqueued(self.path, message, noted=detecting))
-        self._store.hold(message)
-        return message
 
     def cancel(self, sequences: list[int]) -> None:
         """Remove scheduled messages, all or none.
@@ -133,16 +120,6 @@ class Queue:
         if self.dead_letters is None:
             raise NotToDeadLetters
         check_sends(self.status, self.path)
-
-    def _next_number(self) -> int:
-        self.next_sequence += 1
-        return self.next_sequence - 1
-
-    def _expiry_ms(self, content: Content, now_ms: int) -> int | None:
-        lives = [] if content.ttl_ms is None else [content.ttl_ms]
-        if self.config.default_ttl_s is not None:
-            lives.append(int(self.config.default_ttl_s * 1000))
-        return now_ms + min(lives) if lives else None
 
     def _publish(self, added: list[Message], now_ms: int) -> None:
         for message in added:
@@ -367,12 +344,8 @@ class Queue:
         self.dispatch(now_ms)
 
     def _activate(self, message: Message, now_ms: int) -> Message:
-        """Append a scheduled message as if it were sent now, under a number of its own."""
-        scheduled = message.sequence
         self._store.remove(message)
-        message.sequence, message.enqueued_ms = self._next_number(), now_ms
-        message.expires_ms, message.home = self._expiry_ms(message.content, now_ms), State.ACTIVE
-        self._journal.append(records.activated(self.path, scheduled, message))
+        self._intake.activate(message, now_ms, self.config)
         self._store.hold(message)
         return message
 
@@ -402,9 +375,7 @@ class Queue:
 
     def restore(self, kept: KeptQueue, now_ms: int) -> None:
         """Take in what a journal kept; the locks of the last life have expired."""
-        self.next_sequence = kept.next_sequence
-        if self.dead_letters is not None and self.config.duplicate_window_s is not None:
-            self._duplicates.restore(kept)
+        self._intake.restore(kept, self.config)
         for message in sorted(kept.messages.values(), key=lambda message: message.sequence):
             self._store.hold(message)
             if message.sequence in kept.locked:
@@ -414,8 +385,7 @@ class Queue:
 
     def snapshot(self) -> list[bytes]:
         """Return records from which the queue can be restored."""
-        found = [records.next_sequence(self.path, self.next_sequence)]
-        found += self._duplicates.snapshot()
+        found = self._intake.snapshot()
         for message in self._store:
             found.append(records.enqueued(self.path, message))
             if message.state is State.LOCKED:

@@ -6,11 +6,12 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from bpa.cli.api import Api
 from bpa.cli.demo_target import TargetControl
@@ -30,7 +31,7 @@ _SETTLED_WITHIN_S = 10.0
 """How long after the last run's end its message may take to be settled and noted."""
 _ACCOUNT_WITHIN_S = 60.0
 _AT_ONCE = 8
-_MANY = 10_000
+_PEEKED_AT_ONCE = 1000
 _NOT_OURS = "?"
 
 
@@ -193,7 +194,8 @@ class Play:
         return self.is_alone or run_id in run_ids or invoice.body.get("run_id") in run_ids
 
     async def _dead_letters(self) -> list[SeenDeadLetter]:
-        letters = await DeadLetterReader(self.service_bus, QUEUE).peek(_MANY)
+        async with aclosing(DeadLetterReader(self.service_bus, QUEUE).pages()) as pages:
+            letters = [letter async for page in pages for letter in page]
         return [
             SeenDeadLetter(file=file, reason=letter.reason, description=letter.description)
             for letter in letters
@@ -204,8 +206,12 @@ class Play:
         """Return what is still in the queue, locked or not."""
         receiver = connect(self.service_bus).get_queue_receiver(QUEUE, socket_timeout=SOCKET_POLL_S)
         held = await opened(receiver, f"queue {QUEUE!r}")
+        messages: list[Any] = []
+        following = 1
         try:
-            messages = await receiver.peek_messages(_MANY, sequence_number=1)
+            while page := await receiver.peek_messages(_PEEKED_AT_ONCE, sequence_number=following):
+                messages += page  # as many as fit into one answer
+                following = (page[-1].sequence_number or 0) + 1
         finally:
             await close(held)
         names = []

@@ -112,6 +112,7 @@ class AnthropicProvider:
 
     async def answer(self, request: ModelRequest) -> ModelAnswer:
         """Make one call, once."""
+        self._must_have_a_key()
         try:
             response = await self._chat.get_response(
                 [Message.from_dict(message) for message in request.messages],
@@ -134,6 +135,7 @@ class AnthropicProvider:
 
     async def count_tokens(self, request: ModelRequest) -> int:
         """Ask the count_tokens endpoint, which costs nothing."""
+        self._must_have_a_key()
         try:
             counted = await self._client.messages.count_tokens(**self._chat.prepared(request))
             tokens: object = counted.input_tokens
@@ -144,6 +146,14 @@ class AnthropicProvider:
         if not isinstance(tokens, int):
             raise _unreadable(TypeError())
         return tokens
+
+    def _must_have_a_key(self) -> None:
+        """Tell a missing key from an answer: the SDK builds no request and raises TypeError."""
+        if not (self._client.api_key or self._client.auth_token):
+            raise ModelCallFailed(
+                "this node has no key for the model provider: set anthropic.api_key",
+                was_sent=False,
+            )
 
 
 _COUNTED = ("model", "messages", "system", "tools", "tool_choice")

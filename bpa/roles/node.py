@@ -12,13 +12,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from bpa.config import Settings
 from bpa.container.node import Worker, open_worker
-from bpa.errors import SettingsError, Unavailable
+from bpa.errors import Unavailable
 from bpa.node.runtime import NodeState
 from bpa.roles.addresses import Addresses
 from bpa.roles.control import require
 from bpa.web_server import serve_http
 
-_NEEDED = {"node.control": "host:port of control's node link"}
+_NEEDED = {
+    "node.control": "host:port of control's node link",
+    "anthropic.api_key": "the key for the model provider",
+    "http_out.base_url": "full URL of the target API, for deployments that name none",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +46,10 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
     what is left is handed back.
 
     Raises:
-        SettingsError: Control, the model or its key is not named.
+        SettingsError: Control, the key of the model or the target is not named.
         StartupError: The health port is taken, or a sandbox cannot be confined here.
     """
     require(settings, _NEEDED)
-    if not (settings.anthropic.api_key or settings.anthropic.base_url):
-        raise SettingsError(["anthropic.api_key is not set: set BPA_ANTHROPIC__API_KEY"])
     async with open_worker(settings) as worker, asyncio.TaskGroup() as background:
         watch = background.create_task(_watch(worker))
         async with serve_http(

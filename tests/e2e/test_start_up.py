@@ -138,7 +138,7 @@ async def test_every_wrong_setting_is_reported_at_once(data_dir: Path) -> None:
     ("role", "missing"),
     [
         ("control", ["postgres.dsn", "redis.url", "service_bus.connection_string"]),
-        ("node", ["node.control"]),
+        ("node", ["node.control", "anthropic.api_key", "http_out.base_url"]),
     ],
 )
 async def test_a_role_that_embeds_nothing_names_all_that_it_needs(

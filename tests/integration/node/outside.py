@@ -122,7 +122,7 @@ class Outside:
 
 
 @contextlib.asynccontextmanager
-async def outside(*, timeout_s=5.0, lean=False, model_url=None):
+async def outside(*, timeout_s=5.0, lean=False, model_url=None, api_key="a-secret-key"):
     """Serve the stub and the target, and lead there (or to another model) with quick retries."""
     quick = RetryPolicy(base_s=0.01, cap_s=0.02, retry_after_cap_s=0.05)
     exporter, provider = InMemorySpanExporter(), TracerProvider()
@@ -137,7 +137,7 @@ async def outside(*, timeout_s=5.0, lean=False, model_url=None):
         http = httpx2.AsyncClient(transport=AiohttpTransport(session)) if lean else None
         client = await stack.enter_async_context(
             anthropic.AsyncAnthropic(
-                api_key="a-secret-key",
+                api_key=api_key,
                 base_url=model_url or stub.url,
                 max_retries=0,
                 timeout=timeout_s,

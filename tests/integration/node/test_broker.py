@@ -191,6 +191,14 @@ async def test_a_count_that_cannot_be_read_ends_the_run_for_its_reason(body):
             await execution(world, budgets=Budgets(max_tokens=100)).serve(think())
 
 
+@pytest.mark.parametrize("max_tokens", [100, 1_000_000], ids=["counting", "answering"])
+async def test_a_missing_key_is_said_and_is_no_unreadable_answer(max_tokens):
+    async with outside(api_key="") as world:
+        with ends_with(Reason.AGENT_ERROR, "set anthropic.api_key"):
+            await execution(world, budgets=Budgets(max_tokens=max_tokens)).serve(think())
+        assert await world.model_requests() == []
+
+
 async def test_usage_of_earlier_executions_counts_against_the_budget(world):
     first = execution(world)
     await first.serve(think())

@@ -182,7 +182,11 @@ moved as (
     update runs as r
     set status = report.status,
         reason = report.reason,
-        detail = report.detail,
+        detail = case
+            when report.reason = 'Cancelled' -- whoever asked said why; its node, what is in doubt
+                then concat_ws('; ', nullif(r.cancel_detail, ''), nullif(report.detail, ''))
+            else report.detail
+        end,
         outcome = report.outcome,
         worked_s = r.worked_s + report.worked_s,
         timings = r.timings || report.timings,

@@ -34,8 +34,7 @@ from bpa.telemetry import Tracing
 _REPORT_GRACE_S = 5.0
 _EVENTS_LOGGED_MAX = 50
 _DETAIL_CHARS_MAX = 2_000
-_CANCELLED = "the run was cancelled"
-_CANCELLED_IN_DOUBT = f"{_CANCELLED} after its effect was sent; whether it was applied is not known"
+_IN_DOUBT = "it was cancelled after its effect was sent; whether it was applied is not known"
 
 
 class Spawner(Protocol):
@@ -321,7 +320,7 @@ def _from_outside(stopped: Stop | None, execution: _Execution) -> Outcome | None
             return None
         case Stop.CANCELLED:
             doubt = execution.broker is not None and execution.broker.effect_in_doubt
-            return _rejected(Reason.CANCELLED, _CANCELLED_IN_DOUBT if doubt else _CANCELLED)
+            return _rejected(Reason.CANCELLED, _IN_DOUBT if doubt else "")  # control knows why
         case Stop.HAND_BACK:
             return Outcome(kind=OutcomeKind.HANDED_BACK, detail="the node drains")
     run = execution.lease.offer.run

@@ -13,7 +13,7 @@ from tests.integration.control.fleet import Fleet, arrival
 from tests.integration.control.rest import rest_over
 
 COMPLETED = Outcome(kind=OutcomeKind.COMPLETED)
-CANCELLED = Outcome(kind=OutcomeKind.REJECTED, reason="Cancelled", detail="the run was cancelled")
+CANCELLED = Outcome(kind=OutcomeKind.REJECTED, reason="Cancelled")
 
 
 def reaper(fleet: Fleet, grace_s: float = 3600.0) -> Reaper:
@@ -57,6 +57,17 @@ async def test_a_node_hears_of_it_with_its_heartbeat_and_ends_the_run(fleet: Fle
     await fleet.runs.finish(run_id, epoch, CANCELLED)
     run = await fleet.history.get(run_id)
     assert (run["status"], run["reason"]) == ("dead_lettered", "Cancelled")
+    assert run["detail"] == "not wanted"
+
+
+async def test_what_a_node_doubts_stands_beside_why_the_run_was_cancelled(fleet: Fleet):
+    ended = []
+    fleet.runs.on_ended(ended.append)
+    run_id, epoch = await cancelling(fleet)
+    doubt = "whether its effect was applied is not known"
+    await fleet.runs.finish(run_id, epoch, msgspec.structs.replace(CANCELLED, detail=doubt))
+    assert (await fleet.history.get(run_id))["detail"] == f"not wanted; {doubt}"
+    assert ended[0].verdict.detail == f"not wanted; {doubt}", "the dead letter says the same"
 
 
 async def test_an_effect_that_was_applied_before_completes_the_run(fleet: Fleet):

@@ -17,8 +17,9 @@ and holds the interpreter while it searches, so that neither a thread nor a time
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
@@ -32,6 +33,7 @@ from bpa.documents.values import Document, Fields, violated
 from bpa.errors import InvalidRequest
 
 _POINTER_MAX_CHARS = 120
+_DEMANDED_MAX_CHARS = 200
 SEARCH_S = 0.2
 """CPU seconds for all pattern searches over one document."""
 
@@ -139,7 +141,7 @@ class SchemaCheck:
         """Hold a decoded message against the schema at intake.
 
         Raises:
-            RunEnded: ``SchemaValidationFailed`` with the place and the rule, never a value.
+            RunEnded: ``SchemaValidationFailed`` with the place and the rule, never a value of it.
         """
         value = parsed_json(body, content_type)
         if value is not None:
@@ -151,7 +153,7 @@ class SchemaCheck:
         """Hold fields that became known later, from prose, against the schema.
 
         Raises:
-            RunEnded: ``SchemaValidationFailed`` with the place and the rule, never a value.
+            RunEnded: ``SchemaValidationFailed`` with the place and the rule, never a value of it.
         """
         self._demand(asdict(fields))
 
@@ -160,7 +162,8 @@ class SchemaCheck:
         failure: ValidationError | None = next(self._validator.iter_errors(value), None)
         if failure is not None:
             where = _pointer(failure.absolute_path)
-            raise violated(f"{where} breaks the rule {failure.validator!r} of the demanded schema")
+            rule = f"the rule {failure.validator!r} of the demanded schema"
+            raise violated(f"{where} breaks {rule}{_demanded(failure)}")
 
 
 def check_schema(body: bytes, content_type: str | None, schema: Mapping[str, Any]) -> None:
@@ -178,6 +181,23 @@ def _pointer(path: Any) -> str:
     """Return a JSON pointer (RFC 6901) cut to a line's length; ``the document`` for the root."""
     parts = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
     return "".join(filter(str.isprintable, parts))[:_POINTER_MAX_CHARS] or "the document"
+
+
+def _demanded(failure: ValidationError) -> str:
+    """Return what the schema asks for there, in its own words: the document has no say in them."""
+    demanded: Any = failure.validator_value
+    there: Any = failure.instance
+    if failure.validator == "required":
+        return _listed(": it lacks ", [name for name in demanded if name not in there])
+    return _listed(": allowed is ", demanded) if failure.validator == "enum" else ""
+
+
+def _listed(words: str, values: Iterable[object]) -> str:
+    """Return values of a schema as JSON would write them, cut to a line's length."""
+    text = ", ".join(json.dumps(value, ensure_ascii=False, default=float) for value in values)
+    text = "".join(filter(str.isprintable, text))
+    is_long = len(text) > _DEMANDED_MAX_CHARS
+    return f"{words}{text[: _DEMANDED_MAX_CHARS - 1]}…" if is_long else f"{words}{text}"
 
 
 def _exact(node: Any) -> Any:

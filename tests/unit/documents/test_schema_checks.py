@@ -55,6 +55,24 @@ def test_a_refusal_names_place_and_rule_and_no_value():
     assert "hunter2" not in detail
 
 
+def test_a_refusal_names_the_properties_that_are_missing():
+    schema = {"required": ["invoice_id", "order", "iban"]}
+    detail = refused(as_json(note="hunter2"), None, schema)
+    assert detail == (
+        'the document breaks the rule \'required\' of the demanded schema: it lacks "order", "iban"'
+    )
+
+
+def test_a_refusal_says_what_is_allowed_up_to_a_line_s_length():
+    allowed = {"properties": {"note": {"enum": ["EUR", 0.5, None]}}}
+    detail = refused(as_json(note="hunter2"), None, allowed)
+    assert detail.endswith("""'enum' of the demanded schema: allowed is "EUR", 0.5, null""")
+    many = {"properties": {"note": {"enum": [f"code {n}" for n in range(1000)]}}}
+    detail = refused(as_json(note="hunter2"), None, many)
+    assert len(detail.partition("allowed is ")[2]) == 200
+    assert "hunter2" not in detail
+
+
 @pytest.mark.parametrize(
     "schema",
     [

@@ -146,7 +146,7 @@ def show_letter(context: click.Context, *, dead_letter_id: str, as_json: bool) -
 )
 @click.option("--content-type", help="Of that file; left out, the dead letter's stays.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask, also not whether to post twice.")
 @click.option(
     "--no-input", is_flag=True, help="Never ask; all of them are then replayed only with --yes."
 )
@@ -173,12 +173,14 @@ def replay(
 
     The new run has the same key and goes on from what the old one has recorded: no answer is paid
     for twice, and what the target has applied is not sent again. With --edit the run starts afresh
-    under a key of its own. A replay that was cut off is finished by repeating it.
+    under a key of its own; where the target has, or may have, what the old run sent, it asks first,
+    and elsewhere than on a terminal needs --yes. A replay that was cut off is finished by repeating
+    it.
 
-    Exits with 0 when all is done, with 2 when it was not told what to replay, with 3 when nothing
-    matches, with 5 when all were refused, with 6 when control or the broker is away, and with 7
-    when only a part was replayed: the rest is listed with the reason. Progress goes to standard
-    error. After Ctrl-C (130) what is done is done; the same command again goes on.
+    Exits with 0 when all is done, with 2 when it was not told what to replay or needs --yes, with 3
+    when nothing matches, with 5 when all were refused, with 6 when control or the broker is away,
+    and with 7 when only a part was replayed: the rest is listed with the reason. Progress goes to
+    standard error. After Ctrl-C (130) what is done is done; the same command again goes on.
 
     \b
     Examples:
@@ -210,6 +212,9 @@ def replay(
         "dryRun": dry_run,
         "requestedBy": whoami(),
     }
+    asked["mayRepeatEffect"] = edit is not None and (
+        yes or (not dry_run and _may_repeat(context, wanted, asked, may_ask=may_ask))
+    )
     results: list[Replayed] = []
     failure: BpaError | None = None
     try:
@@ -225,6 +230,26 @@ def replay(
     if failure is not None:
         click.echo(f"bpa: {failure}", err=True)
     context.exit(exit_code(results, failure))
+
+
+def _may_repeat(
+    context: click.Context, wanted: Sequence[str], asked: Mapping[str, Any], *, may_ask: bool
+) -> bool:
+    """Ask whether to post another body beside what the target may have; False if it has none.
+
+    Raises:
+        UsageError: It cannot be asked.
+        Abort: It shall not be.
+    """
+    foreseen: list[Replayed] = []
+    would = {**asked, "dryRun": True, "mayRepeatEffect": True}
+    asyncio.run(_replay(context, wanted, would, None, foreseen))
+    repeating = [one for one in foreseen if one.repeats_effect]
+    for one in repeating:
+        if not may_ask:
+            raise click.UsageError(f"{one.id}: {one.why}; give --yes to replay it all the same")
+        click.confirm(f"{one.id}: {one.why}; replay it all the same?", abort=True, err=True)
+    return bool(repeating)
 
 
 def whoami() -> str:

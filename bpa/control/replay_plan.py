@@ -75,6 +75,8 @@ class Edit:
     body: bytes
     content_type: str | None = None
     """None keeps the dead letter's."""
+    may_repeat_effect: bool = False
+    """Whether it may be posted although the old run's effect is, or may be, at the target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,8 @@ class Planned:
     """How many of them the target has confirmed: they are not sent again."""
     run_id: RunId | None = None
     """The replay's run, where it has been chosen already."""
+    repeats_effect: bool = False
+    """Whether another body would be posted beside what was, or may have been, applied."""
 
 
 class Result(StrEnum):
@@ -150,6 +154,9 @@ def plan(
     action, why = _decided(known, new, edited=edited)
     begun = known["next_run_id"] is not None
     inherited_key = known["effect_key"] or known["source_key"] or identity.effect_key
+    repeats = edit is not None and edited and action is Action.REPLAY and known["effects"] > 0
+    if edit is not None and repeats:
+        action, why = _repeating(known, inherited_key, may_repeat_effect=edit.may_repeat_effect)
     return Planned(
         action=action,
         why=why,
@@ -162,6 +169,21 @@ def plan(
         inherits=0 if edited else known["inheritable"],
         effects_applied=known["effects_applied"],
         run_id=RunId(known["next_run_id"]) if begun else None,
+        repeats_effect=repeats,
+    )
+
+
+def _repeating(
+    known: Mapping[str, Any], key: str, *, may_repeat_effect: bool
+) -> tuple[Action, str]:
+    """Judge another body where the target has, or may have, what the old run sent."""
+    is_applied = known["effects_applied"] > 0
+    what = "was applied" if is_applied else "may be at the target already"
+    if may_repeat_effect:
+        return Action.REPLAY, f"edited: a run of its own; what the old run sent {what} under {key}"
+    return Action.REFUSE, (
+        f"what its run sent {what} under {key}, and another body would be applied beside it; "
+        "send it with mayRepeatEffect (--yes) if it shall"
     )
 
 

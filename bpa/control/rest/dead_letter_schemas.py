@@ -118,6 +118,9 @@ class ReplayAsked(Document, frozen=True, forbid_unknown_fields=True):
     """Another body for one dead letter, base64: its run then has its own key and journal."""
     content_type: Annotated[str, msgspec.Meta(pattern="^[ -~]{1,255}$")] | None = None
     """Of that body; left out, the dead letter's stays."""
+    may_repeat_effect: bool = False
+    """Post that body although what the old run sent was applied, or may have been: it goes out
+    under a key of its own, so the target may come to have both. Else such a replay is refused."""
     requested_by: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "api"
     """Who wants it, for the audit; as told, until the API authenticates its callers."""
 
@@ -128,7 +131,7 @@ class ReplayAsked(Document, frozen=True, forbid_unknown_fields=True):
             InvalidRequest: There is a content type and no body.
         """
         if self.body is not None:
-            return Edit(self.body, self.content_type)
+            return Edit(self.body, self.content_type, self.may_repeat_effect)
         if self.content_type is not None:
             raise InvalidRequest("contentType: it is that of another body; give body as well")
         return None
@@ -152,6 +155,9 @@ class Replayed(Document, frozen=True):
     """Recorded answers and effects that the new run goes on from."""
     effects_applied: int
     """Those that the target has confirmed, which are not sent again."""
+    repeats_effect: bool = False
+    """Another body would be posted beside what was, or may have been, applied: ``why`` names its
+    key, and the request needs ``mayRepeatEffect``."""
 
     @classmethod
     def of_outcome(cls, outcome: Outcome) -> Self:
@@ -169,6 +175,7 @@ class Replayed(Document, frozen=True):
             effect_key=planned.effect_key if planned else None,
             inherited_steps=planned.inherits if planned else 0,
             effects_applied=planned.effects_applied if planned else 0,
+            repeats_effect=planned.repeats_effect if planned else False,
         )
 
 

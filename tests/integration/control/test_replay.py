@@ -180,7 +180,7 @@ async def test_an_effect_that_was_applied_is_known_to_the_replay(desk: Desk):
 async def test_an_edited_body_gets_its_own_key_and_an_empty_journal(desk: Desk):
     original = await desk.dead(intend=True)
     body = base64.b64encode(OTHER).decode()
-    (result,) = await desk.replay(body=body)
+    (result,) = await desk.replay(body=body, mayRepeatEffect=True)
     assert (result["edited"], result["effectKey"], result["inheritedSteps"]) == (True, None, 0)
     message = await desk.waiting()
     assert message.body == OTHER
@@ -189,6 +189,21 @@ async def test_an_edited_body_gets_its_own_key_and_an_empty_journal(desk: Desk):
     assert run["steps"] == []
     assert run["effect_key"] == effect_key_of(RunId(run_id), message.sequence_number)
     assert not run["effect_key"].startswith(original)
+
+
+async def test_another_body_beside_what_the_target_may_have_is_refused_until_asked_for(desk: Desk):
+    original = await desk.dead(intend=True)
+    key = (await desk.run(original))["effect_key"]
+    body = base64.b64encode(OTHER).decode()
+    for is_dry in (True, False):
+        (result,) = await desk.replay(body=body, dryRun=is_dry)
+        assert (result["result"], result["repeatsEffect"]) == ("refused", True)
+        assert f"may be at the target already under {key}" in result["why"]
+    assert desk.intaking.broker() == (0, 0, 1)
+    assert await desk.rows("replays") == []
+    (result,) = await desk.replay(body=body, mayRepeatEffect=True)
+    assert (result["result"], result["repeatsEffect"]) == ("replayed", True)
+    assert f"may be at the target already under {key}" in result["why"]
 
 
 async def test_the_same_bytes_are_no_edit(desk: Desk):
@@ -286,7 +301,8 @@ async def test_a_replay_whose_message_the_broker_took_before_it_became_a_run_los
 
 async def test_an_edited_replay_that_never_became_a_run_leaves_no_journal_to_go_on_from(desk: Desk):
     await desk.dead(intend=True)
-    (first,) = await desk.replay(body=base64.b64encode(OTHER).decode())
+    body = base64.b64encode(OTHER).decode()
+    (first,) = await desk.replay(body=body, mayRepeatEffect=True)
     await use_up(desk.intaking)
     (second,) = await desk.replay()
     assert (second["replayedRunId"], second["inheritedSteps"]) == (first["runId"], 0)

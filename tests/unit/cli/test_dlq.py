@@ -1,7 +1,9 @@
 """How ``bpa dlq replay`` ends, by what became of the dead letters, and what it refuses."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -95,3 +97,42 @@ def test_what_was_done_before_an_interruption_is_told(monkeypatch: pytest.Monkey
     assert isinstance(result.exception, SystemExit | KeyboardInterrupt)
     assert "invoices:1  replayed" in result.output
     assert "1 replayed, 1 not tried" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "confirmed", "code", "sent"),
+    [
+        ((), None, 2, []),
+        (("--yes",), None, 0, [True]),
+        (("--dry-run",), None, 0, [False]),
+        ((), True, 0, [True]),
+        ((), False, 1, []),
+    ],
+)
+def test_another_body_is_not_posted_beside_an_applied_one_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words, confirmed, code, sent
+):
+    body, requests, questions = tmp_path / "body.json", [], []
+    body.write_text("{}")
+
+    async def replayed(_context, _wanted, asked, _rate, results: list[Replayed]):
+        requests.append(asked)
+        results.append(one(Result.REPLAYED, why="applied under k", repeats_effect=True))
+
+    def confirm(question: str, **_) -> None:
+        questions.append(question)
+        if not confirmed:
+            raise click.Abort
+
+    monkeypatch.setattr("bpa.cli.dlq._replay", replayed)
+    monkeypatch.setattr("bpa.cli.dlq.click.confirm", confirm)
+    monkeypatch.setattr(
+        "bpa.cli.dlq.sys",
+        SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: confirmed is not None)),
+    )
+    result = CliRunner().invoke(cli, ["dlq", "replay", "--id", "a:1", "--edit", str(body), *words])
+    assert result.exit_code == code, result.output
+    done = [one for one in requests if not one["dryRun"] or "--dry-run" in words]
+    assert [one["mayRepeatEffect"] for one in done] == sent
+    assert all("applied under k" in question for question in questions)
+    assert "applied under k" in result.output or questions

@@ -32,6 +32,7 @@ UNKNOWN = {
     "next_sent_at": None,
     "next_arrived": False,
     "inheritable": 0,
+    "effects": 0,
     "effects_applied": 0,
 }
 DEAD = {**UNKNOWN, "status": "dead_lettered", "effect_key": "the-key", "inheritable": 3}
@@ -72,6 +73,29 @@ def test_another_body_gets_neither_key_nor_journal():
     assert (found.action, found.edited) == (Action.REPLAY, True)
     assert (found.effect_key, found.inherits) == (None, 0)
     assert found.body_sha256 == hashlib.sha256(b"[]").digest()
+
+
+@pytest.mark.parametrize(
+    ("applied", "said"),
+    [(0, "may be at the target already under the-key"), (1, "was applied under the-key")],
+)
+def test_another_body_beside_what_the_target_may_have_is_only_sent_if_asked_for(applied, said):
+    sent = {**DEAD, "effects": 1, "effects_applied": applied}
+    refused = planned(sent, Edit(b"[]"))
+    assert (refused.action, refused.repeats_effect) == (Action.REFUSE, True)
+    assert said in refused.why
+    allowed = planned(sent, Edit(b"[]", may_repeat_effect=True))
+    assert (allowed.action, allowed.repeats_effect) == (Action.REPLAY, True)
+    assert said in allowed.why
+    assert not planned(sent, Edit(BODY)).repeats_effect, "the same bytes go out under the same key"
+
+
+def test_an_edited_replay_that_was_begun_is_finished_without_asking_again():
+    found = planned({**BEGUN, "effects": 1}, Edit(b"[]"))
+    assert found.action is Action.REFUSE, "that of other bytes"
+    begun = {**BEGUN, "effects": 1, "next_body_sha256": hashlib.sha256(b"[]").digest()}
+    found = planned(begun, Edit(b"[]"))
+    assert (found.action, found.repeats_effect) == (Action.CONTINUE, False)
 
 
 def test_the_same_bytes_are_no_edit_but_for_a_body_that_was_no_bytes():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ import click
 from bpa.cli.context import addresses, json_option, loaded, print_json
 from bpa.connectors import OutgoingMessage
 from bpa.connectors.service_bus import ServiceBusPublisher
+from bpa.errors import BpaError, InvalidRequest
 
 CONTENT_TYPES = {
     ".json": "application/json",
@@ -17,6 +19,7 @@ CONTENT_TYPES = {
     ".txt": "text/plain",
     ".md": "text/plain",
 }
+_PARTLY = 7
 
 
 @click.command("send", short_help="Publish documents to a queue.")
@@ -42,15 +45,26 @@ def command(
 
     Goes to service_bus.connection_string, or to the emulator of the server that runs with this
     data directory. Each message's id is its file's name.
+
+    Nothing is sent when one of them is larger than the queue takes (2). Exits with 7 when only a
+    part was sent, and says which are not: send those again, and no others.
     """
     messages = [_message(file, content_type) for file in files]
     connection_string = loaded(context).settings.service_bus.connection_string
     connection_string = connection_string or addresses(context).service_bus
-    asyncio.run(_send(connection_string, queue, messages))
+    sent, failure = asyncio.run(_send(connection_string, queue, messages, files))
+    left = [str(file) for file in files[sent:]]
     if as_json:
-        print_json({"queue": queue, "sent": len(messages)})
-    else:
-        click.echo(f"{len(messages)} sent to {queue}")
+        print_json({"queue": queue, "sent": sent, "notSent": left})
+    elif failure is None:
+        click.echo(f"{sent} sent to {queue}")
+    if failure is not None:
+        click.echo(
+            f"bpa: {failure}\n{sent} of {len(files)} sent, up to {files[sent - 1]}; "
+            f"not sent, or not confirmed: {' '.join(left)}",
+            err=True,
+        )
+        context.exit(_PARTLY)
 
 
 def _message(file: Path, content_type: str | None) -> OutgoingMessage:
@@ -60,6 +74,32 @@ def _message(file: Path, content_type: str | None) -> OutgoingMessage:
     return OutgoingMessage(body=file.read_bytes(), content_type=kind, message_id=file.name[:128])
 
 
-async def _send(connection_string: str, queue: str, messages: list[OutgoingMessage]) -> None:
+async def _send(
+    connection_string: str,
+    queue: str,
+    messages: Sequence[OutgoingMessage],
+    files: Sequence[Path],
+) -> tuple[int, BpaError | None]:
+    """Return how many are in the queue, and what kept the rest out of it.
+
+    Raises:
+        BpaError: None of them is.
+    """
+    sent = 0
+
+    def accepted(count: int) -> None:
+        nonlocal sent
+        sent = count
+
     async with ServiceBusPublisher(connection_string, queue) as publisher:
-        await publisher.send(messages)
+        refused = await publisher.too_large(messages)
+        if refused:
+            lines = [f"{files[place]}: {why}" for place, why in refused.items()]
+            raise InvalidRequest("\n".join(["nothing was sent", *lines]), lines)
+        try:
+            await publisher.send(messages, accepted)
+        except BpaError as error:
+            if not sent:
+                raise
+            return sent, error
+    return sent, None

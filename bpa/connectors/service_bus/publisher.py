@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Self
 
-from azure.servicebus import ServiceBusMessageBatch, ServiceBusReceivedMessage
+from azure.servicebus import (
+    ServiceBusMessage,
+    ServiceBusMessageBatch,
+    ServiceBusReceivedMessage,
+)
 from azure.servicebus.aio import ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError
 
@@ -57,8 +61,30 @@ class ServiceBusPublisher:
         async with self._turn:
             await self._opened()
 
-    async def send(self, messages: Sequence[OutgoingMessage]) -> None:
+    async def too_large(self, messages: Sequence[OutgoingMessage]) -> dict[int, str]:
+        """Return why the queue would refuse messages for their size, by their place in the row.
+
+        Raises:
+            As `open`.
+        """
+        async with self._turn:
+            sender = await self._opened()
+            most = sender._max_message_size_on_link
+            sizes = ((place, _encoded_bytes(sender, one)) for place, one in enumerate(messages))
+            return {
+                place: f"{size:,} bytes as a message, and {self._entity} takes {most:,}"
+                for place, size in sizes
+                if size > most
+            }
+
+    async def send(
+        self,
+        messages: Sequence[OutgoingMessage],
+        accepted: Callable[[int], object] = lambda _: None,
+    ) -> None:
         """Publish all messages; returns when the broker has accepted them.
+
+        ``accepted`` is told after each batch how many of them, from the first on, are in the queue.
 
         When it raises, batches before the failed one are in the queue, and the failed one may be:
         give messages an id and the queue duplicate detection where sending again must not double.
@@ -71,11 +97,11 @@ class ServiceBusPublisher:
         async with self._turn:
             sender = await self._opened()
             try:
-                batch = await sender.create_message_batch(BATCH_BYTES)
-                for message in messages:
-                    batch = await _added(sender, batch, message)
-                if len(batch):
-                    await sender.send_messages(batch)
+                done = 0
+                async for part, count in _parts(sender, messages):
+                    await sender.send_messages(part)
+                    done += count
+                    accepted(done)
             except Exception as error:
                 cause = translated(error, self._entity)
                 if not isinstance(cause, InvalidRequest):
@@ -119,20 +145,40 @@ class ServiceBusPublisher:
             await close(sender)
 
 
-async def _added(
-    sender: ServiceBusSender, batch: ServiceBusMessageBatch, message: OutgoingMessage
-) -> ServiceBusMessageBatch:
-    """Add the message to the batch, sending it first when it is full; return the one to fill."""
-    prepared = as_sdk_message(message)
+async def _parts(
+    sender: ServiceBusSender, messages: Sequence[OutgoingMessage]
+) -> AsyncIterator[tuple[ServiceBusMessageBatch | ServiceBusMessage, int]]:
+    """Yield what to send one after the other, and how many messages it holds."""
+    batch = await sender.create_message_batch(BATCH_BYTES)
+    for message in messages:
+        prepared = as_sdk_message(message)
+        if _took(batch, prepared):
+            continue
+        if len(batch):
+            yield batch, len(batch)
+            batch = await sender.create_message_batch(BATCH_BYTES)
+            if _took(batch, prepared):
+                continue
+        yield prepared, 1  # too large for a batch, perhaps not for the queue
+    if len(batch):
+        yield batch, len(batch)
+
+
+def _took(batch: ServiceBusMessageBatch, prepared: ServiceBusMessage) -> bool:
     try:
         batch.add_message(prepared)
     except MessageSizeExceededError:
-        if len(batch):
-            await sender.send_messages(batch)
-            batch = await sender.create_message_batch(BATCH_BYTES)
-            return await _added(sender, batch, message)
-        await sender.send_messages(prepared)  # too large for a batch, perhaps not for the queue
-    return batch
+        return False
+    return True
+
+
+def _encoded_bytes(sender: ServiceBusSender, message: OutgoingMessage) -> int:
+    """Return the size that the broker counts: the message as it travels alone."""
+    amqp: Any = sender._amqp_transport
+    prepared = as_sdk_message(message)
+    return int(
+        amqp.get_message_encoded_size(amqp.to_outgoing_amqp_message(prepared.raw_amqp_message))
+    )
 
 
 async def _batch_of(sender: ServiceBusSender, encoded: bytes) -> ServiceBusMessageBatch:

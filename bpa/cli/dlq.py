@@ -15,6 +15,7 @@ import click
 
 from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json
+from bpa.cli.dlq_reasons import counted, spelled
 from bpa.cli.tables import ago, cut, facts, output, table
 from bpa.control.replay_plan import Result
 from bpa.control.rest.dead_letter_schemas import (
@@ -59,14 +60,17 @@ def list_letters(
 ) -> None:
     """List dead letters, oldest first, each with its run, and count them by reason.
 
-    They are looked at without a lock: nothing changes, nobody is kept from them.
+    They are looked at without a lock: nothing changes, nobody is kept from them. Exits with 3 when
+    the reason is none that is known and no dead letter has it.
     """
+    reason = spelled(context, reason, queue)
     letters, more, totals = asyncio.run(_list(context, reason, queue, limit))
     if as_json:
         print_json({"deadLetters": letters, "more": more, "totals": totals})
         return
     if not letters:
-        click.echo("no dead letters", err=True)
+        others = f" with the reason {reason}; there are {counted(totals)}" if reason else ""
+        click.echo(f"no dead letters{others}", err=True)
         return
     rows = table(
         "id", "reason", "age", "replays", "run", "why", right=("age", "replays"), cut="why"
@@ -81,11 +85,7 @@ def list_letters(
             cut(_why(one)),
         )
     output().print(rows)
-    counts = ", ".join(
-        f"{total.count}{'' if total.complete else ' or more'} {total.reason} in {total.queue}"
-        for total in totals
-        if reason in (None, total.reason)
-    )
+    counts = counted(total for total in totals if reason in (None, total.reason))
     click.echo(f"in all: {counts}{'; --limit shows more' if more else ''}", err=True)
 
 
@@ -199,6 +199,7 @@ def replay(
             "this would replay every dead letter: give --yes, or choose with --reason, --queue or "
             "--id; --dry-run says what would be done"
         )
+    chosen["reason"] = spelled(context, chosen["reason"], chosen["queue"])
     wanted = list(ids)[: chosen["limit"]] or asyncio.run(_matching(context, **chosen))
     if not wanted:
         raise NotFound("no dead letter matches; `bpa dlq list` shows what there is")

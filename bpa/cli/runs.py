@@ -11,19 +11,35 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from bpa.cli.api import open_api, segment
+from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.dlq import REPLAY_S, exit_code, print_replayed, whoami
 from bpa.cli.tables import ago, cut, facts, output, span, status, table, usd
 from bpa.control.rest.dead_letter_schemas import Retried
-from bpa.control.rest.schemas import Cancel, Cancelled, Run, RunPage, RunSummary, StepView
+from bpa.control.rest.schemas import (
+    Cancel,
+    Cancelled,
+    Deployment,
+    Run,
+    RunPage,
+    RunSummary,
+    StepView,
+)
 from bpa.control.steps import StepState
 from bpa.domain import RunStatus
+from bpa.errors import NotFound
 
 _PAGE = 500
 _ROOMY_CHARS = 100
 """A terminal of so many columns shows more than which runs there are and why."""
 _STAGES = ("sandbox_start", "model", "http_out", "total")
+
+
+class _Status(click.Choice[str]):
+    """A state, also as tables show it: dead-lettered for dead_lettered."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(str(value).replace("-", "_"), param, ctx)
 
 
 @click.group("runs", short_help="Look at runs, cancel them, try them again.")
@@ -35,7 +51,7 @@ def command() -> None:
 @click.option(
     "--status",
     "wanted",
-    type=click.Choice([one.value for one in RunStatus]),
+    type=_Status([one.value for one in RunStatus]),
     help="Only runs in this state.",
 )
 @click.option("--deployment", metavar="ID", help="Only runs of this deployment.")
@@ -52,7 +68,10 @@ def list_runs(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List runs, newest first, each with why it waits or how it ended."""
+    """List runs, newest first, each with why it waits or how it ended.
+
+    Exits with 3 when there is no such deployment.
+    """
     runs, more = asyncio.run(_list(context, wanted, deployment, limit))
     if as_json:
         print_json({"runs": runs, "more": more})
@@ -152,7 +171,19 @@ async def _list(
             runs += page.runs
             cursor = page.next_cursor
             if cursor is None or len(runs) >= limit:
-                return runs, cursor is not None
+                break
+        if deployment and not runs:
+            await _check_deployment(api, deployment)
+        return runs, cursor is not None
+
+
+async def _check_deployment(api: Api, deployment: str) -> None:
+    """Tell a deployment without runs from none; raises ``NotFound``, with those there are."""
+    known = [one.deployment_id for one in await api.get("/v1/deployments", list[Deployment])]
+    if deployment not in known:
+        raise NotFound(
+            f"there is no deployment {deployment!r}; there are {', '.join(known) or 'none'}"
+        )
 
 
 async def _get(context: click.Context, run_id: str) -> Run:

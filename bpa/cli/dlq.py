@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.dlq_reasons import counted, spelled
-from bpa.cli.tables import ago, cut, facts, output, table
+from bpa.cli.tables import ROOMY_CHARS, ago, cut, facts, output, table, whole
 from bpa.control.replay_plan import Result
 from bpa.control.rest.dead_letter_schemas import (
     DeadLetter,
@@ -72,19 +73,7 @@ def list_letters(
         others = f" with the reason {reason}; there are {counted(totals)}" if reason else ""
         click.echo(f"no dead letters{others}", err=True)
         return
-    rows = table(
-        "id", "reason", "age", "replays", "run", "why", right=("age", "replays"), cut="why"
-    )
-    for one in letters:
-        rows.add_row(
-            one.id,
-            one.reason,
-            ago(one.dead_lettered_at or one.enqueued_at),
-            str(one.replay_count),
-            one.run_id,
-            cut(_why(one)),
-        )
-    output().print(rows)
+    _print_letters(output(), letters)
     counts = counted(total for total in totals if reason in (None, total.reason))
     click.echo(f"in all: {counts}{'; --limit shows more' if more else ''}", err=True)
 
@@ -358,6 +347,16 @@ def _question(count: int, chosen: Mapping[str, Any]) -> str:
     letters = "dead letter" if count == 1 else "dead letters"
     words = [f" with {reason}" if reason else "", f" of queue {queue}" if queue else ""]
     return f"replay {which}{count} {letters}{''.join(words)}?"
+
+
+def _print_letters(console: Console, letters: Sequence[DeadLetterSummary]) -> None:
+    more = ("replays", "run") if console.width >= ROOMY_CHARS else ()
+    rows = table("id", "reason", "age", *more, "why", right=("age", "replays"), cut="why")
+    for one in letters:
+        shown = (str(one.replay_count), one.run_id)[: len(more)]
+        age = ago(one.dead_lettered_at or one.enqueued_at)
+        rows.add_row(one.id, one.reason, age, *shown, cut(_why(one)))
+    console.print(whole(rows, "id", "reason"))
 
 
 def _why(letter: DeadLetterSummary) -> str:

@@ -14,7 +14,18 @@ from rich.text import Text
 from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.dlq import REPLAY_S, exit_code, print_replayed, whoami
-from bpa.cli.tables import ago, cut, facts, output, span, status, table, usd
+from bpa.cli.tables import (
+    ROOMY_CHARS,
+    ago,
+    cut,
+    facts,
+    output,
+    span,
+    status,
+    table,
+    usd,
+    whole,
+)  # fmt: skip
 from bpa.control.rest.dead_letter_schemas import Retried
 from bpa.control.rest.schemas import (
     Cancel,
@@ -30,8 +41,6 @@ from bpa.domain import RunStatus
 from bpa.errors import NotFound
 
 _PAGE = 500
-_ROOMY_CHARS = 100
-"""A terminal of so many columns shows more than which runs there are and why."""
 _STAGES = ("sandbox_start", "model", "http_out", "total")
 
 
@@ -205,7 +214,7 @@ async def _cancel(context: click.Context, run_id: str, detail: str) -> Cancelled
 
 
 def _print_runs(console: Console, runs: list[RunSummary]) -> None:
-    figures = ("age", "took", "tokens", "USD") if console.width >= _ROOMY_CHARS else ("age",)
+    figures = ("age", "took", "tokens", "USD") if console.width >= ROOMY_CHARS else ("age",)
     rows = table("run", "status", *figures, "why", right=figures, cut="why")
     for run in runs:
         values = {
@@ -216,7 +225,7 @@ def _print_runs(console: Console, runs: list[RunSummary]) -> None:
         }
         shown = [values[name] for name in figures]
         rows.add_row(run.run_id, _status(run), *shown, cut(_why(run)))
-    console.print(rows)
+    console.print(whole(rows, "run"))
 
 
 def _took(run: RunSummary) -> str:
@@ -225,7 +234,7 @@ def _took(run: RunSummary) -> str:
 
 def _why(run: RunSummary) -> str:
     if run.waiting_reason:
-        return f"waits: {_waits_for(run)}"
+        return _waits_for(run)
     return ": ".join(part for part in (run.reason, run.detail) if part)
 
 

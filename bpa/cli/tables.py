@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.segment import Segment
 from rich.table import Table
@@ -17,6 +18,9 @@ from rich.text import Text
 
 _UNBOUNDED_CHARS = 400
 _STYLES = {"completed": "green", "dead_lettered": "red", "running": "cyan", "offered": "cyan"}
+
+ROOMY_CHARS = 100
+"""A terminal of so many columns shows more than what there is and why."""
 
 Justify = Literal["left", "right"]
 
@@ -47,6 +51,14 @@ def table(*columns: str, right: Sequence[str] = (), cut: str = "") -> Table:
     for column in columns:
         justify: Justify = "right" if column in right else "left"
         made.add_column(column, justify=justify, no_wrap=column != cut)
+    return made
+
+
+def whole(made: Table, *columns: str) -> Table:
+    """Return the filled table with columns that are copied from it: the others are cut first."""
+    for column in made.columns:
+        if column.header in columns:
+            column.min_width = max(cell_len(str(cell)) for cell in column.cells)
     return made
 
 

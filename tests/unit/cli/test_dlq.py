@@ -1,16 +1,19 @@
 """How ``bpa dlq replay`` ends, by what became of the dead letters, and what it refuses."""
 
+import io
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from bpa.cli import cli
-from bpa.cli.dlq import exit_code, print_replayed, whoami
+from bpa.cli.dlq import _print_letters, exit_code, print_replayed, whoami
 from bpa.control.replay_plan import Result
-from bpa.control.rest.dead_letter_schemas import Replayed
+from bpa.control.rest.dead_letter_schemas import DeadLetterSummary, Replayed
 from bpa.errors import Unavailable
 
 
@@ -136,3 +139,22 @@ def test_another_body_is_not_posted_beside_an_applied_one_without_a_word(
     assert [one["mayRepeatEffect"] for one in done] == sent
     assert all("applied under k" in question for question in questions)
     assert "applied under k" in result.output or questions
+
+
+@pytest.mark.parametrize(("width", "has_run"), [(80, False), (100, True), (140, True)])
+def test_a_narrow_terminal_shows_which_dead_letters_and_why(width: int, *, has_run: bool):
+    known = {
+        "id": "invoices-of-the-north:123456",
+        "reason": "MaxDeliveryCountExceeded",
+        "description": "the target answers 500",
+        "dead_lettered_at": datetime.now(UTC),
+        "replay_count": 0,
+        "run_id": "01a205aa-ca1a-8cec-8cd0-8d1837994f52",
+    }
+    letter = DeadLetterSummary(**dict.fromkeys(DeadLetterSummary.__struct_fields__) | known)
+    console = Console(file=io.StringIO(), width=width, markup=False, highlight=False)
+    _print_letters(console, [letter])
+    head, row = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert row.startswith(f"{letter.id}  {letter.reason}  ")
+    assert ("run" in head.split()) is has_run
+    assert has_run or "the target" in row

@@ -29,6 +29,16 @@ def test_a_table_with_room_cuts_nothing():
     assert printed(200)[1].rstrip().endswith("many words to say")
 
 
+def test_a_column_that_is_copied_from_a_table_is_cut_last():
+    rows = tables.table("run", "status", "why", cut="why")
+    rows.add_row(RUN, "dead-lettered", tables.cut("because"))
+    console = Console(file=io.StringIO(), width=45, markup=False, highlight=False)
+    console.print(tables.whole(rows, "run"))
+    row = console.file.getvalue().splitlines()[1]  # type: ignore[attr-defined]
+    assert RUN in row
+    assert "because" not in row
+
+
 def test_a_file_gets_whole_lines_without_blanks_at_their_ends_or_colours(capsys):
     rows = tables.table("status", "why", cut="why")
     rows.add_row(tables.status("dead_lettered"), tables.cut("w" * 300))

@@ -30,7 +30,9 @@ def addresses(context: click.Context) -> Addresses:
     """
     found = read_addresses(Path(loaded(context).settings.data_dir))
     if found is None:
-        raise Unavailable("no server runs with this data_dir; start one with `bpa serve`")
+        raise Unavailable(
+            "no server runs with this data_dir; start one with `bpa serve --role all`"
+        )
     return found
 
 

@@ -33,7 +33,7 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextlib.contextmanager
 def kept(data_dir: Path, addresses: Addresses) -> Iterator[None]:
-    """Keep the addresses in the data directory, for its owner alone, while we run."""
+    """Keep the addresses in the data directory, for its owner alone, until the context ends."""
     path = data_dir / _FILE
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)

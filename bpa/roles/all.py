@@ -7,6 +7,7 @@ over gRPC like any other. Where nothing is deployed, the shipped agent and deplo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -31,14 +32,21 @@ async def serve(
     settings: Settings, stop: asyncio.Event, announce: Callable[[Addresses], None]
 ) -> None:
     """Serve role ``all`` until ``stop`` is set or a child server dies."""
-    async with local_stack(settings) as local, asyncio.TaskGroup() as children:
-        watch = children.create_task(local.watch())
-        settings = _with_local(settings, local)
-        async with listening(settings) as here:
-            await either(here.started(), stop.wait())
-            if not stop.is_set():
-                await _serve_both(settings, local, here, stop, announce)
-        watch.cancel()
+    async with local_stack(settings) as local:
+        with contextlib.ExitStack() as until_the_end:
+            async with asyncio.TaskGroup() as children:
+                watch = children.create_task(local.watch())
+
+                def ready(addresses: Addresses) -> None:
+                    until_the_end.enter_context(kept(Path(settings.data_dir), addresses))
+                    announce(addresses)
+
+                ours = _with_local(settings, local)
+                async with listening(ours) as here:
+                    await either(here.started(), stop.wait())
+                    if not stop.is_set():
+                        await _serve_both(ours, local, here, stop, ready)
+                watch.cancel()
 
 
 async def _serve_both(
@@ -67,9 +75,8 @@ async def _serve_both(
                 data_dir=settings.data_dir,
             )
             if not stop.is_set():
-                with kept(Path(settings.data_dir), addresses):
-                    announce(addresses)
-                    await stop.wait()
+                announce(addresses)
+                await stop.wait()
             await plane.close_intake()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -77,6 +78,8 @@ async def test_a_second_signal_ends_at_once(
         server.process.send_signal(signal.SIGTERM)
         await eventually(lambda: "node_draining" in server.log_text(), within_s=10)
         assert server.process.returncode is None, "the first waits for what runs"
+        code, out, err = await server.run("runs", "list", "--json")
+        assert (code, len(json.loads(out)["runs"])) == (0, 2), err
         asked_at = time.monotonic()
         server.process.send_signal(second)
 

@@ -87,7 +87,7 @@ def test_without_a_server_a_command_says_so_and_is_unavailable(run, words):
     error = run(*words).exception
     assert isinstance(error, Unavailable)
     assert error.exit_code == 6
-    assert "start one with `bpa serve`" in str(error)
+    assert "start one with `bpa serve --role all`" in str(error)
 
 
 @pytest.mark.parametrize("words", [["--keep"], ["--data-dir", "x"]], ids=" ".join)

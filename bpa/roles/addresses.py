@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from bpa.errors import Unavailable
+
 _FILE = "addresses.json"
 
 
@@ -48,9 +50,16 @@ def kept(data_dir: Path, addresses: Addresses) -> Iterator[None]:
 
 
 def read_addresses(data_dir: Path) -> Addresses | None:
-    """Return the addresses of the server that runs with this data directory, if one does."""
+    """Return the addresses of the server that runs with this data directory, if one does.
+
+    Raises:
+        Unavailable: The directory is none, or another user's, or the file is damaged.
+    """
+    path = data_dir / _FILE
     try:
-        raw = (data_dir / _FILE).read_bytes()
+        return msgspec.json.decode(path.read_bytes(), type=Addresses)
     except FileNotFoundError:
         return None
-    return msgspec.json.decode(raw, type=Addresses)
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise Unavailable(f"cannot read {path} ({why}): set data_dir or control.url") from error

@@ -90,6 +90,33 @@ def test_without_a_server_a_command_says_so_and_is_unavailable(run, words):
     assert "start one with `bpa serve --role all`" in str(error)
 
 
+def in_the_way(place: Path) -> None:
+    place.write_text("a file")
+
+
+def damaged(place: Path) -> None:
+    place.mkdir()
+    (place / "addresses.json").write_text('{"http": "http://127')
+
+
+def not_text(place: Path) -> None:
+    place.mkdir()
+    (place / "addresses.json").write_bytes(b'{"http": "\xff"}')
+
+
+def unreadable(place: Path) -> None:
+    (place / "addresses.json").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("make", [in_the_way, damaged, not_text, unreadable])
+def test_a_data_directory_that_cannot_be_read_is_named_with_what_to_do(run, tmp_path, make):
+    make(tmp_path / "nothing-here")
+    error = run("runs", "list").exception
+    assert isinstance(error, Unavailable)
+    assert str(error).startswith(f"cannot read {tmp_path / 'nothing-here'}/addresses.json (")
+    assert str(error).endswith("): set data_dir or control.url")
+
+
 @pytest.mark.parametrize("words", [["--keep"], ["--data-dir", "x"]], ids=" ".join)
 def test_a_demonstration_takes_a_running_server_as_it_is(run, words):
     result = run("demo", "--against-running", *words)

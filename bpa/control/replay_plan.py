@@ -13,7 +13,7 @@ from typing import Any
 
 from bpa.connectors import Message
 from bpa.domain import RunId, RunStatus
-from bpa.errors import NotFound
+from bpa.errors import NotFound, Reason
 
 IDS_AT_MOST = 100
 """Dead letters of one request: their bodies are in memory, and its answer waits for all of them."""
@@ -154,7 +154,7 @@ def plan(
     action, why = _decided(known, new, edited=edited)
     begun = known["next_run_id"] is not None
     inherited_key = known["effect_key"] or known["source_key"] or identity.effect_key
-    repeats = edit is not None and edited and action is Action.REPLAY and known["effects"] > 0
+    repeats = edited and action is Action.REPLAY and _may_be_applied(known)
     if edit is not None and repeats:
         action, why = _repeating(known, inherited_key, may_repeat_effect=edit.may_repeat_effect)
     return Planned(
@@ -171,6 +171,12 @@ def plan(
         run_id=RunId(known["next_run_id"]) if begun else None,
         repeats_effect=repeats,
     )
+
+
+def _may_be_applied(known: Mapping[str, Any]) -> bool:
+    """Tell whether the target has, or may have, what the old run sent; where it refused, not."""
+    was_refused = known["reason"] == Reason.NON_RETRYABLE_HTTP_STATUS
+    return known["effects_applied"] > 0 or (known["effects"] > 0 and not was_refused)
 
 
 def _repeating(

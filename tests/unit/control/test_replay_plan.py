@@ -22,6 +22,7 @@ FIRST = RunId("01a20650-1a39-8fa4-bdc8-4c1a3d2063bf")
 IDENTITY = Identity(RUN, f"{RUN}:7")
 UNKNOWN = {
     "status": None,
+    "reason": None,
     "effect_key": None,
     "source_key": None,
     "original_run_id": None,
@@ -88,6 +89,14 @@ def test_another_body_beside_what_the_target_may_have_is_only_sent_if_asked_for(
     assert (allowed.action, allowed.repeats_effect) == (Action.REPLAY, True)
     assert said in allowed.why
     assert not planned(sent, Edit(BODY)).repeats_effect, "the same bytes go out under the same key"
+
+
+def test_a_body_that_the_target_refused_may_be_mended_without_a_word():
+    refused = {**DEAD, "effects": 1, "reason": "NonRetryableHttpStatus"}
+    found = planned(refused, Edit(b"[]"))
+    assert (found.action, found.repeats_effect) == (Action.REPLAY, False)
+    one_applied = {**refused, "effects": 2, "effects_applied": 1}
+    assert planned(one_applied, Edit(b"[]")).action is Action.REFUSE
 
 
 def test_an_edited_replay_that_was_begun_is_finished_without_asking_again():

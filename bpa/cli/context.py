@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ def addresses(context: click.Context) -> Addresses:
             "no server runs with this data_dir; start one with `bpa serve --role all`"
         )
     return found
+
+
+def program() -> str:
+    """Return how to call this program from here: by its path where PATH does not have it."""
+    path = Path(sys.argv[0])
+    return "bpa" if path.name != "bpa" or shutil.which("bpa") else os.path.relpath(path)
 
 
 def print_json(value: Any) -> None:

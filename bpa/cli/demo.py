@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,7 +16,7 @@ import click
 import msgspec
 
 from bpa.cli.api import open_api_at
-from bpa.cli.context import addresses, json_option, loaded, print_json
+from bpa.cli.context import addresses, json_option, loaded, print_json, program
 from bpa.cli.demo_play import Play
 from bpa.cli.demo_report import print_summary, progress_shown
 from bpa.cli.demo_server import DemoServer, started
@@ -213,16 +211,10 @@ def _shown(server: DemoServer) -> dict[str, str]:
     return {name: value for name, value in server.addresses.shown().items() if value}
 
 
-def _program() -> str:
-    """Return how to call this program from here: by its path where PATH does not have it."""
-    path = Path(sys.argv[0])
-    return "bpa" if path.name != "bpa" or shutil.which("bpa") else os.path.relpath(path)
-
-
 def _print_where_next(server: DemoServer, *, keep: bool) -> None:
     """Say where to look next: with the commands that reach this server, if it stays."""
     where = server.addresses
-    bpa = _program()
+    bpa = program()
     if keep or server.child is None:
         bpa += f" --set data_dir={where.data_dir}" if server.child else ""
         lines = [

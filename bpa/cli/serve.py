@@ -6,6 +6,7 @@ import asyncio
 import gc
 import importlib
 import os
+import shlex
 import signal
 from collections.abc import Callable
 
@@ -13,8 +14,9 @@ import click
 import structlog
 import uvloop
 
-from bpa.cli.context import json_option, loaded, print_json
+from bpa.cli.context import json_option, loaded, print_json, program
 from bpa.config import Settings
+from bpa.demo.documents import shipped_demo
 from bpa.errors import BpaError
 from bpa.roles.addresses import Addresses
 from bpa.telemetry import configure_logging
@@ -97,4 +99,11 @@ def _print_addresses(role: str, addresses: Addresses) -> None:
         if value:
             click.echo(f"  {name:<20} {value}")
     if role == "all":
-        click.echo("Try: bpa send demo/invoices/*.json   then: bpa runs list")
+        bpa = program()
+        click.echo(f"Try: {bpa} send {_documents()}   then: {bpa} runs list")
+
+
+def _documents() -> str:
+    """Return what can be sent from any folder: the shipped invoices, else the reader's own."""
+    folder = shipped_demo() / "invoices"
+    return f"{shlex.quote(str(folder))}/*.json" if folder.is_dir() else "FILE"

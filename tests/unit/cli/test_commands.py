@@ -8,7 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bpa.cli import cli
+from bpa.cli.serve import _print_addresses
 from bpa.errors import InvalidRequest, NotFound, SettingsError, Unavailable
+from bpa.roles.addresses import Addresses
 
 Run = Callable[..., Result]
 
@@ -192,3 +194,14 @@ def test_settings_are_shown_with_where_they_come_from_and_without_secrets(run, m
 def test_settings_are_one_json_document(run):
     shown = json.loads(run("config", "show", "--json").output)
     assert shown["control.http_port"] == {"value": 8080, "origin": "default"}
+
+
+def test_what_to_try_works_from_any_folder_and_without_a_path(run, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("sys.argv", [".venv/bin/bpa", "serve"])
+    _print_addresses("all", Addresses(http="http://127.0.0.1:8080"))
+    words = capsys.readouterr().out.splitlines()[-1].split()
+    assert words[:3] == ["Try:", ".venv/bin/bpa", "send"]
+    pattern = Path(words[3])
+    assert pattern.is_absolute()
+    assert list(pattern.parent.glob(pattern.name))

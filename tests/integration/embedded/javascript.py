@@ -1,6 +1,7 @@
 """Programs in JavaScript that use the SDK from npm, where node is found."""
 
 import asyncio
+import fcntl
 import functools
 import json
 import os
@@ -19,14 +20,16 @@ def _missing():
     """Install the SDK once, and return why there is none, if so."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "node is not here"
-    if (FOLDER / "node_modules" / ".package-lock.json").exists():
-        return None
-    done = subprocess.run(_INSTALL, cwd=FOLDER, capture_output=True, text=True, timeout=110)
-    return None if done.returncode == 0 else f"npm cannot install: {done.stderr[-300:]}"
+    with (FOLDER / "package.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other workers install here as well
+        if not (FOLDER / "node_modules" / ".package-lock.json").exists():
+            done = subprocess.run(_INSTALL, cwd=FOLDER, capture_output=True, text=True, timeout=110)
+            assert done.returncode == 0, f"npm cannot install the SDK: {done.stderr[-300:]}"
+    return None
 
 
 async def missing_javascript():
-    """Skip the test where the SDK cannot be had."""
+    """Skip the test where node is not; where it is and the SDK cannot be had, it fails."""
     missing = await asyncio.to_thread(_missing)
     if missing is not None:
         pytest.skip(missing)

@@ -246,8 +246,11 @@ async def test_a_drained_node_stays_so_over_restarts_until_it_is_taken_back(flee
         code, out, _ = await bpa(control, "nodes", "list")
         assert code == 0
         assert "drained" in out
-        async with aiohttp.ClientSession(only.addresses["node_health"]) as session:
-            assert (await session.get("/readyz")).status == 503
+        async with (
+            aiohttp.ClientSession(only.addresses["node_health"]) as session,
+            session.get("/readyz") as response,
+        ):
+            assert response.status == 503
 
         code, out, err = await bpa(control, "uncordon", "only")
         assert (code, out) == (0, "only gets leases again\n")

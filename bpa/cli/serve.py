@@ -19,7 +19,7 @@ from bpa.config import Settings
 from bpa.demo.documents import shipped_demo
 from bpa.errors import BpaError
 from bpa.roles.addresses import Addresses
-from bpa.telemetry import configure_logging
+from bpa.telemetry.logs import configure_logging
 
 _ROLES = ("all", "control", "node")
 _log = structlog.stdlib.get_logger(__name__)

@@ -44,7 +44,8 @@ from bpa.scheduler.credit import Credit
 from bpa.scheduler.holds import Hold, Holds
 from bpa.scheduler.loop import Scheduler
 from bpa.scheduler.snapshot import SnapshotReader
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing
 from bpa.valkey import ping
 from bpa.web_server import listen, serve_http
 

@@ -31,7 +31,8 @@ from bpa.control.sweep import Sweep
 from bpa.postgres import Notifications, Pool
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.loop import Scheduler
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing
 
 
 class MessagesProvider(Provider):

@@ -36,7 +36,8 @@ from bpa.node.providers import AnthropicProvider
 from bpa.node.runtime import NodeRuntime
 from bpa.node.sandbox import SandboxLimits
 from bpa.node.zygote import Zygote
-from bpa.telemetry import Metrics, Tracing, open_tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing, open_tracing
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from bpa.config import Settings
 from bpa.connectors.service_bus import namespace_of
 from bpa.control.database import Database
 from bpa.postgres import Notifications, Pipeline, Pool, pool_of
-from bpa.telemetry import Metrics, Tracing, open_tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing, open_tracing
 from bpa.valkey import valkey_of
 
 ReplicaId = NewType("ReplicaId", str)

@@ -29,7 +29,7 @@ from bpa.scheduler.breakers import (
     failed,
     passed,
 )
-from bpa.telemetry import Metrics
+from bpa.telemetry.metrics import Metrics
 
 _QUERIES = load_queries(__file__)
 _COLUMNS = tuple(field.name for field in fields(HostBreaker))

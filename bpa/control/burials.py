@@ -21,7 +21,7 @@ from bpa.documents.characters import excerpt, one_line
 from bpa.domain import RunId
 from bpa.errors import BrokerReason, NotFound, Reason
 from bpa.postgres import Pool, fetch_all, load_queries
-from bpa.telemetry import Tracing
+from bpa.telemetry.spans import Tracing
 
 _QUERIES = load_queries(__file__)
 _DETAIL_CHARS_MAX = 2_000

@@ -38,7 +38,7 @@ from bpa.protos.bpa.v1 import (
     ReportReply,
     ReportRequest,
 )
-from bpa.telemetry import Metrics
+from bpa.telemetry.metrics import Metrics
 
 _log = structlog.stdlib.get_logger(__name__)
 REPORTS_IN_FLIGHT = 256

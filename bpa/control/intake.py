@@ -21,7 +21,7 @@ from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.wire import to_wire
 from bpa.domain import DeploymentId, RunId
 from bpa.errors import BpaError, Reason, RunEnded
-from bpa.telemetry import Tracing
+from bpa.telemetry.spans import Tracing
 
 _log = structlog.stdlib.get_logger(__name__)
 

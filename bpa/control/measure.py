@@ -11,7 +11,7 @@ from bpa.domain import RunStatus
 from bpa.scheduler.breakers import BreakerState, Gate
 from bpa.scheduler.commit import Grant
 from bpa.scheduler.constraints import Why
-from bpa.telemetry import Metrics
+from bpa.telemetry.metrics import Metrics
 
 _log = structlog.stdlib.get_logger(__name__)
 

@@ -35,7 +35,8 @@ from bpa.domain import (
 from bpa.errors import NotFound, Unavailable
 from bpa.postgres import Notifications, Pipeline, Pool, fetch_all, load_queries
 from bpa.scheduler.commit import Grant
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing
 
 _QUERIES = load_queries(__file__)
 _UNANSWERED_S = 1.0

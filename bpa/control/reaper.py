@@ -15,7 +15,7 @@ from bpa.control.leases import Leases
 from bpa.control.offers import Offers
 from bpa.control.runs import Runs
 from bpa.errors import Unavailable
-from bpa.telemetry import Metrics
+from bpa.telemetry.metrics import Metrics
 
 _log = structlog.stdlib.get_logger(__name__)
 

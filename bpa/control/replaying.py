@@ -37,7 +37,7 @@ from bpa.control.runs import Runs
 from bpa.documents.characters import one_line
 from bpa.domain import RunId, RunStatus
 from bpa.errors import BpaError, Conflict, InvalidRequest
-from bpa.telemetry import Metrics
+from bpa.telemetry.metrics import Metrics
 
 _PASS_S = 20.0
 """Seconds after which a request takes no further dead letter; what is left is said to be busy."""

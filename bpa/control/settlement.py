@@ -20,7 +20,8 @@ from bpa.control.runs import Ended, Runs, Verdict
 from bpa.domain import RunId
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing
 
 _log = structlog.stdlib.get_logger(__name__)
 _SWEEP_EVERY_S = 5.0

@@ -29,7 +29,7 @@ from bpa.node.frames import SandboxProtocolError
 from bpa.node.lease import HeldLease, Stop, trace_id_of
 from bpa.node.outlets import Outlets, failed, span
 from bpa.node.sandbox import ExitStatus, Sandbox
-from bpa.telemetry import Tracing
+from bpa.telemetry.spans import Tracing
 
 _REPORT_GRACE_S = 5.0
 _EVENTS_LOGGED_MAX = 50

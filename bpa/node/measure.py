@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from bpa.domain import StepKind, Usage
 from bpa.node.budget import BudgetKind
-from bpa.telemetry import Metrics
+from bpa.telemetry.metrics import Metrics
 
 
 class Measured:

@@ -20,7 +20,7 @@ from bpa.control.replaying import Replaying
 from bpa.control.runs import Runs
 from bpa.domain import RunId
 from bpa.errors import NotFound, StaleLease
-from bpa.telemetry import Metrics
+from bpa.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ from bpa.domain import (
     run_id_of,
 )
 from bpa.postgres import Notifications, Pipeline, Pool
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing
 
 AGENT = AgentSpec(
     agent_id="invoice-classifier", version="1.0.0", name="Invoice Classifier", instructions="Do."

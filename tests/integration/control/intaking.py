@@ -21,7 +21,8 @@ from bpa.domain import Outcome, OutcomeKind, RunId
 from bpa.postgres import Notifications, fetch_all
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.rooms import Room
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing
 from bpa.valkey import open_valkey
 from tests.integration.connectors.queues import Queue, open_queue
 from tests.integration.control.fleet import DEP_ID, Fleet

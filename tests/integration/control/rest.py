@@ -15,7 +15,7 @@ from bpa.control.http import Services, create_app
 from bpa.control.readiness import State
 from bpa.control.replaying import Replaying
 from bpa.control.replays import Replays
-from bpa.telemetry import Metrics
+from bpa.telemetry.metrics import Metrics
 from bpa.web_server import serve_http
 from tests.integration.control.fleet import Fleet
 

@@ -33,7 +33,8 @@ from bpa.scheduler.commit import Committer
 from bpa.scheduler.holds import Hold, Holds
 from bpa.scheduler.planner import plan
 from bpa.scheduler.snapshot import SnapshotReader
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing
 from tests.integration.control.run_tables import Seen, of_rows, of_rules
 from tests.simulation.rules import LEASED, Rules
 

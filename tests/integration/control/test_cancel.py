@@ -8,7 +8,7 @@ from bpa.domain import Outcome, OutcomeKind, RunId, RunStatus, Step, StepKind, U
 from bpa.errors import Conflict, NotFound, StaleLease
 from bpa.postgres import fetch_all
 from bpa.scheduler.snapshot import SnapshotReader
-from bpa.telemetry import Metrics
+from bpa.telemetry.metrics import Metrics
 from tests.integration.control.fleet import Fleet, arrival
 from tests.integration.control.rest import rest_over
 

@@ -35,7 +35,8 @@ from bpa.control.sweep import Sweep
 from bpa.domain import Outcome, OutcomeKind, RunId
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications, Pool, fetch_all, open_pool
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing
 from tests.integration.control.fleet import AGENT, DEP_ID, DEPLOYMENT, Fleet, fleet_on
 from tests.integration.control.run_world import CLOCKS
 

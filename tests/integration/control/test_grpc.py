@@ -19,7 +19,7 @@ from bpa.errors import BpaError, Conflict, InvalidRequest, NotFound, StaleLease
 from bpa.message_cap import MESSAGE_BYTES_MAX
 from bpa.node.link import ControlLink
 from bpa.protos.bpa.v1 import Acknowledge, NodeLinkStub, Progress, Refuse, RegisterRequest
-from bpa.telemetry import Metrics
+from bpa.telemetry.metrics import Metrics
 from tests.integration.control.fleet import Fleet
 
 NODE = NodeSpec(node_id="node-1", boot_id="boot-1", slots=8)

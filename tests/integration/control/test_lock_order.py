@@ -18,7 +18,8 @@ from bpa.control.runs import Runs
 from bpa.domain import Outcome, OutcomeKind, Step, StepKind
 from bpa.errors import Conflict, StaleLease
 from bpa.postgres import Pipeline, fetch_all, fetch_one, open_pool
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing
 from tests.eventually import eventually
 from tests.integration.control.fleet import Fleet
 

@@ -23,7 +23,8 @@ from bpa.control.runs import Received, Runs
 from bpa.control.settlement import Settlement
 from bpa.domain import Outcome, OutcomeKind
 from bpa.postgres import Notifications, Pipeline
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing
 from tests.chaos.settlements import Loss, LossyBus
 from tests.eventually import eventually
 from tests.integration.connectors.queues import QUEUE, Queue, open_queue

@@ -15,7 +15,7 @@ from bpa.errors import Conflict, NotFound
 from bpa.node.link import ControlLink
 from bpa.postgres import fetch_all
 from bpa.scheduler.snapshot import SnapshotReader
-from bpa.telemetry import Metrics
+from bpa.telemetry.metrics import Metrics
 from tests.eventually import eventually
 from tests.integration.control.fleet import Fleet, hearing
 

@@ -17,7 +17,8 @@ from bpa.control.settlement import Held, Settlement
 from bpa.domain import Outcome, OutcomeKind
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing
 from tests.eventually import eventually
 from tests.integration.control.fleet import Fleet, arrival
 

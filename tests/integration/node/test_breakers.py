@@ -15,7 +15,7 @@ from bpa.node.breakers import EndedAtTarget, Parked
 from bpa.node.broker import Broker
 from bpa.node.frames import Call
 from bpa.retry import RetryPolicy
-from bpa.telemetry import Tracing
+from bpa.telemetry.spans import Tracing
 from tests.eventually import eventually
 from tests.integration.node.control_server import TRACEPARENT, an_offer
 from tests.integration.node.outside import DOCUMENT, ROUTES, WIRE, RecordingLease, outside

@@ -16,7 +16,7 @@ from bpa.embedded.web import Listener, json_response
 from bpa.errors import Reason, RunEnded, StaleLease
 from bpa.node.broker import Broker
 from bpa.node.frames import Call
-from bpa.telemetry import Tracing
+from bpa.telemetry.spans import Tracing
 from tests.integration.node.control_server import TRACEPARENT, an_offer
 from tests.integration.node.outside import DOCUMENT, ROUTES, WIRE, RecordingLease, outside
 

@@ -16,7 +16,8 @@ from bpa.scheduler.commit import Obstacle
 from bpa.scheduler.fleet import ALONE_FROM
 from bpa.scheduler.holds import Hold
 from bpa.scheduler.planner import plan
-from bpa.telemetry import Metrics, Tracing
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import Tracing
 from tests.eventually import eventually
 from tests.integration.scheduler.conftest import replica_of
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dishka import Provider, Scope, make_async_container, provide
@@ -37,6 +38,7 @@ from bpa.control.rooms import Rooms
 from bpa.control.runs import Ended, Runs
 from bpa.control.settlement import Settlement
 from bpa.control.sweep import Sweep
+from bpa.control.traces import Traces
 from bpa.domain import RunId
 from bpa.postgres import Notifications, Pipeline, Pool
 from bpa.scheduler.commit import Committer
@@ -45,7 +47,7 @@ from bpa.scheduler.holds import Hold, Holds
 from bpa.scheduler.loop import Scheduler
 from bpa.scheduler.snapshot import SnapshotReader
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing
+from bpa.telemetry.otlp import span_exporter
 from bpa.valkey import ping
 from bpa.web_server import listen, serve_http
 
@@ -70,6 +72,7 @@ class ControlPlane:
     scheduler: Scheduler
     settlement: Settlement
     sweep: Sweep
+    traces: Traces
     api: Services
 
     def connect(self) -> None:
@@ -81,7 +84,9 @@ class ControlPlane:
 
     def services(self) -> list[Coroutine[Any, Any, None]]:
         """Return the background services, intake and readiness aside, each to be run as a task."""
+        exports = [self.traces.run()] if self.settings.telemetry.otlp_endpoint else []
         return [
+            *exports,
             self.notifications.run(),
             self.settlement.run(),
             self.offers.listen(self.notifications),
@@ -145,14 +150,15 @@ class ControlProvider(Provider):
         self, pool: Pool, writes: Pipeline, breakers: Breakers, replica_id: ReplicaId
     ) -> AsyncIterator[Runs]:
         """Open the life of runs; what was submitted is written at the end."""
-        runs = Runs(pool, writes, breakers, replica_id)
+        exports = bool(self._settings.telemetry.otlp_endpoint)
+        runs = Runs(pool, writes, breakers, replica_id, exports_traces=exports)
         yield runs
         await runs.aclose()
 
     @provide
-    def offers(self, pool: Pool, writes: Pipeline, tracing: Tracing, metrics: Metrics) -> Offers:
+    def offers(self, pool: Pool, writes: Pipeline, metrics: Metrics) -> Offers:
         """Return the streams of the nodes at this replica."""
-        return Offers(pool, writes, self._settings.control.lease_ttl_s, tracing, metrics)
+        return Offers(pool, writes, self._settings.control.lease_ttl_s, metrics)
 
     @provide
     async def leases(self, pool: Pool, writes: Pipeline, offers: Offers) -> AsyncIterator[Leases]:
@@ -211,6 +217,16 @@ class ControlProvider(Provider):
             every_s=control.reap_every_s,
             cancel_grace_s=control.cancel_grace_s,
         )
+
+    @provide
+    async def traces(
+        self, pool: Pool, history: History, replica_id: ReplicaId
+    ) -> AsyncIterator[Traces]:
+        """Return what exports the spans of runs."""
+        exporter = partial(span_exporter, self._settings.telemetry)
+        traces = Traces(pool, history, exporter, replica_id, self._settings.environment)
+        yield traces
+        await traces.close()
 
     @provide
     def readiness(

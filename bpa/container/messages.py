@@ -32,7 +32,6 @@ from bpa.postgres import Notifications, Pool
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.loop import Scheduler
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing
 
 
 class MessagesProvider(Provider):
@@ -50,11 +49,10 @@ class MessagesProvider(Provider):
         runs: Runs,
         replays: Replays,
         settlement: Settlement,
-        tracing: Tracing,
         scheduler: Scheduler,
     ) -> Intake:
         """Return what records messages."""
-        return Intake(runs, replays, settlement, tracing, scheduler.arrived)
+        return Intake(runs, replays, settlement, scheduler.arrived)
 
     @provide
     def ingest(
@@ -86,12 +84,11 @@ class MessagesProvider(Provider):
         runs: Runs,
         notifications: Notifications,
         replica_id: ReplicaId,
-        tracing: Tracing,
         metrics: Metrics,
         clocks: Clocks,
     ) -> Settlement:
         """Return what settles the messages that this replica received."""
-        return Settlement(runs, notifications, replica_id, tracing, metrics, clocks)
+        return Settlement(runs, notifications, replica_id, metrics, clocks)
 
     @provide
     def burials(
@@ -100,11 +97,10 @@ class MessagesProvider(Provider):
         deployments: Deployments,
         runs: Runs,
         pool: Pool,
-        tracing: Tracing,
     ) -> Burials:
         """Return what brings runs up to the dead-letter queues."""
         environment = self._settings.environment
-        return Burials(environment, namespace, deployments, runs, pool, tracing)
+        return Burials(environment, namespace, deployments, runs, pool)
 
     @provide
     def sweep(

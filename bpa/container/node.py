@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import time
@@ -37,7 +36,6 @@ from bpa.node.runtime import NodeRuntime
 from bpa.node.sandbox import SandboxLimits
 from bpa.node.zygote import Zygote
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing, open_tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +84,6 @@ class NodeProvider(Provider):
         return log.bind(node_id=spec.node_id)
 
     @provide
-    async def tracing(self, spec: NodeSpec) -> AsyncIterator[Tracing]:
-        """Open tracing; what waits is sent at the end."""
-        tracing = open_tracing(self._settings, "bpa-node", spec.node_id)
-        yield tracing
-        await asyncio.to_thread(tracing.close)
-
-    @provide
     def metrics(self) -> Metrics:
         """Return the process's metrics."""
         return Metrics()
@@ -131,7 +122,6 @@ class NodeProvider(Provider):
         self,
         models: ModelCalls,
         session: aiohttp.ClientSession,
-        tracing: Tracing,
         metrics: Metrics,
     ) -> Outlets:
         """Return what the brokers of all runs share."""
@@ -140,7 +130,6 @@ class NodeProvider(Provider):
             models=models,
             sink=HttpOut(session, timeout_s=http_out.timeout_s),
             prices=_prices(self._settings.config_dir),
-            tracer=tracing.tracer,
             measures=Measured(metrics),
             target_url=http_out.base_url,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import socket
@@ -19,7 +18,6 @@ from bpa.connectors.service_bus import namespace_of
 from bpa.control.database import Database
 from bpa.postgres import Notifications, Pipeline, Pool, pool_of
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing, open_tracing
 from bpa.valkey import valkey_of
 
 ReplicaId = NewType("ReplicaId", str)
@@ -45,13 +43,6 @@ class StoresProvider(Provider):
         """Return who we are among the control replicas."""
         given = self._settings.control.replica_id
         return ReplicaId(given or f"{socket.gethostname()}-{os.getpid()}")
-
-    @provide
-    async def tracing(self, replica_id: ReplicaId) -> AsyncIterator[Tracing]:
-        """Open tracing; what waits is sent at the end."""
-        tracing = open_tracing(self._settings, "bpa-control", replica_id)
-        yield tracing
-        await asyncio.to_thread(tracing.close)
 
     @provide
     def metrics(self) -> Metrics:

@@ -21,7 +21,7 @@ from bpa.documents.characters import excerpt, one_line
 from bpa.domain import RunId
 from bpa.errors import BrokerReason, NotFound, Reason
 from bpa.postgres import Pool, fetch_all, load_queries
-from bpa.telemetry.spans import Tracing
+from bpa.telemetry.spans import received
 
 _QUERIES = load_queries(__file__)
 _DETAIL_CHARS_MAX = 2_000
@@ -53,7 +53,6 @@ class Burials:
         deployments: Which of them feeds from a queue.
         runs: Where runs are ended and recorded.
         pool: Connections to Postgres.
-        tracing: Gives a recorded message its trace.
     """
 
     def __init__(
@@ -63,14 +62,12 @@ class Burials:
         deployments: Deployments,
         runs: Runs,
         pool: Pool,
-        tracing: Tracing,
     ) -> None:
         self._environment = environment
         self._namespace = namespace
         self._deployments = deployments
         self._runs = runs
         self._pool = pool
-        self._tracing = tracing
 
     async def heed(self, letters: Sequence[Buried], queue: str) -> Swept:
         """Note dead letters of a queue, end the runs that have no other message, record the rest.
@@ -103,9 +100,9 @@ class Burials:
             raise NotFound(f"no deployment feeds from queue {queue!r}")
         deployment = max(feeding, key=lambda row: bool(row["status"]["active"]))
         arrivals = [self._arrival(*one, queue, deployment) for one in unknown.values()]
-        received = await asyncio.gather(*map(self._runs.receive, arrivals))
+        recorded = await asyncio.gather(*map(self._runs.receive, arrivals))
         await self._note(letters)
-        return sum(one.is_new for one in received)
+        return sum(one.is_new for one in recorded)
 
     async def _note(self, letters: Sequence[Buried]) -> dict[RunId, str | None]:
         """Note what is a dead letter; return the status of the runs that have not ended.
@@ -126,13 +123,7 @@ class Burials:
     ) -> Arrival:
         message = letter.message
         reason, detail = _why(letter)
-        attributes = {
-            "bpa.run.id": identity.run_id,
-            "bpa.deployment.id": deployment["dep_id"],
-        }
-        traceparent, trace_id = self._tracing.record(
-            "receive", message.traceparent or "", self._tracing.now_ns(), attributes
-        )
+        span = received(identity.run_id, message.traceparent or "")
         return Arrival(
             run_id=identity.run_id,
             agent_id=deployment["agent_id"],
@@ -149,8 +140,9 @@ class Burials:
             },
             document=b"",
             body_sha256=hashlib.sha256(message.body).digest(),
-            trace_id=trace_id,
-            traceparent=traceparent,
+            trace_id=span.trace_id,
+            traceparent=str(span),
+            sender=message.traceparent or "",
             tracestate=message.tracestate or "",
             enqueued_at=message.enqueued_at,
             effect_key=identity.effect_key,

@@ -100,7 +100,17 @@ with moved as (
         r.reason, r.detail, r.trace_id
 ),
 freed as (
-    delete from leases using moved where leases.run_id = moved.run_id
+    delete from leases using moved where leases.run_id = moved.run_id returning leases.*
+),
+kept as (
+    insert into executions (
+        run_id, epoch, node_id, waiting_since, granted_at, acknowledged_at, ending, reason,
+        detail
+    )
+    select
+        f.run_id, f.epoch, f.node_id, coalesce(f.waiting_since, f.granted_at), f.granted_at,
+        f.acknowledged_at, 'withdrawn', null, 'its node was cordoned'
+    from freed as f join moved using (run_id)
 )
 select
     moved.*,

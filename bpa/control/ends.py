@@ -32,6 +32,9 @@ def end_row(run_id: RunId, epoch: int, outcome: Outcome, decision: Decision) -> 
         "effect_answer": effect.answer if effect else None,
         "effect_ended_at_ms": effect.ended_at_ms if effect else None,
         "replayed": outcome.replayed,
+        "ending": outcome.kind,
+        "ending_reason": outcome.reason or None,
+        "ending_detail": outcome.detail,
     }
 
 

@@ -1,17 +1,18 @@
 """What is known of runs, for people: one whole, a page of many, sums.
 
-Reads only; what happens to runs is in ``runs``.
+Reads only; what happens to runs is in ``runs``, and ``timeline`` makes one story of a run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from bpa.control.cursors import cursor_of, read_cursor
 from bpa.domain import RunId
 from bpa.errors import NotFound
-from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
+from bpa.postgres import Pool, fetch_all, load_queries
 
 _QUERIES = load_queries(__file__)
 
@@ -27,19 +28,30 @@ class History:
         self._pool = pool
 
     async def get(self, run_id: RunId) -> dict[str, Any]:
-        """Return one run with its steps and deliveries.
+        """Return one run with its attempts, steps and deliveries.
 
         Raises:
             NotFound: There is no such run.
         """
-        row = await fetch_one(self._pool, _QUERIES.get, run_id=run_id)
-        if row is None:
+        runs = await self.whole([run_id])
+        if not runs:
             raise NotFound(f"there is no run {run_id}")
-        return {
-            **row,
-            "steps": await fetch_all(self._pool, _QUERIES.steps_of, run_id=run_id),
-            "deliveries": await fetch_all(self._pool, _QUERIES.deliveries_of, run_id=run_id),
-        }
+        return runs[0]
+
+    async def whole(self, run_ids: Sequence[RunId]) -> list[dict[str, Any]]:
+        """Return runs, those that there are, each with its attempts, steps and deliveries."""
+        runs = await fetch_all(self._pool, _QUERIES.whole, run_ids=list(run_ids))
+        by_id: dict[str, dict[str, Any]] = {run["run_id"]: run for run in runs}
+        for name, query in (
+            ("attempts", _QUERIES.attempts_of),
+            ("steps", _QUERIES.steps_of),
+            ("deliveries", _QUERIES.deliveries_of),
+        ):
+            for run in runs:
+                run[name] = []
+            for row in await fetch_all(self._pool, query, run_ids=[*by_id]):
+                by_id[row.pop("run_id")][name].append(row)
+        return runs
 
     async def page(
         self,

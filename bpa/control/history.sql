@@ -1,25 +1,53 @@
--- name: get
--- Read one run whole.
+-- name: whole
+-- Read runs whole, but for the lists of what happened to them.
 select
     runs.*,
     runs.run_id::text as run_id,
+    agent_versions.spec ->> 'name' as agent_name,
     runs.cost_usd::text as cost_usd,
     case
         when runs.status = 'queued' and runs.not_before > now() then runs.not_before
     end as waiting_until,
-    leases.acknowledged_at,
+    coalesce(leases.waiting_since, leases.granted_at) as lease_waiting_since,
+    leases.granted_at as lease_granted_at,
+    leases.acknowledged_at as lease_acknowledged_at,
     leases.expires_at as lease_expires_at,
     made.replayed_run_id::text as replay_of,
+    made.requested_at as replay_asked_at,
+    made.sent_at as replay_sent_at,
+    replayed.traceparent as replayed_traceparent,
     following.run_id::text as replayed_as
 from runs
+left join agent_versions on agent_versions.agent_id = runs.agent_id
+    and agent_versions.version = runs.version
 left join leases using (run_id)
 left join replays as made using (run_id)
+left join runs as replayed on replayed.run_id = made.replayed_run_id
 left join replays as following on following.replayed_run_id = runs.run_id
-where runs.run_id = %(run_id)s::uuid;
+where runs.run_id = any(%(run_ids)s::uuid[]);
+
+-- name: attempts_of
+-- Read the leases of runs that have ended, in order.
+select
+    run_id::text as run_id,
+    epoch,
+    node_id,
+    waiting_since,
+    granted_at,
+    acknowledged_at,
+    ended_at,
+    ending,
+    reason,
+    detail,
+    timings,
+    replayed
+from executions where run_id = any(%(run_ids)s::uuid[])
+order by run_id, epoch;
 
 -- name: steps_of
--- Read a run's journal in order.
+-- Read the journals of runs, each in order.
 select
+    run_id::text as run_id,
     seq,
     kind,
     digest,
@@ -28,6 +56,7 @@ select
     usage,
     cost_usd::text as cost_usd,
     epoch,
+    answered_epoch,
     (answer is not null) as answered,
     case kind
         when 'model' then coalesce(answer = '', false)
@@ -37,20 +66,21 @@ select
     inherited_from::text as inherited_from,
     started_at,
     ended_at
-from steps where run_id = %(run_id)s::uuid
-order by seq;
+from steps where run_id = any(%(run_ids)s::uuid[])
+order by run_id, seq;
 
 -- name: deliveries_of
--- Read a run's deliveries in order.
+-- Read the deliveries of runs, each's in order.
 select
+    run_id::text as run_id,
     delivery_id,
     owner,
     delivery_count,
     received_at,
     settled_at,
     disposition
-from deliveries where run_id = %(run_id)s::uuid
-order by delivery_id;
+from deliveries where run_id = any(%(run_ids)s::uuid[])
+order by run_id, delivery_id;
 
 -- name: page
 -- List runs, newest first, from a cursor on (created_at, run_id).

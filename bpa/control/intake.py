@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
-from opentelemetry.trace import SpanKind
 
 from bpa.connectors import Message, Source
 from bpa.control.deployments import Feeding
@@ -19,9 +19,9 @@ from bpa.documents.characters import excerpt
 from bpa.documents.decoding import decode
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.wire import to_wire
-from bpa.domain import DeploymentId, RunId
+from bpa.domain import DeploymentId
 from bpa.errors import BpaError, Reason, RunEnded
-from bpa.telemetry.spans import Tracing
+from bpa.telemetry.spans import received
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -45,7 +45,6 @@ class Intake:
         runs: Where runs are recorded.
         replays: Which of them go on from another run.
         settlement: Keeps the message's lock until its run ends.
-        tracing: Where the span ``receive`` goes.
         waiting: Called with the deployment of a run that waits for a place.
     """
 
@@ -54,13 +53,11 @@ class Intake:
         runs: Runs,
         replays: Replays,
         settlement: Settlement,
-        tracing: Tracing,
         waiting: Callable[[DeploymentId], None],
     ) -> None:
         self._runs = runs
         self._replays = replays
         self._settlement = settlement
-        self._tracing = tracing
         self._waiting = waiting
 
     async def accept(self, message: Message, origin: Origin) -> Received | None:
@@ -70,20 +67,19 @@ class Intake:
             What it became; None if it could not be recorded, and is the caller's to give back:
             nothing is settled without a commit.
         """
-        queue = origin.feeding.queue
+        queue, received_at = origin.feeding.queue, datetime.now(UTC)
         try:
             (identity,) = await self._replays.identify([message], origin.namespace, queue)
         except BpaError as error:
             _log.warning("message_not_identified", code=error.code, error=str(error))
             return None
         run_id = identity.run_id
-        traceparent, trace_id = self._traced(run_id, message, origin)
-        arrival = arrival_of(identity, message, origin, traceparent, trace_id)
-        log = _log.bind(run_id=run_id, trace_id=trace_id)
+        arrival = arrival_of(identity, message, origin, received_at)
+        log = _log.bind(run_id=run_id, trace_id=arrival.trace_id)
         if claimed_run_id(message) not in (None, run_id):
             log.warning("replay_not_known", claimed_run_id=claimed_run_id(message))
         try:
-            received = await self._runs.receive(arrival)
+            recorded = await self._runs.receive(arrival)
         except BpaError as error:  # whatever is wrong, it is this message's business alone
             log.warning("message_not_recorded", code=error.code, error=str(error))
             return None
@@ -91,42 +87,20 @@ class Intake:
             "message_received",
             queue=queue,
             sequence_number=message.sequence_number,
-            joined=not received.is_new,
+            joined=not recorded.is_new,
             reason=arrival.reason,
         )
-        held = Held(run_id, received.delivery_id, origin.source, message, traceparent, trace_id)
-        if received.verdict is not None:
-            await self._settlement.settle(held, received.verdict)
-            return received
+        held = Held(run_id, recorded.delivery_id, origin.source, message, arrival.trace_id)
+        if recorded.verdict is not None:
+            await self._settlement.settle(held, recorded.verdict)
+            return recorded
         self._settlement.hold(held)
         self._waiting(origin.feeding.dep_id)
-        return received
-
-    def _traced(self, run_id: RunId, message: Message, origin: Origin) -> tuple[str, str]:
-        attributes: dict[str, str | int] = {
-            "bpa.run.id": run_id,
-            "bpa.deployment.id": origin.feeding.dep_id,
-            "bpa.agent.id": origin.feeding.agent_id,
-            "messaging.system": "servicebus",
-            "messaging.operation.name": "receive",
-            "messaging.operation.type": "receive",
-            "messaging.destination.name": origin.feeding.queue,
-            "messaging.message.id": message.message_id or "",
-            "messaging.servicebus.message.delivery_count": message.delivery_count,
-            "messaging.servicebus.message.enqueued_time": message.enqueued_ms // 1000,
-        }
-        return self._tracing.record(
-            "receive",
-            message.traceparent or "",
-            self._tracing.now_ns(),
-            attributes,
-            tracestate=message.tracestate or "",
-            kind=SpanKind.CONSUMER,
-        )
+        return recorded
 
 
 def arrival_of(
-    identity: Identity, message: Message, origin: Origin, traceparent: str, trace_id: str
+    identity: Identity, message: Message, origin: Origin, received_at: datetime
 ) -> Arrival:
     """Decode a message; one that cannot be worked on arrives with the reason why."""
     document = b""
@@ -142,6 +116,7 @@ def arrival_of(
     except RunEnded as error:
         ended, note = error, {"excerpt": excerpt(message.body)}
     feeding = origin.feeding
+    span = received(identity.run_id, message.traceparent or "")
     return Arrival(
         run_id=identity.run_id,
         agent_id=feeding.agent_id,
@@ -158,8 +133,10 @@ def arrival_of(
         },
         document=document,
         body_sha256=hashlib.sha256(message.body).digest(),
-        trace_id=trace_id,
-        traceparent=traceparent,
+        trace_id=span.trace_id,
+        traceparent=str(span),
+        sender=message.traceparent or "",
+        received_at=received_at,
         tracestate=message.tracestate or "",
         enqueued_at=message.enqueued_at,
         effect_key=identity.effect_key,

@@ -107,7 +107,7 @@ class Leases:
             StaleLease: The offer is over; the node must not start.
         """
         await self._acknowledgements.submit((run_id, epoch))
-        self._offers.acknowledged(run_id, epoch)
+        self._offers.forget(run_id, epoch)
 
     async def refuse(self, run_id: RunId, epoch: int, why: str) -> None:
         """Take an offer back that its node has no room for; it costs the run nothing but a pause.

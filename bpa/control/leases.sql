@@ -60,7 +60,17 @@ moved as (
         r.detail, r.trace_id, r.enqueued_at, r.ended_at
 ),
 freed as (
-    delete from leases using moved where leases.run_id = moved.run_id
+    delete from leases using moved where leases.run_id = moved.run_id returning leases.*
+),
+kept as (
+    insert into executions (
+        run_id, epoch, node_id, waiting_since, granted_at, acknowledged_at, ending, reason,
+        detail
+    )
+    select
+        f.run_id, f.epoch, f.node_id, coalesce(f.waiting_since, f.granted_at), f.granted_at,
+        f.acknowledged_at, lost.cause, lost.reason, coalesce(lost.detail, lost.waiting_reason)
+    from freed as f join lost using (run_id, epoch)
 )
 select
     moved.*,

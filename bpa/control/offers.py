@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -36,7 +37,6 @@ from bpa.errors import NotFound, Unavailable
 from bpa.postgres import Notifications, Pipeline, Pool, fetch_all, load_queries
 from bpa.scheduler.commit import Grant
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing
 
 _QUERIES = load_queries(__file__)
 _UNANSWERED_S = 1.0
@@ -84,8 +84,7 @@ class Offered:
     """An offer that waits for its answer."""
 
     stream: NodeStream
-    traceparent: str
-    since_ns: int
+    since_s: float
 
 
 class Offers:
@@ -95,17 +94,13 @@ class Offers:
         pool: Connections to Postgres.
         writes: Shares round trips among what happens at the same time.
         ttl_s: How long a lease lasts from its acknowledgement.
-        tracing: Where the spans ``plan`` and ``lease`` go.
         metrics: Counts the runs that were first leased.
     """
 
-    def __init__(
-        self, pool: Pool, writes: Pipeline, ttl_s: float, tracing: Tracing, metrics: Metrics
-    ) -> None:
+    def __init__(self, pool: Pool, writes: Pipeline, ttl_s: float, metrics: Metrics) -> None:
         self.ttl_s = ttl_s
         self._pool = pool
         self._writes = writes
-        self._tracing = tracing
         self._metrics = metrics
         self._streams: dict[NodeId, NodeStream] = {}
         self._offered: dict[tuple[RunId, int], Offered] = {}
@@ -192,19 +187,11 @@ class Offers:
             tasks.create_task(self._note_broken())
             tasks.create_task(self._offer_on_wakeups(notifications))
 
-    def acknowledged(self, run_id: RunId, epoch: int) -> None:
-        """Trace that an offer became a lease, and forget it."""
-        offered = self.forget(run_id, epoch)
-        if offered:
-            attributes = {"bpa.run.id": run_id, "bpa.node.id": offered.stream.node_id}
-            self._tracing.record("lease", offered.traceparent, offered.since_ns, attributes)
-
-    def forget(self, run_id: RunId, epoch: int) -> Offered | None:
-        """Drop the memory of an offer that was answered or is over, and return it."""
+    def forget(self, run_id: RunId, epoch: int) -> None:
+        """Drop the memory of an offer that was answered or is over."""
         offered = self._offered.pop((run_id, epoch), None)
         if offered:
             offered.stream.forget(run_id, epoch)
-        return offered
 
     async def _note_broken(self) -> None:
         while True:
@@ -263,10 +250,7 @@ class Offers:
         if before := self._offered.get(key):  # offered again: its stream broke, or it polls
             self._offered[key] = dataclasses.replace(before, stream=stream)
             return
-        since_ns = round(row["waiting_since"].timestamp() * 1e9)
-        attributes = {"bpa.run.id": row["run_id"], "bpa.node.id": row["node_id"]}
-        self._tracing.record("plan", row["traceparent"], since_ns, attributes)
-        self._offered[key] = Offered(stream, row["traceparent"], self._tracing.now_ns())
+        self._offered[key] = Offered(stream, time.monotonic())
         self._forget_unanswered()
         if row["executions"] == 0:
             labels = (row["agent_id"], row["version"], row["dep_id"])
@@ -274,9 +258,9 @@ class Offers:
 
     def _forget_unanswered(self) -> None:
         """Forget the oldest offers that ended elsewhere: no answer to them comes here."""
-        over_ns = self._tracing.now_ns() - round(2 * self.ttl_s * 1e9)
+        over_s = time.monotonic() - 2 * self.ttl_s
         for key, offered in [*itertools.islice(self._offered.items(), 2)]:
-            if offered.since_ns < over_ns:
+            if offered.since_s < over_s:
                 self.forget(*key)
 
     async def _journals(self, run_ids: list[str]) -> Mapping[str, list[Step]]:

@@ -22,7 +22,6 @@ select
     runs.tracestate,
     runs.agent_id,
     runs.version,
-    greatest(runs.created_at, runs.not_before) as waiting_since,
     jsonb_build_object(
         'closings', coalesce(breaker.closings, 0),
         'watched', coalesce(breaker.state <> 'closed', false),

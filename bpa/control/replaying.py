@@ -38,6 +38,7 @@ from bpa.documents.characters import one_line
 from bpa.domain import RunId, RunStatus
 from bpa.errors import BpaError, Conflict, InvalidRequest
 from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import replaying
 
 _PASS_S = 20.0
 """Seconds after which a request takes no further dead letter; what is left is said to be busy."""
@@ -315,6 +316,8 @@ def _encoded(work: _Work, planned: Planned, run_id: RunId) -> bytes:
         "x-original-run-id": planned.original_run_id,
         "x-original-dead-letter-reason": _name(one.letter.reason),
         RUN_ID_PROPERTY: run_id,
+        "traceparent": str(replaying(run_id)),
+        "Diagnostic-Id": str(replaying(run_id)),
     }
     edited = work.edit if planned.edited else None
     return replayed(
@@ -322,6 +325,7 @@ def _encoded(work: _Work, planned: Planned, run_id: RunId) -> bytes:
         Rewrite(
             message_id=run_id,
             properties=properties,
+            removed=frozenset({"tracestate"}),
             body=edited.body if edited else None,
             content_type=edited.content_type if edited else None,
         ),

@@ -21,6 +21,7 @@ from bpa.control.steps import StepReport, distinct, stale, step_row, unrecorded
 from bpa.domain import TERMINAL, Outcome, OutcomeKind, RunId, RunStatus, Step
 from bpa.errors import BrokerReason, Conflict, InvalidRequest, NotFound, Reason
 from bpa.postgres import Pipeline, Pool, fetch_all, fetch_one, load_queries
+from bpa.telemetry.spans import SpanContext
 
 _QUERIES = load_queries(__file__)
 _COUNTED = frozenset({OutcomeKind.AGENT_FAILED, OutcomeKind.CRASHED, OutcomeKind.NODE_FAILED})
@@ -51,6 +52,10 @@ class Arrival:
     detail: str | None = None
     inherits_from: RunId | None = None
     """The run whose journal it goes on from, as a replay with the same body does."""
+    received_at: datetime | None = None
+    """When the message was here, by our clock."""
+    sender: str = ""
+    """The ``traceparent`` that the message carries; ``traceparent`` is that of ``receive``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +105,23 @@ class Runs:
         writes: Shares commits among what happens at the same time.
         breakers: Hears of targets that fail, and parks their runs.
         replica_id: Who we are, as the owner of deliveries.
+        exports_traces: Whether the runs' spans are to be exported.
     """
 
-    def __init__(self, pool: Pool, writes: Pipeline, breakers: Breakers, replica_id: str) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        writes: Pipeline,
+        breakers: Breakers,
+        replica_id: str,
+        *,
+        exports_traces: bool = False,
+    ) -> None:
         self._pool = pool
         self._writes = writes
         self._breakers = breakers
         self._replica_id = replica_id
+        self._exports_traces = exports_traces
         self._receives = Batcher(isolated(self._receive))
         self._steps = Batcher(isolated(self._record_steps))
         self._finishes = Batcher(isolated(self._finish))
@@ -233,7 +248,7 @@ class Runs:
     async def _receive(self, arrivals: list[Arrival]) -> list[Received | Exception]:
         rows = await self._writes.fetch_all(
             _QUERIES.receive,
-            rows=jsonb([_arrival_row(a, self._replica_id) for a in arrivals]),
+            rows=jsonb([self._row(a) for a in arrivals]),
             documents=[a.document for a in arrivals],
             digests=[a.body_sha256 for a in arrivals],
         )
@@ -298,6 +313,11 @@ class Runs:
             done |= {(row["run_id"], row["epoch"]) for row in again}
         return [None if (i, epoch) in done else stale(i, epoch) for i, epoch, _ in items]
 
+    def _row(self, arrival: Arrival) -> dict[str, Any]:
+        span = SpanContext.parse(arrival.traceparent)
+        traced = self._exports_traces and span is not None and span.is_sampled
+        return {**_arrival_row(arrival, self._replica_id), "traced": traced}
+
     async def _counters(self, run_ids: list[RunId]) -> dict[str, Counters]:
         if not run_ids:
             return {}
@@ -360,4 +380,6 @@ def _arrival_row(arrival: Arrival, owner: str) -> dict[str, Any]:
         "owner": owner,
         "delivery_count": arrival.delivery_count,
         "inherits_from": arrival.inherits_from,
+        "received_at": arrival.received_at,
+        "sender": arrival.sender,
     }

@@ -6,24 +6,25 @@ with arrival as (
             run_id uuid, agent_id text, version text, dep_id text, input_ref jsonb, status text,
             reason text, detail text, trace_id text, traceparent text, tracestate text,
             enqueued_at timestamptz, effect_key text, owner text, delivery_count int,
-            inherits_from uuid
+            inherits_from uuid, received_at timestamptz, sender text, traced boolean
         ),
         unnest(%(documents)s::bytea[]),
         unnest(%(digests)s::bytea[])
     ) with ordinality as t (
         run_id, agent_id, version, dep_id, input_ref, status, reason, detail, trace_id,
         traceparent, tracestate, enqueued_at, effect_key, owner, delivery_count, inherits_from,
-        document, body_sha256, nth
+        received_at, sender, traced, document, body_sha256, nth
     )
 ),
 inserted as (
     insert into runs (
         run_id, agent_id, version, dep_id, input_ref, status, reason, detail, trace_id,
-        traceparent, tracestate, enqueued_at, effect_key, ended_at, waiting_reason
+        traceparent, tracestate, enqueued_at, effect_key, received_at, sender, ended_at,
+        waiting_reason
     )
     select
         run_id, agent_id, version, dep_id, input_ref, status, reason, detail, trace_id,
-        traceparent, tracestate, enqueued_at, effect_key,
+        traceparent, tracestate, enqueued_at, effect_key, received_at, sender,
         case when status = 'dead_lettered' then now() end,
         case when status = 'queued' then 'not planned yet' end
     from arrival
@@ -35,6 +36,13 @@ input as (
     insert into run_inputs (run_id, document, body_sha256)
     select arrival.run_id, arrival.document, arrival.body_sha256
     from arrival join inserted using (run_id)
+    on conflict (run_id) do nothing
+),
+traced as (
+    insert into traces_due (run_id, due_at)
+    select arrival.run_id, now() + interval '1 second'
+    from arrival join inserted using (run_id)
+    where arrival.traced
     on conflict (run_id) do nothing
 ),
 inherited as ( -- a replay goes on from what its original has paid for and sent (I4)
@@ -115,11 +123,12 @@ held as (
 recorded as (
     insert into steps (
         run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, cost_usd,
-        epoch, started_at, ended_at
+        epoch, answered_epoch, started_at, ended_at
     )
     select
         run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, cost_usd,
-        epoch, to_timestamp(started_at_ms / 1000.0),
+        epoch, case when answer is not null then epoch end,
+        to_timestamp(started_at_ms / 1000.0),
         -- a node's clock may have been set back meanwhile
         case when ended_at_ms <> 0
             then to_timestamp(greatest(ended_at_ms, started_at_ms) / 1000.0)
@@ -134,7 +143,8 @@ recorded as (
             when steps.answer is not null then steps.ended_at
             when excluded.ended_at is not null then greatest(excluded.ended_at, steps.started_at)
         end,
-        epoch = excluded.epoch
+        epoch = case when excluded.answer is null then excluded.epoch else steps.epoch end,
+        answered_epoch = coalesce(steps.answered_epoch, excluded.answered_epoch)
     where steps.kind = excluded.kind
         and steps.digest = excluded.digest
         and steps.intent is not distinct from excluded.intent
@@ -175,7 +185,7 @@ with report as (
         worked_s double precision, timings jsonb, agent_failures int, crashes int,
         infra_failures int, delay_s double precision, waiting_reason text,
         effect_seq int, effect_answer text, effect_ended_at_ms bigint, replayed int[],
-        parked jsonb, spared int
+        parked jsonb, spared int, ending text, ending_reason text, ending_detail text
     )
 ),
 moved as (
@@ -214,6 +224,7 @@ answered as (
     update steps
     set answer = decode(report.effect_answer, 'base64'),
         usage = '{}',
+        answered_epoch = report.epoch,
         ended_at = greatest(to_timestamp(report.effect_ended_at_ms / 1000.0), steps.started_at)
     from moved join report using (run_id, epoch)
     where steps.run_id = report.run_id
@@ -230,7 +241,18 @@ replayed as (
         and steps.answer is not null
 ),
 freed as (
-    delete from leases using moved where leases.run_id = moved.run_id
+    delete from leases using moved where leases.run_id = moved.run_id returning leases.*
+),
+kept as (
+    insert into executions (
+        run_id, epoch, node_id, waiting_since, granted_at, acknowledged_at, ending, reason,
+        detail, timings, replayed
+    )
+    select
+        f.run_id, f.epoch, f.node_id, coalesce(f.waiting_since, f.granted_at), f.granted_at,
+        f.acknowledged_at, report.ending, report.ending_reason, report.ending_detail,
+        report.timings, report.replayed
+    from freed as f join report using (run_id, epoch)
 )
 select
     moved.*,
@@ -320,7 +342,17 @@ with moved as (
         enqueued_at, ended_at
 ),
 freed as (
-    delete from leases using moved where leases.run_id = moved.run_id
+    delete from leases using moved where leases.run_id = moved.run_id returning leases.*
+),
+kept as (
+    insert into executions (
+        run_id, epoch, node_id, waiting_since, granted_at, acknowledged_at, ending, reason,
+        detail
+    )
+    select
+        f.run_id, f.epoch, f.node_id, coalesce(f.waiting_since, f.granted_at), f.granted_at,
+        f.acknowledged_at, 'cancelled', moved.reason, moved.detail
+    from freed as f join moved using (run_id)
 )
 select
     *,
@@ -399,7 +431,17 @@ moved as (
         trace_id, enqueued_at, ended_at
 ),
 freed as (
-    delete from leases using moved where leases.run_id = moved.run_id
+    delete from leases using moved where leases.run_id = moved.run_id returning leases.*
+),
+kept as (
+    insert into executions (
+        run_id, epoch, node_id, waiting_since, granted_at, acknowledged_at, ending, reason,
+        detail
+    )
+    select
+        f.run_id, f.epoch, f.node_id, coalesce(f.waiting_since, f.granted_at), f.granted_at,
+        f.acknowledged_at, 'buried', moved.reason, moved.detail
+    from freed as f join moved using (run_id)
 )
 select
     *,

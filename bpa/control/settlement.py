@@ -21,7 +21,6 @@ from bpa.domain import RunId
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing
 
 _log = structlog.stdlib.get_logger(__name__)
 _SWEEP_EVERY_S = 5.0
@@ -38,7 +37,6 @@ class Held:
     delivery_id: int
     source: Source
     message: Message
-    traceparent: str
     trace_id: str
     renew_at: datetime = field(init=False)
     renewing: bool = False
@@ -68,7 +66,6 @@ class Settlement:
         runs: To read verdicts, to note dispositions, to tell other replicas.
         notifications: To hear from other replicas.
         replica_id: Who we are, as the owner of deliveries.
-        tracing: Where the span ``complete`` goes.
         metrics: Counts settlements and renewals.
         clocks: Hears what renewals tell of the broker's clock.
     """
@@ -78,14 +75,12 @@ class Settlement:
         runs: Runs,
         notifications: Notifications,
         replica_id: str,
-        tracing: Tracing,
         metrics: Metrics,
         clocks: Clocks,
     ) -> None:
         self._runs = runs
         self._notifications = notifications
         self._replica_id = replica_id
-        self._tracing = tracing
         self._metrics = metrics
         self._clocks = clocks
         self._held: dict[RunId, list[Held]] = {}
@@ -146,7 +141,6 @@ class Settlement:
         A lost lock is no failure: the broker delivers again, and that delivery is settled at once.
         A broker too busy to answer has left the lock: the message is held for the next sweep.
         """
-        since_ns = self._tracing.now_ns()
         disposition = "complete" if verdict.completed else "dead_letter"
         self._settling[held.source] += 1
         try:
@@ -165,13 +159,6 @@ class Settlement:
             held.log.warning("settlement_lost", error=str(error))
         finally:
             self._settling -= Counter([held.source])  # which drops what is at zero
-        attributes = {
-            "bpa.run.id": held.run_id,
-            "messaging.system": "servicebus",
-            "messaging.operation.name": disposition,
-            "messaging.operation.type": "settle",
-        }
-        self._tracing.record("complete", held.traceparent, since_ns, attributes)
         self._metrics.settled.labels(disposition, result).inc()
         held.log.info("message_settled", disposition=disposition, reason=verdict.reason or None)
         try:

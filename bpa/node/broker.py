@@ -9,7 +9,6 @@ as `RunEnded`.
 
 from __future__ import annotations
 
-from opentelemetry.context import Context
 from structlog.typing import FilteringBoundLogger
 
 from bpa.documents.values import Document
@@ -29,7 +28,6 @@ class Broker:
         outlets: Shared by all runs of the node.
         lease: Under which everything is done and recorded.
         document: The run's input.
-        parent: Context of the span that the broker's spans hang below.
         deadline_s: End of the working time, on the monotonic clock.
         log: Bound to the run.
     """
@@ -40,7 +38,6 @@ class Broker:
         lease: Lease,
         *,
         document: Document,
-        parent: Context,
         deadline_s: float,
         log: FilteringBoundLogger,
     ) -> None:
@@ -49,10 +46,9 @@ class Broker:
         self.timings = Timings()
         self._posting = Posting(
             outlets,
-            run,
+            lease.offer,
             recorder,
             document=document,
-            parent=parent,
             deadline_s=deadline_s,
             timings=self.timings,
             log=log,
@@ -63,7 +59,6 @@ class Broker:
             run,
             recorder,
             tools=self.tools,
-            parent=parent,
             timings=self.timings,
             log=log,
         )

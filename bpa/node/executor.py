@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
-from opentelemetry.context import Context
-from opentelemetry.trace import set_span_in_context
 from structlog.typing import FilteringBoundLogger
 
 from bpa.documents.values import Document
@@ -27,9 +25,9 @@ from bpa.node.breakers import EndedAtTarget, Parked
 from bpa.node.broker import Broker
 from bpa.node.frames import SandboxProtocolError
 from bpa.node.lease import HeldLease, Stop, trace_id_of
-from bpa.node.outlets import Outlets, failed, span
+from bpa.node.outlets import Outlets
 from bpa.node.sandbox import ExitStatus, Sandbox
-from bpa.telemetry.spans import Tracing
+from bpa.telemetry.spans import span_id
 
 _REPORT_GRACE_S = 5.0
 _EVENTS_LOGGED_MAX = 50
@@ -85,6 +83,7 @@ class Executor:
         log = self._log.bind(
             run_id=run.run_id,
             trace_id=trace_id_of(lease.offer),
+            span_id=span_id(run.run_id, "think", lease.epoch),
             epoch=lease.epoch,
             execution=run.execution,
         )
@@ -106,19 +105,8 @@ class Executor:
         """Return how the execution ended, with its timings; None when it must not be reported."""
         started_s = time.monotonic()
         run = lease.offer.run
-        parent = Tracing.parent(lease.offer.traceparent, lease.offer.tracestate)
-        attributes = {
-            "bpa.run.id": run.run_id,
-            "bpa.deployment.id": run.deployment_id,
-            "bpa.agent.id": run.agent.agent_id,
-            "bpa.agent.version": run.agent.version,
-            "bpa.attempt": run.execution,
-        }
-        with span(self._outlets.tracer, "think", parent, attributes=attributes) as think:
-            execution = _Execution(lease, started_s, set_span_in_context(think), log)
-            outcome = await self._supervise(execution)
-            if outcome is not None and outcome.kind is not OutcomeKind.COMPLETED:
-                failed(think, outcome.reason or outcome.kind)
+        execution = _Execution(lease, started_s, log)
+        outcome = await self._supervise(execution)
         if outcome is None:
             return None
         total_ms = round((time.monotonic() - started_s) * 1000, 3)
@@ -158,28 +146,24 @@ class Executor:
         lease = execution.lease
         run = lease.offer.run
         document = from_wire(run.document)
-        invoke = f"invoke_agent {run.agent.name}"
-        attributes = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": run.agent.name}
-        with span(self._outlets.tracer, invoke, execution.parent, attributes=attributes) as agent:
-            broker = Broker(
-                self._outlets,
-                lease,
-                document=document,
-                parent=set_span_in_context(agent),
-                deadline_s=execution.deadline_s,
-                log=execution.log,
-            )
-            execution.broker = broker
-            if (completed := broker.completed) is not None:  # an earlier execution got this far
-                return completed
-            broker.must_admit()
-            if execution.left_s <= 0:
-                return _from_outside(None, execution)
-            started_s = time.monotonic()
-            async with await self._spawner.spawn(_task(run, document, broker)) as sandbox:
-                broker.timings.add("sandbox_start", started_s)
-                execution.sandbox = sandbox
-                return await self._converse(execution, sandbox, broker)
+        broker = Broker(
+            self._outlets,
+            lease,
+            document=document,
+            deadline_s=execution.deadline_s,
+            log=execution.log,
+        )
+        execution.broker = broker
+        if (completed := broker.completed) is not None:  # an earlier execution got this far
+            return completed
+        broker.must_admit()
+        if execution.left_s <= 0:
+            return _from_outside(None, execution)
+        started_s = time.monotonic()
+        async with await self._spawner.spawn(_task(run, document, broker)) as sandbox:
+            broker.timings.add("sandbox_start", started_s)
+            execution.sandbox = sandbox
+            return await self._converse(execution, sandbox, broker)
 
     async def _converse(self, execution: _Execution, sandbox: Sandbox, broker: Broker) -> Outcome:
         """Serve the child's frames until the run has an end."""
@@ -223,7 +207,6 @@ class _Execution:
 
     lease: HeldLease
     started_s: float
-    parent: Context
     log: FilteringBoundLogger
     broker: Broker | None = None
 

@@ -16,6 +16,7 @@ from bpa.domain import LeaseOffer, Outcome, RunId
 from bpa.errors import Unavailable
 from bpa.node.link import RECONNECT, Report
 from bpa.retry import pause_s
+from bpa.telemetry.spans import SpanContext
 
 MARGIN = 1 / 8
 """Share of the TTL by which the node gives up before control's reaper may take the run away: time
@@ -37,8 +38,8 @@ class Stop(StrEnum):
 
 def trace_id_of(offer: LeaseOffer) -> str:
     """Return the id of the run's trace, which every line about it carries; empty without one."""
-    parts = offer.traceparent.split("-")
-    return parts[1] if len(parts) > 1 else ""
+    received = SpanContext.parse(offer.traceparent)
+    return received.trace_id if received else ""
 
 
 class Reports(Protocol):

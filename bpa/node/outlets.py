@@ -1,21 +1,18 @@
-"""What a broker is made of: the shared outlets, and one execution's recorder, clock and spans."""
+"""What a broker is made of: the shared outlets, and one execution's recorder and clock."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
-from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from bpa.connectors.sdk import Sink
 from bpa.domain import LeaseOffer, Step, StepKind, Usage
-from bpa.errors import BpaError, RunEnded, StaleLease
+from bpa.errors import StaleLease
 from bpa.node.breakers import Breakers
 from bpa.node.budget import BudgetKind
 from bpa.node.journal import Journal
@@ -60,7 +57,6 @@ class Outlets:
     models: ModelCalls
     sink: Sink
     prices: Prices
-    tracer: Tracer
     measures: Measures
     breakers: Breakers = field(default_factory=Breakers)
     target_url: str = ""
@@ -130,31 +126,3 @@ def answered(intent: Step, answer: bytes, usage: Usage) -> Step:
 def now_ms() -> int:
     """Return the wall clock in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
-
-
-@contextlib.contextmanager
-def span(
-    tracer: Tracer,
-    name: str,
-    parent: Context,
-    kind: SpanKind = SpanKind.INTERNAL,
-    attributes: Mapping[str, Any] | None = None,
-) -> Iterator[Span]:
-    """Open a span below ``parent``; one of our errors marks it as failed.
-
-    The context is passed on by hand: many runs share the process.
-    """
-    opened = tracer.start_span(name, parent, kind, attributes)
-    try:
-        yield opened
-    except BpaError as error:
-        failed(opened, error.reason if isinstance(error, RunEnded) else error.code)
-        raise
-    finally:
-        opened.end()
-
-
-def failed(opened: Span, kind: str) -> None:
-    """Mark a span as failed, by the kind of the failure."""
-    opened.set_attribute("error.type", kind)
-    opened.set_status(Status(StatusCode.ERROR))

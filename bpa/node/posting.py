@@ -11,12 +11,8 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
-from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind, set_span_in_context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from structlog.typing import FilteringBoundLogger
 
 from bpa.connectors.sdk import OutboundRequest, OutboundResult
@@ -25,11 +21,12 @@ from bpa.documents.answers import check_answer, tool_parameters
 from bpa.documents.payloads import payload
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.values import Document
-from bpa.domain import RunSpec, Step, StepKind, TargetSeen, Usage, further_key_of
+from bpa.domain import LeaseOffer, Step, StepKind, TargetSeen, Usage, further_key_of
 from bpa.errors import BpaError, InvalidRequest, Reason, RunEnded
 from bpa.node.conversation import Tool
 from bpa.node.journal import canonical, digest_of
-from bpa.node.outlets import Outlets, Recorder, Timings, answered, now_ms, span
+from bpa.node.outlets import Outlets, Recorder, Timings, answered, now_ms
+from bpa.telemetry.spans import SpanContext, span_id
 
 POST_INVOICE = "post_invoice"
 
@@ -40,7 +37,6 @@ _DESCRIPTION_OF_SEVERAL = (
     "Post the invoice to a route, when you know the vendor and the route. Call it once for each "
     "posting, {} times at most; once all is posted, say so in one sentence."
 )
-_PROPAGATOR = TraceContextTextMapPropagator()
 _JSON = msgspec.json.Encoder()
 
 
@@ -50,20 +46,19 @@ class Posting:
     def __init__(
         self,
         outlets: Outlets,
-        run: RunSpec,
+        offer: LeaseOffer,
         recorder: Recorder,
         *,
         document: Document,
-        parent: Context,
         deadline_s: float,
         timings: Timings,
         log: FilteringBoundLogger,
     ) -> None:
         self._outlets = outlets
-        self._run = run
+        self._offer = offer
+        self._run = run = offer.run
         self._recorder = recorder
         self._document = document
-        self._parent = parent
         self._deadline_s = deadline_s
         self._timings = timings
         self._log = log
@@ -122,25 +117,12 @@ class Posting:
         if self._document.fields is None and self._run.input_schema is not None:
             _demand(msgspec.json.encode(self._run.input_schema)).check_fields(checked.fields)
         digest = digest_of(StepKind.EFFECT, canonical(arguments))
-        with span(
-            self._outlets.tracer,
-            f"execute_tool {POST_INVOICE}",
-            self._parent,
-            attributes={
-                "bpa.run.id": self._run.run_id,
-                "gen_ai.operation.name": "execute_tool",
-                "gen_ai.tool.name": POST_INVOICE,
-                "gen_ai.tool.type": "function",
-            },
-        ) as tool:
-            effect = self._recorder.journal.effect(digest)
-            effect = effect or await self._intend(checked, digest)
-            tool.set_attribute("bpa.step.seq", effect.seq)
-            if effect.answer is not None:
-                self._outlets.measures.step_replayed(StepKind.EFFECT)
-                tool.set_attribute("bpa.step.replayed", value=True)
-            else:
-                await self._apply(effect, checked, set_span_in_context(tool))
+        effect = self._recorder.journal.effect(digest)
+        effect = effect or await self._intend(checked, digest)
+        if effect.answer is not None:
+            self._outlets.measures.step_replayed(StepKind.EFFECT)
+        else:
+            await self._apply(effect, checked)
         return {"status": "posted"}
 
     async def _intend(self, checked: Checked, digest: str) -> Step:
@@ -170,12 +152,12 @@ class Posting:
         await self._recorder.intend(effect)
         return effect
 
-    async def _apply(self, effect: Step, checked: Checked, context: Context) -> None:
+    async def _apply(self, effect: Step, checked: Checked) -> None:
         """Send the effect and record its answer; the run's last one goes with the outcome."""
         if self._run.http_out.idempotent:
-            sent = await self._send(effect, context)
+            sent = await self._send(effect)
         else:
-            sent = await self._send_once(effect, context)
+            sent = await self._send_once(effect)
         result = {
             "status": sent.status,
             "tries": sent.tries,
@@ -195,7 +177,7 @@ class Posting:
         else:
             await self._recorder.settle(recorded)
 
-    async def _send_once(self, effect: Step, context: Context) -> OutboundResult:
+    async def _send_once(self, effect: Step) -> OutboundResult:
         """Send an effect that must not be applied twice, unless nobody knows whether it was.
 
         An intent that has ended without an answer is known not to be applied; one that has not may
@@ -212,56 +194,46 @@ class Posting:
             effect = msgspec.structs.replace(effect, ended_at_ms=0)
             await self._recorder.intend(effect)
         try:
-            return await self._send(effect, context)
+            return await self._send(effect)
         except BpaError as error:  # also the end of the lease: what is known may still be recorded
             if not (isinstance(error, RunEnded) and error.reason is Reason.OUTCOME_UNKNOWN):
                 unapplied = msgspec.structs.replace(effect, ended_at_ms=now_ms())
                 await self._recorder.settle(unapplied)
             raise
 
-    async def _send(self, effect: Step, context: Context) -> OutboundResult:
+    async def _send(self, effect: Step) -> OutboundResult:
         started_s = time.monotonic()
-        with span(
-            self._outlets.tracer,
-            "http.out",
-            context,
-            SpanKind.CLIENT,
-            {
-                "bpa.run.id": self._run.run_id,
-                "http.request.method": "POST",
-                "server.address": urlsplit(self._url).hostname or "",
-            },
-        ) as out:
-            carrier: dict[str, str] = {}
-            _PROPAGATOR.inject(carrier, set_span_in_context(out))
-            request = OutboundRequest(
-                url=self._url,
-                body=effect.intent,
-                idempotency_key=effect.effect_key,
-                deadline_s=self._deadline_s,
-                timeout_s=self._run.http_out.timeout_s,
-                idempotent=self._run.http_out.idempotent,
-                traceparent=carrier.get("traceparent"),
-                tracestate=carrier.get("tracestate"),
-                before_try=self._before_try,
-                after_try=self._gate.note,
-                pause=self._pause,
-            )
-            self.is_sending = True
-            try:
-                sent = await self._outlets.sink.send(request)
-            except InvalidRequest as error:
-                raise RunEnded(
-                    Reason.AGENT_ERROR, f"the deployment's target cannot be posted to: {error}"
-                ) from error
-            except RunEnded as ended:
-                raise self._gate.judged(ended) from ended
-            finally:
-                self.is_sending = False
-                self._timings.add("http_out", started_s)
-            out.set_attribute("http.response.status_code", sent.status)
-            out.set_attribute("http.request.resend_count", sent.tries - 1)
-            return sent
+        request = OutboundRequest(
+            url=self._url,
+            body=effect.intent,
+            idempotency_key=effect.effect_key,
+            deadline_s=self._deadline_s,
+            timeout_s=self._run.http_out.timeout_s,
+            idempotent=self._run.http_out.idempotent,
+            traceparent=self._traceparent(effect),
+            tracestate=self._offer.tracestate or None,
+            before_try=self._before_try,
+            after_try=self._gate.note,
+            pause=self._pause,
+        )
+        self.is_sending = True
+        try:
+            return await self._outlets.sink.send(request)
+        except InvalidRequest as error:
+            raise RunEnded(
+                Reason.AGENT_ERROR, f"the deployment's target cannot be posted to: {error}"
+            ) from error
+        except RunEnded as ended:
+            raise self._gate.judged(ended) from ended
+        finally:
+            self.is_sending = False
+            self._timings.add("http_out", started_s)
+
+    def _traceparent(self, effect: Step) -> str | None:
+        """Return the span that the target's spans hang below, as the run's trace will have it."""
+        received = SpanContext.parse(self._offer.traceparent)
+        own = span_id(self._run.run_id, "http.out", self._offer.epoch, effect.seq)
+        return str(received.child(own)) if received else None
 
     async def _pause(self, seconds: float) -> None:
         await self._recorder.while_held(self._gate.pause(seconds))

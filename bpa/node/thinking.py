@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind
 from structlog.typing import FilteringBoundLogger
 
 from bpa.domain import RunSpec, Step, StepKind, Usage
@@ -24,7 +22,7 @@ from bpa.node.budget import input_bound as bound_of_bytes
 from bpa.node.conversation import ModelRequest, Tool, compose
 from bpa.node.journal import canonical, digest_of
 from bpa.node.model_calls import ModelRefused
-from bpa.node.outlets import Outlets, Recorder, Timings, answered, now_ms, span
+from bpa.node.outlets import Outlets, Recorder, Timings, answered, now_ms
 from bpa.node.providers import ModelCallFailed
 
 _JSON = msgspec.json.Encoder()
@@ -51,7 +49,6 @@ class Thinking:
         recorder: Recorder,
         *,
         tools: tuple[Tool, ...],
-        parent: Context,
         timings: Timings,
         log: FilteringBoundLogger,
     ) -> None:
@@ -59,7 +56,6 @@ class Thinking:
         self._run = run
         self._recorder = recorder
         self._tools = tools
-        self._parent = parent
         self._timings = timings
         self._log = log
         self._counted: dict[str, int] = {}
@@ -81,21 +77,7 @@ class Thinking:
             return _usable(msgspec.json.decode(recorded.answer), request)
         question = _Question(request, digest, len(encoded))
         intent = await self._intend(question)
-        with span(
-            self._outlets.tracer,
-            f"chat {request.model}",
-            self._parent,
-            SpanKind.CLIENT,
-            {
-                "bpa.run.id": self._run.run_id,
-                "bpa.step.seq": intent.seq,
-                "gen_ai.operation.name": "chat",
-                "gen_ai.provider.name": self._run.agent.model_profile.provider,
-                "gen_ai.request.model": request.model,
-                "gen_ai.request.max_tokens": request.max_tokens,
-            },
-        ) as chat:
-            return _usable(await self._ask(question, intent, chat), request)
+        return _usable(await self._ask(question, intent), request)
 
     async def _intend(self, question: _Question) -> Step:
         """Reserve what a call can use and record that it will be made."""
@@ -110,7 +92,7 @@ class Thinking:
         await self._recorder.intend(intent)
         return intent
 
-    async def _ask(self, question: _Question, first: Step, chat: Span) -> dict[str, Any]:
+    async def _ask(self, question: _Question, first: Step) -> dict[str, Any]:
         """Call the provider and record what it answered, or that it refused."""
         request, started_s = question.request, time.monotonic()
         intent = first
@@ -118,7 +100,6 @@ class Thinking:
         async def intend_again() -> None:
             nonlocal intent
             intent = await self._intend(question)
-            chat.set_attribute("bpa.step.seq", intent.seq)
 
         try:
             answer = await self._outlets.models.answer(
@@ -130,20 +111,16 @@ class Thinking:
             raise
         except ModelCallFailed as failure:
             usage = self._outlets.prices.priced(failure.usage or Usage(), request.model)
-            await self._settle(intent, _CUT_OFF, usage, chat)
+            await self._settle(intent, _CUT_OFF, usage)
             raise RunEnded(Reason.AGENT_ERROR, failure.detail) from failure
         finally:
             self._timings.add("model", started_s)
-        chat.set_attribute("gen_ai.response.id", answer.response_id)
-        chat.set_attribute("gen_ai.response.model", answer.model)
-        chat.set_attribute("gen_ai.response.finish_reasons", (answer.stop,))
         usage = self._outlets.prices.priced(answer.usage, answer.model, request.model)
-        await self._settle(intent, answer.value, usage, chat)
+        await self._settle(intent, answer.value, usage)
         return answer.value
 
-    async def _settle(self, intent: Step, value: object, usage: Usage, chat: Span) -> None:
+    async def _settle(self, intent: Step, value: object, usage: Usage) -> None:
         agent = self._run.agent
-        _measure(chat, usage)
         self._outlets.measures.model_answered(agent.name, agent.model_profile.model, usage)
         self._log.info(
             "model_answered",
@@ -201,12 +178,3 @@ def _usable(value: dict[str, Any], request: ModelRequest) -> dict[str, Any]:
             "modelProfile.maxOutputTokens",
         )
     return value
-
-
-def _measure(span: Span, usage: Usage) -> None:
-    span.set_attribute("gen_ai.usage.input_tokens", usage.total_tokens - usage.output_tokens)
-    span.set_attribute("gen_ai.usage.output_tokens", usage.output_tokens)
-    span.set_attribute("gen_ai.usage.cache_read.input_tokens", usage.cache_read_tokens)
-    span.set_attribute("gen_ai.usage.cache_creation.input_tokens", usage.cache_write_tokens)
-    span.set_attribute("bpa.cost.amount", usage.cost_usd)
-    span.set_attribute("bpa.cost.currency", "USD")

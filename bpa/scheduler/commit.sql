@@ -141,20 +141,21 @@ probing as (
 ),
 leased as (
     insert into leases (
-        run_id, node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, alone, expires_at
+        run_id, node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, alone, waiting_since,
+        expires_at
     )
     select
         run_id, node_id, boot_id, dep_id, lease_epoch, cpu_millis, memory_bytes, alone,
-        now() + make_interval(secs => %(ttl_s)s)
+        waiting_since, now() + make_interval(secs => %(ttl_s)s)
     from granted
     -- a queued run has no lease: what is there was left behind
     on conflict (run_id) do update set (
-        node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, alone, granted_at,
-        acknowledged_at, missing_at, expires_at
+        node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, alone, waiting_since,
+        granted_at, acknowledged_at, missing_at, expires_at
     ) = row(
         excluded.node_id, excluded.boot_id, excluded.dep_id, excluded.epoch, excluded.cpu_millis,
-        excluded.memory_bytes, excluded.alone, excluded.granted_at, null, null,
-        excluded.expires_at
+        excluded.memory_bytes, excluded.alone, excluded.waiting_since, excluded.granted_at, null,
+        null, excluded.expires_at
     )
 )
 select

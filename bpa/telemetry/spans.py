@@ -1,97 +1,86 @@
-"""Spans whose parents come from other processes."""
+"""The identity of a run's spans: every one follows from its run, so that a span has one name only.
+
+A run's trace is written from its history in Postgres, once the run has ended or is late, and again
+where it is not known whether the collector has it: the same span has the same id each time. Whoever
+passes a trace on meanwhile (a node to the target, a replay in its message) derives the same ids.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from typing import Any
+import hashlib
+import re
+from dataclasses import dataclass
 
-from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-from bpa import __version__
-from bpa.config import Settings
-
-Attributes = Mapping[str, str | int | float | bool]
-
-_PROPAGATOR = TraceContextTextMapPropagator()
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_SAMPLED = 1
 
 
-class Tracing:
-    """Spans whose parents come from other processes, and which begin before we write them."""
+@dataclass(frozen=True, slots=True)
+class SpanContext:
+    """A span as W3C's Trace Context names it; all hex."""
 
-    def __init__(self, provider: TracerProvider) -> None:
-        self.tracer = provider.get_tracer("bpa", __version__)
-        self._provider = provider
+    trace_id: str
+    """32 digits."""
+    span_id: str
+    """16 digits."""
+    flags: str = "01"
 
-    @staticmethod
-    def now_ns() -> int:
-        """Return the wall clock as spans use it, in nanoseconds."""
-        return time.time_ns()
+    @classmethod
+    def parse(cls, traceparent: str) -> SpanContext | None:
+        """Read a ``traceparent`` header; None for one that is malformed or names nothing.
 
-    @staticmethod
-    def parent(traceparent: str, tracestate: str = "") -> Any:
-        """Return the OpenTelemetry context that W3C headers name; an empty one for bad headers."""
-        carrier = {"traceparent": traceparent, "tracestate": tracestate}
-        return _PROPAGATOR.extract(carrier)
-
-    def record(
-        self,
-        name: str,
-        traceparent: str,
-        start_ns: int,
-        attributes: Attributes,
-        *,
-        tracestate: str = "",
-        kind: trace.SpanKind = trace.SpanKind.INTERNAL,
-    ) -> tuple[str, str]:
-        """Write a span that began at ``start_ns`` and ends now.
-
-        Returns:
-            Its own traceparent, for its children, and its trace id in hex.
+        By the rules of W3C Trace Context, section 3.2.2: version ff and ids of zeros are invalid,
+        and what a later version appends is passed over.
         """
-        span = self.tracer.start_span(
-            name,
-            context=self.parent(traceparent, tracestate),
-            kind=kind,
-            attributes=dict(attributes),
-            start_time=min(start_ns, self.now_ns()),  # it may be another clock's, ahead of ours
-        )
-        span.end()
-        own = span.get_span_context()
-        trace_id = format(own.trace_id, "032x")
-        return f"00-{trace_id}-{own.span_id:016x}-{own.trace_flags:02x}", trace_id
+        match = _TRACEPARENT.fullmatch(traceparent)
+        if match is None or traceparent.startswith("ff"):
+            return None
+        if not int(match[1], 16) or not int(match[2], 16):
+            return None
+        if match[4] and traceparent.startswith("00"):
+            return None
+        return cls(match[1], match[2], match[3])
 
-    def close(self) -> None:
-        """Send what is still waiting."""
-        self._provider.shutdown()
+    @property
+    def is_sampled(self) -> bool:
+        """Whether whoever began the trace wants it recorded."""
+        return bool(int(self.flags, 16) & _SAMPLED)
+
+    def child(self, span_id: str) -> SpanContext:
+        """Return another span of the same trace."""
+        return SpanContext(self.trace_id, span_id, self.flags)
+
+    def __str__(self) -> str:
+        return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
 
 
-def open_tracing(settings: Settings, service: str, instance: str) -> Tracing:
-    """Return the process's tracing; spans are exported when an OTLP endpoint is set.
+def span_id(run_id: str, name: str, epoch: int = 0, seq: int = 0) -> str:
+    """Return the id of a run's span.
 
-    Export happens on a thread of the SDK's, in batches from a bounded queue: a collector that is
-    away costs spans, never runs.
+    Args:
+        run_id: Of the run.
+        name: Of the span: ``receive``, ``think``, ``http.out``.
+        epoch: The lease under which it was worked; 0 for what a run has once.
+        seq: The step of the journal; 0 for what is no step.
     """
-    resource = Resource.create(
-        {
-            "service.name": service,
-            "service.namespace": "bpa",
-            "service.version": __version__,
-            "service.instance.id": instance,
-            "deployment.environment.name": settings.environment,
-        }
-    )
-    provider = TracerProvider(resource=resource)
-    endpoint = settings.telemetry.otlp_endpoint.rstrip("/")
-    if endpoint:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - slow
-            OTLPSpanExporter,
-        )
+    return _digest(f"{run_id} {name} {epoch} {seq}", 8)
 
-        exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces", timeout=5)
-        provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
-    return Tracing(provider)
+
+def received(run_id: str, sender: str) -> SpanContext:
+    """Return the span ``receive`` of a run: in its sender's trace, or in one of its own.
+
+    Args:
+        run_id: Of the run.
+        sender: The ``traceparent`` of its message, or nothing.
+    """
+    parent = SpanContext.parse(sender) or replaying(run_id)
+    return parent.child(span_id(run_id, "receive"))
+
+
+def replaying(run_id: str) -> SpanContext:
+    """Return the span ``replay`` that begins the trace of a replay, from the new run's id."""
+    return SpanContext(_digest(f"{run_id} trace", 16), span_id(run_id, "replay"))
+
+
+def _digest(text: str, size: int) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()

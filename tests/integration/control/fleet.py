@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from opentelemetry.sdk.trace import TracerProvider
-
 from bpa.control.agents import Agents
 from bpa.control.breakers import Breakers
 from bpa.control.burials import Burials
@@ -30,7 +28,6 @@ from bpa.domain import (
 )
 from bpa.postgres import Notifications, Pipeline, Pool
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing
 
 AGENT = AgentSpec(
     agent_id="invoice-classifier", version="1.0.0", name="Invoice Classifier", instructions="Do."
@@ -75,8 +72,7 @@ class Fleet:
 
     @property
     def burials(self) -> Burials:
-        tracing = Tracing(TracerProvider())
-        return Burials("dev", "ns", self.deployments, self.runs, self.pool, tracing)
+        return Burials("dev", "ns", self.deployments, self.runs, self.pool)
 
     async def register(self, node_id: str = "node-1", boot_id: str = "boot-1") -> None:
         """Register a node in the place of whatever process was it before."""
@@ -131,7 +127,7 @@ async def fleet_on(pool: Pool) -> AsyncIterator[Fleet]:
     writes, metrics = Pipeline(pool), Metrics()
     breakers = Breakers(pool, metrics)
     runs = Runs(pool, writes, breakers, "replica-1")
-    offers = Offers(pool, writes, 15.0, Tracing(TracerProvider()), metrics)
+    offers = Offers(pool, writes, 15.0, metrics)
     leases = Leases(pool, writes, 15.0, offers)
     nodes, agents, deployments = Nodes(pool), Agents(pool), Deployments(pool)
     try:

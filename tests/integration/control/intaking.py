@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from opentelemetry.sdk.trace import TracerProvider
-
 from bpa.clocks import Clocks, boottime_s
 from bpa.connectors import OutgoingMessage
 from bpa.control.ingest import Feeder
@@ -22,7 +20,6 @@ from bpa.postgres import Notifications, fetch_all
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.rooms import Room
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing
 from bpa.valkey import open_valkey
 from tests.integration.connectors.queues import Queue, open_queue
 from tests.integration.control.fleet import DEP_ID, Fleet
@@ -105,19 +102,19 @@ async def intake_of(
     lock_s: float = 30.0,
     schema: dict | None = None,
 ) -> AsyncIterator[Intaking]:
-    tracing, metrics = Tracing(TracerProvider()), Metrics()
+    metrics = Metrics()
     notifications = Notifications(database, application_name="test", rng=random.Random(1))
     valkey = await open_valkey(valkey_url, client_name="test")
     await fleet.register()
     async with open_queue(lock_duration_s=lock_s) as queue, asyncio.TaskGroup() as tasks:
         rooms, clock = Rooms(), Clock()
         clocks = Clocks(3.0, clock.wall, boottime_s)
-        settlement = Settlement(fleet.runs, notifications, "replica-1", tracing, metrics, clocks)
+        settlement = Settlement(fleet.runs, notifications, "replica-1", metrics, clocks)
         fleet.runs.on_ended(settlement.ended)
         fleet.leases.on_ended(settlement.ended)
         feeding = (await fleet.deployments.feeding("dev"))[DEP_ID]
         origin = Origin("ns", feeding, queue.source, SchemaCheck(schema) if schema else None)
-        intake = Intake(fleet.runs, Replays(fleet.pool), settlement, tracing, lambda _: None)
+        intake = Intake(fleet.runs, Replays(fleet.pool), settlement, lambda _: None)
         feeder = Feeder(origin, intake, rooms, Credit(valkey), "replica-1", clocks)
         running = [tasks.create_task(s.run()) for s in (notifications, settlement)]
         yield Intaking(queue, fleet, settlement, feeder, rooms, metrics, clock)

@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from opentelemetry.sdk.trace import TracerProvider
-
 from bpa.clocks import Clocks, boottime_s
 from bpa.connectors import Message, SettlementLost
 from bpa.control.breakers import Breakers
@@ -34,7 +32,6 @@ from bpa.scheduler.holds import Hold, Holds
 from bpa.scheduler.planner import plan
 from bpa.scheduler.snapshot import SnapshotReader
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing
 from tests.integration.control.run_tables import Seen, of_rows, of_rules
 from tests.simulation.rules import LEASED, Rules
 
@@ -137,21 +134,21 @@ class Queue:
 class Replica:
     """One control replica, without its loops: what they would do is done when a test says so."""
 
-    def __init__(self, name: str, world: World, tracing: Tracing, metrics: Metrics) -> None:
+    def __init__(self, name: str, world: World, metrics: Metrics) -> None:
         self.name = name
         self.writes = Pipeline(world.pool)
         self.runs = Runs(world.pool, self.writes, Breakers(world.pool, metrics), name)
         ttl_s = world.rules.ttl_s
-        self.offers = Offers(world.pool, self.writes, ttl_s, tracing, metrics)
+        self.offers = Offers(world.pool, self.writes, ttl_s, metrics)
         self.leases = Leases(world.pool, self.writes, ttl_s, self.offers)
         self.nodes = Nodes(world.pool)
         self.holds = Holds(world.valkey)
         self.reader = SnapshotReader(world.pool, "dev", silent_after_s=3600)
         self.committer = Committer(world.pool, self.holds, offer_ttl_s=world.rules.ttl_s)
         unused = Notifications("", application_name=name, rng=random.Random(1))
-        self.settlement = Settlement(self.runs, unused, name, tracing, metrics, CLOCKS)
+        self.settlement = Settlement(self.runs, unused, name, metrics, CLOCKS)
         replays = Replays(world.pool)
-        self.intake = Intake(self.runs, replays, self.settlement, tracing, lambda _: None)
+        self.intake = Intake(self.runs, replays, self.settlement, lambda _: None)
         for source in (self.runs, self.leases):
             source.on_ended(self._freed)
             source.on_ended(self.settlement.ended)
@@ -196,7 +193,7 @@ class World:
         self._feeding = feeding
         self._names = itertools.count(1)
         self._boots = itertools.count(1)
-        self._tracing, self._metrics = Tracing(TracerProvider()), Metrics()
+        self._metrics = Metrics()
         self._ended: dict[str, object] = {}
         self._epochs: dict[str, int] = {}
         self._intents: dict[tuple[str, int], object] = {}
@@ -220,7 +217,7 @@ class World:
         await self.replicas[0].committer.refresh()
 
     def _replica(self) -> Replica:
-        return Replica(f"replica-{next(self._names)}", self, self._tracing, self._metrics)
+        return Replica(f"replica-{next(self._names)}", self, self._metrics)
 
     # -- what happens ------------------------------------------------------------------------------
 

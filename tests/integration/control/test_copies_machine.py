@@ -17,7 +17,6 @@ import pytest
 from azure.servicebus import ServiceBusReceivedMessage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from opentelemetry.sdk.trace import TracerProvider
 
 from bpa.connectors import Message, SettlementLost
 from bpa.connectors.service_bus import DeadLetter, Peek, Rewrite, replayed
@@ -36,7 +35,6 @@ from bpa.domain import Outcome, OutcomeKind, RunId
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications, Pool, fetch_all, open_pool
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing
 from tests.integration.control.fleet import AGENT, DEP_ID, DEPLOYMENT, Fleet, fleet_on
 from tests.integration.control.run_world import CLOCKS
 
@@ -166,11 +164,11 @@ class World:
         self.in_hand: list[Message] = []
         self.replays = Replays(fleet.pool)
         pool, runs, deployments, burials = fleet.pool, fleet.runs, fleet.deployments, fleet.burials
-        tracing, metrics = Tracing(TracerProvider()), Metrics()
+        metrics = Metrics()
         unused = Notifications("", application_name="test", rng=random.Random(1))
-        self.settlement = Settlement(runs, unused, "replica-1", tracing, metrics, CLOCKS)
+        self.settlement = Settlement(runs, unused, "replica-1", metrics, CLOCKS)
         runs.on_ended(self.settlement.ended)
-        self.intake = Intake(runs, self.replays, self.settlement, tracing, lambda _: None)
+        self.intake = Intake(runs, self.replays, self.settlement, lambda _: None)
         self.sweep = Sweep(
             "dev", "ns", deployments, self.replays, burials, pool, lambda _: broker, 0.0, 1.0
         )

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 import psycopg
 import psycopg.errors
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 
 from bpa.control.breakers import Breakers
 from bpa.control.drains import Drains
@@ -19,7 +18,6 @@ from bpa.domain import Outcome, OutcomeKind, Step, StepKind
 from bpa.errors import Conflict, StaleLease
 from bpa.postgres import Pipeline, fetch_all, fetch_one, open_pool
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing
 from tests.eventually import eventually
 from tests.integration.control.fleet import Fleet
 
@@ -38,9 +36,7 @@ async def replica(database: str, name: str) -> AsyncIterator[tuple[Runs, Leases]
     pool = await open_pool(database, min_size=1, max_size=4, application_name=name)
     writes = Pipeline(pool)
     runs = Runs(pool, writes, Breakers(pool, Metrics()), name)
-    leases = Leases(
-        pool, writes, 15.0, Offers(pool, writes, 15.0, Tracing(TracerProvider()), Metrics())
-    )
+    leases = Leases(pool, writes, 15.0, Offers(pool, writes, 15.0, Metrics()))
     try:
         yield runs, leases
     finally:

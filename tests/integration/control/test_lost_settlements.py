@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 
 from bpa.clocks import Clocks, boottime_s
 from bpa.connectors import OutgoingMessage
@@ -24,7 +23,6 @@ from bpa.control.settlement import Settlement
 from bpa.domain import Outcome, OutcomeKind
 from bpa.postgres import Notifications, Pipeline
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing
 from tests.chaos.settlements import Loss, LossyBus
 from tests.eventually import eventually
 from tests.integration.connectors.queues import QUEUE, Queue, open_queue
@@ -69,7 +67,6 @@ class Replica:
 
 @asynccontextmanager
 async def replica_of(fleet: Fleet, database: str, name: str, port: int) -> AsyncIterator[Replica]:
-    tracing = Tracing(TracerProvider())
     address = (
         f"Endpoint=sb://127.0.0.1:{port};SharedAccessKeyName=k;SharedAccessKey=v;"
         "UseDevelopmentEmulator=true;"
@@ -79,11 +76,11 @@ async def replica_of(fleet: Fleet, database: str, name: str, port: int) -> Async
     writes = Pipeline(fleet.pool)
     runs = Runs(fleet.pool, writes, fleet.breakers, name)
     notifications = Notifications(database, application_name=name, rng=random.Random(1))
-    settlement = Settlement(runs, notifications, name, tracing, Metrics(), CLOCKS)
+    settlement = Settlement(runs, notifications, name, Metrics(), CLOCKS)
     runs.on_ended(settlement.ended)
     feeding = (await fleet.deployments.feeding("dev"))[DEP_ID]
     origin = Origin("ns", feeding, source, None)
-    intake = Intake(runs, Replays(fleet.pool), settlement, tracing, lambda _: None)
+    intake = Intake(runs, Replays(fleet.pool), settlement, lambda _: None)
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(s.run()) for s in (notifications, settlement)]
         yield Replica(source, intake, settlement, runs, origin)

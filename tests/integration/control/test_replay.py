@@ -15,9 +15,11 @@ from bpa.connectors.service_bus import DeadLetterLocks, ServiceBusPublisher
 from bpa.connectors.service_bus.client import SOCKET_POLL_S, close, connect, opened
 from bpa.control import dead_letters as module
 from bpa.control.burials import Swept
+from bpa.control.timeline import timeline
 from bpa.domain import RunId, StepKind, effect_key_of, run_id_of
 from bpa.errors import Unavailable
 from bpa.postgres import fetch_all
+from bpa.telemetry.spans import replaying
 from tests.eventually import eventually
 from tests.integration.control.desk import COMPLETED, FAILED, Desk, buried_elsewhere, cut, desk_of
 from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet
@@ -61,11 +63,17 @@ async def test_a_replay_is_a_new_run_under_the_same_key_that_goes_on_from_what_w
         "x-original-run-id": original,
         "x-original-dead-letter-reason": "RetriesExhausted",
         "x-replay-run-id": result["runId"],
+        "traceparent": str(replaying(result["runId"])),
+        "Diagnostic-Id": str(replaying(result["runId"])),
     }
 
     (run_id,) = await desk.take(1)
     assert run_id == result["runId"] != original
     run = await desk.run(run_id)
+    first, received = timeline(run)
+    assert (first.name, first.link) == ("replay", (await desk.run(original))["traceparent"])
+    assert (received.name, received.parent_id) == ("receive", first.span_id)
+    assert run["trace_id"] == replaying(run_id).trace_id
     assert (run["effect_key"], run["trace_id"] != "") == (key, True)
     assert [(s["seq"], s["inherited_from"]) for s in run["steps"]] == [(0, original), (2, original)]
     offer = await desk.offered(run_id)

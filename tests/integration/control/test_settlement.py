@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 
 from bpa.clocks import Clocks, boottime_s
 from bpa.connectors import Message, SettlementLost
@@ -18,7 +17,6 @@ from bpa.domain import Outcome, OutcomeKind
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing
 from tests.eventually import eventually
 from tests.integration.control.fleet import Fleet, arrival
 
@@ -53,8 +51,7 @@ class Queue:
 @asynccontextmanager
 async def _settling(fleet: Fleet, database: str, queue: Queue) -> AsyncIterator[Settlement]:
     notifications = Notifications(database, application_name="test", rng=random.Random(1))
-    tracing = Tracing(TracerProvider())
-    settlement = Settlement(fleet.runs, notifications, "replica-1", tracing, Metrics(), CLOCKS)
+    settlement = Settlement(fleet.runs, notifications, "replica-1", Metrics(), CLOCKS)
     fleet.runs.on_ended(settlement.ended)
     received = await fleet.runs.receive(arrival())
     message = Message(

@@ -10,9 +10,6 @@ import aiohttp
 import anthropic
 import httpx2
 import msgspec
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from bpa.connectors.http_out import HttpOut
 from bpa.documents.decoding import decode
@@ -82,13 +79,9 @@ class RecordingLease:
 class Outside:
     """Stub, target, and the outlets that lead to them."""
 
-    def __init__(self, stub, target, session, outlets, spans, counts):
+    def __init__(self, stub, target, session, outlets, counts):
         self.stub, self.target, self.session = stub, target, session
-        self.outlets, self._spans, self.counts = outlets, spans, counts
-
-    @property
-    def spans(self):
-        return {span.name: span for span in self._spans.get_finished_spans()}
+        self.outlets, self.counts = outlets, counts
 
     async def script_model(self, *rules):
         await self._put(f"{self.stub.url}/_stub/script", {"rules": list(rules)})
@@ -125,8 +118,6 @@ class Outside:
 async def outside(*, timeout_s=5.0, lean=False, model_url=None, api_key="a-secret-key"):
     """Serve the stub and the target, and lead there (or to another model) with quick retries."""
     quick = RetryPolicy(base_s=0.01, cap_s=0.02, retry_after_cap_s=0.05)
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
     counts = Counts()
     async with contextlib.AsyncExitStack() as stack:
         stub = await stack.enter_async_context(AnthropicStub(StubOptions(finish_s=0.1)))
@@ -148,9 +139,7 @@ async def outside(*, timeout_s=5.0, lean=False, model_url=None, api_key="a-secre
             models=ModelCalls({"anthropic": AnthropicProvider(client)}, policy=quick),
             sink=HttpOut(session, policy=quick, timeout_s=timeout_s),
             prices=PRICES,
-            tracer=provider.get_tracer("test"),
             measures=counts,
             target_url=f"{target.url}/invoices",
         )
-        yield Outside(stub, target, session, outlets, exporter, counts)
-        provider.shutdown()
+        yield Outside(stub, target, session, outlets, counts)

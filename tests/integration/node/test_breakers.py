@@ -15,9 +15,8 @@ from bpa.node.breakers import EndedAtTarget, Parked
 from bpa.node.broker import Broker
 from bpa.node.frames import Call
 from bpa.retry import RetryPolicy
-from bpa.telemetry.spans import Tracing
 from tests.eventually import eventually
-from tests.integration.node.control_server import TRACEPARENT, an_offer
+from tests.integration.node.control_server import an_offer
 from tests.integration.node.outside import DOCUMENT, ROUTES, WIRE, RecordingLease, outside
 
 POST = Call(
@@ -49,7 +48,6 @@ def broker(world, run="r1", *, journal=(), deadline_s=30.0, **spec):
         world.outlets,
         lease,
         document=DOCUMENT,
-        parent=Tracing.parent(TRACEPARENT),
         deadline_s=time.monotonic() + deadline_s,
         log=structlog.get_logger(),
     )

@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack
 
 import msgspec
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 
 from bpa.control.drains import Drains
 from bpa.control.leases import Leases
@@ -17,7 +16,6 @@ from bpa.scheduler.fleet import ALONE_FROM
 from bpa.scheduler.holds import Hold
 from bpa.scheduler.planner import plan
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.spans import Tracing
 from tests.eventually import eventually
 from tests.integration.scheduler.conftest import replica_of
 
@@ -31,7 +29,7 @@ async def drains(fleet):
         fleet.pool,
         writes,
         15.0,
-        Offers(fleet.pool, writes, 15.0, Tracing(TracerProvider()), Metrics()),
+        Offers(fleet.pool, writes, 15.0, Metrics()),
     )
     yield Drains(fleet.pool, leases)
     await leases.aclose()

@@ -1,0 +1,389 @@
+"""The story of a run: its stages and steps, from what Postgres has of it. Pure.
+
+The one source of the run's trace, of the waterfall in the terminal and of its page. Times are those
+of whoever did the thing: Postgres for what control does, the node for its steps; a child that seems
+to leave its parent by the difference of two clocks stretches the parent. Names and parents::
+
+    receive                 control, child of the sender's span (a replay: of ``replay``)
+    +-- plan                from when the run could be placed to its grant
+    +-- lease               from the grant to its acknowledgement by the node
+    +-- think               the execution
+    |   +-- invoke_agent    +-- chat {model}
+    |                       +-- execute_tool post_invoice -- http.out
+    +-- complete            from the outcome to the settled message
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+from bpa.domain import TERMINAL, OutcomeKind, RunStatus, StepKind
+from bpa.telemetry.spans import SpanContext, replaying, span_id
+
+Row = Mapping[str, Any]
+Attributes = dict[str, str | int | float | bool]
+
+_TOOL = "post_invoice"
+_SETTLED = ("complete", "dead_letter")
+
+
+class StageKind(StrEnum):
+    """Toward whom a stage is, as OpenTelemetry has it."""
+
+    INTERNAL = "internal"
+    CLIENT = "client"
+    CONSUMER = "consumer"
+    PRODUCER = "producer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One thing that happened to a run."""
+
+    name: str
+    span_id: str
+    parent_id: str = ""
+    """Of another stage, or of the sender's span; empty for the first of a trace."""
+    kind: StageKind = StageKind.INTERNAL
+    started_at: datetime
+    ended_at: datetime | None
+    """None while it goes on."""
+    attempt: int = 0
+    """Which execution it belongs to, from 1; 0 for what a run has once."""
+    node_id: str = ""
+    """The node that did it; empty for control."""
+    step: int | None = None
+    """Its position in the journal."""
+    error: str = ""
+    """The kind of its failure; empty where it went well."""
+    detail: str = ""
+    attributes: Attributes = field(default_factory=dict)
+    link: str = ""
+    """The ``traceparent`` of a span in another trace that led to this one."""
+
+
+def timeline(run: Row) -> list[Stage]:
+    """Return the stages of a run as they followed each other, parents before children.
+
+    Args:
+        run: As `bpa.control.history.History.get` returns it.
+    """
+    stages = [*_beginning(run)]
+    receive = stages[-1]
+    attempt = 0
+    for execution in _executions(run):
+        attempt += execution["acknowledged_at"] is not None
+        stages += _execution(run, execution, attempt, receive.span_id)
+    stages += _completion(run, receive.span_id)
+    return stages
+
+
+def closed(stages: Sequence[Stage]) -> list[Stage]:
+    """Return the stages that are over, with all that they are a part of: these change no more."""
+    known = {stage.span_id: stage for stage in stages}
+
+    def is_closed(stage: Stage) -> bool:
+        parent = known.get(stage.parent_id)
+        return stage.ended_at is not None and (parent is None or is_closed(parent))
+
+    return [stage for stage in stages if is_closed(stage)]
+
+
+def _beginning(run: Row) -> Iterator[Stage]:
+    run_id, sender = run["run_id"], SpanContext.parse(run["sender"])
+    source = run["input_ref"]
+    if run["replay_of"] and sender == replaying(run_id):
+        yield Stage(
+            name="replay",
+            span_id=sender.span_id,
+            kind=StageKind.PRODUCER,
+            started_at=run["replay_asked_at"],
+            ended_at=max(run["replay_sent_at"] or run["replay_asked_at"], run["replay_asked_at"]),
+            attributes={
+                "messaging.system": "servicebus",
+                "messaging.operation.name": "send",
+                "messaging.operation.type": "send",
+                "messaging.destination.name": source.get("queue", ""),
+            },
+            link=run["replayed_traceparent"] or "",
+        )
+    count = run["deliveries"][0]["delivery_count"] if run["deliveries"] else 0
+    owner = run["deliveries"][0]["owner"] if run["deliveries"] else ""
+    yield Stage(
+        name="receive",
+        span_id=span_id(run_id, "receive"),
+        parent_id=sender.span_id if sender else "",
+        kind=StageKind.CONSUMER,
+        started_at=min(run["received_at"] or run["created_at"], run["created_at"]),
+        ended_at=run["created_at"],
+        attributes={
+            "bpa.deployment.id": run["dep_id"],
+            "bpa.agent.id": run["agent_id"],
+            "bpa.agent.version": run["version"],
+            "bpa.replica.id": owner,
+            "messaging.system": "servicebus",
+            "messaging.operation.name": "receive",
+            "messaging.operation.type": "receive",
+            "messaging.destination.name": source.get("queue", ""),
+            "messaging.message.id": source.get("message_id") or "",
+            "messaging.servicebus.message.delivery_count": count,
+            "messaging.servicebus.message.enqueued_time": int(source.get("enqueued_ms", 0)) // 1000,
+        },
+    )
+
+
+def _executions(run: Row) -> list[Row]:
+    """Return the leases that the run has had, in order, the present one last."""
+    if run["lease_granted_at"] is None:
+        return [*run["attempts"]]
+    present = {
+        "epoch": run["lease_epoch"],
+        "node_id": run["node_id"],
+        "waiting_since": run["lease_waiting_since"],
+        "granted_at": run["lease_granted_at"],
+        "acknowledged_at": run["lease_acknowledged_at"],
+        "ended_at": None,
+        "ending": "",
+        "reason": None,
+        "detail": None,
+        "timings": {},
+        "replayed": [],
+    }
+    return [*run["attempts"], present]
+
+
+def _execution(run: Row, execution: Row, attempt: int, parent_id: str) -> Iterator[Stage]:
+    run_id, epoch = run["run_id"], execution["epoch"]
+    taken_up = execution["acknowledged_at"]
+    about: Attributes = {"bpa.node.id": execution["node_id"], "bpa.attempt": attempt}
+    yield Stage(
+        name="plan",
+        span_id=span_id(run_id, "plan", epoch),
+        parent_id=parent_id,
+        started_at=min(execution["waiting_since"], execution["granted_at"]),
+        ended_at=execution["granted_at"],
+        attempt=attempt,
+        attributes=about,
+    )
+    yield Stage(
+        name="lease",
+        span_id=span_id(run_id, "lease", epoch),
+        parent_id=parent_id,
+        started_at=execution["granted_at"],
+        ended_at=taken_up or execution["ended_at"],
+        attempt=attempt,
+        error="" if taken_up or not execution["ended_at"] else execution["ending"],
+        detail="" if taken_up else execution["detail"] or "",
+        attributes=about,
+    )
+    if taken_up:
+        yield from _thinking(run, execution, attempt, parent_id)
+
+
+def _thinking(run: Row, execution: Row, attempt: int, parent_id: str) -> Iterator[Stage]:
+    """Yield what a node did under one lease, the whole around its parts first."""
+    run_id, epoch = run["run_id"], execution["epoch"]
+    failed = execution["ending"] not in ("", OutcomeKind.COMPLETED)
+    think = Stage(
+        name="think",
+        span_id=span_id(run_id, "think", epoch),
+        parent_id=parent_id,
+        started_at=execution["acknowledged_at"],
+        ended_at=execution["ended_at"],
+        attempt=attempt,
+        node_id=execution["node_id"],
+        error=(execution["reason"] or execution["ending"]) if failed else "",
+        detail=(execution["detail"] or "") if failed else "",
+        attributes={
+            "bpa.deployment.id": run["dep_id"],
+            "bpa.agent.id": run["agent_id"],
+            "bpa.agent.version": run["version"],
+            "bpa.node.id": execution["node_id"],
+            "bpa.attempt": attempt,
+            **{f"bpa.{stage}_ms": ms for stage, ms in execution["timings"].items()},
+        },
+    )
+    invoke = replace(
+        think,
+        name=f"invoke_agent {run['agent_name']}",
+        span_id=span_id(run_id, "invoke_agent", epoch),
+        parent_id=think.span_id,
+        attributes={
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.agent.id": run["agent_id"],
+            "gen_ai.agent.name": run["agent_name"] or "",
+            "gen_ai.agent.version": run["version"],
+        },
+    )
+    steps = [stage for step in run["steps"] for stage in _step(run, execution, step, invoke)]
+    ends = [stage.ended_at for stage in steps if stage.ended_at]
+    first = min([think.started_at, *(stage.started_at for stage in steps)])
+    last = max([think.ended_at, *ends]) if think.ended_at else None
+    for outer in (think, invoke):
+        yield replace(outer, started_at=first, ended_at=last)
+    yield from steps
+
+
+def _step(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Stage]:
+    """Yield what an execution did of a step: nothing, asked, sent, or replayed its answer."""
+    epoch, seq = execution["epoch"], step["seq"]
+    replayed = seq in execution["replayed"]
+    answered = step["answered_epoch"] == epoch and step["answered"]
+    begun = step["epoch"] == epoch and step["inherited_from"] is None
+    sent = step["kind"] == StepKind.EFFECT and (answered or begun)
+    if replayed and not (answered or begun):
+        at = invoke.started_at
+        stage = _model(run, step, invoke) if step["kind"] == StepKind.MODEL else _tool(step, invoke)
+        yield replace(
+            stage,
+            span_id=span_id(run["run_id"], stage.name.split(" ", 1)[0], epoch, seq),
+            started_at=at,
+            ended_at=at,
+            attributes={**stage.attributes, "bpa.step.replayed": True},
+        )
+    elif step["kind"] == StepKind.MODEL and begun:
+        stage = _model(run, step, invoke)
+        lost = not step["answered"] and execution["ended_at"] is not None
+        yield replace(
+            stage,
+            span_id=span_id(run["run_id"], "chat", epoch, seq),
+            started_at=step["started_at"],
+            ended_at=step["ended_at"] or execution["ended_at"],
+            error="unknown" if lost else "refused" if step["refused"] else "",
+        )
+    elif sent:
+        yield from _sending(run, execution, step, invoke)
+
+
+def _sending(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Stage]:
+    """Yield the call of the tool, and the request if one was made."""
+    epoch, seq, timings = execution["epoch"], step["seq"], execution["timings"]
+    answered = step["answered"] and step["answered_epoch"] == epoch
+    ended_at = (step["ended_at"] if answered else None) or execution["ended_at"]
+    took = timedelta(milliseconds=timings.get("http_out", 0.0))
+    started_at = step["started_at"]
+    if step["epoch"] != epoch:  # its intent is an earlier execution's
+        started_at = max(ended_at - took, execution["acknowledged_at"])
+    failed = "" if answered or ended_at is None else execution["reason"] or execution["ending"]
+    tool = replace(
+        _tool(step, invoke),
+        span_id=span_id(run["run_id"], "execute_tool", epoch, seq),
+        started_at=started_at,
+        ended_at=ended_at,
+        error=failed,
+    )
+    yield tool
+    if timings and "http_out" not in timings:  # its node says that nothing was sent
+        return
+    call = step.get("call") or {}
+    yield replace(
+        tool,
+        name="http.out",
+        span_id=span_id(run["run_id"], "http.out", epoch, seq),
+        parent_id=tool.span_id,
+        kind=StageKind.CLIENT,
+        detail=(execution["detail"] or "") if failed else "",
+        attributes=_known(
+            {
+                "bpa.step.seq": seq,
+                "http.request.method": "POST",
+                "server.address": urlsplit(call.get("host") or "").hostname,
+                "http.response.status_code": call.get("status"),
+                "http.request.resend_count": max(0, (call.get("tries") or 1) - 1),
+            }
+        ),
+    )
+
+
+def _model(run: Row, step: Row, invoke: Stage) -> Stage:
+    usage, call = step["usage"] or {}, step.get("call") or {}
+    tokens_in = sum(
+        int(usage.get(kind, 0))
+        for kind in ("input_tokens", "cache_read_tokens", "cache_write_tokens")
+    )
+    model = call.get("model") or ""
+    return replace(
+        invoke,
+        name=f"chat {model}".rstrip(),
+        parent_id=invoke.span_id,
+        kind=StageKind.CLIENT,
+        step=step["seq"],
+        error="",
+        detail="",
+        attributes=_known(
+            {
+                "bpa.step.seq": step["seq"],
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": call.get("provider"),
+                "gen_ai.request.model": model or None,
+                "gen_ai.request.max_tokens": call.get("max_tokens"),
+                "gen_ai.response.id": call.get("response_id"),
+                "gen_ai.response.model": call.get("response_model"),
+                "gen_ai.response.finish_reasons": call.get("finish_reasons"),
+                "gen_ai.usage.input_tokens": tokens_in,
+                "gen_ai.usage.output_tokens": usage.get("output_tokens", 0),
+                "gen_ai.usage.cache_read.input_tokens": usage.get("cache_read_tokens", 0),
+                "gen_ai.usage.cache_creation.input_tokens": usage.get("cache_write_tokens", 0),
+                "bpa.cost.amount": step["cost_usd"],
+                "bpa.cost.currency": "USD",
+                "bpa.cost.source": usage.get("price_source"),
+            }
+        ),
+    )
+
+
+def _tool(step: Row, invoke: Stage) -> Stage:
+    return replace(
+        invoke,
+        name=f"execute_tool {_TOOL}",
+        parent_id=invoke.span_id,
+        step=step["seq"],
+        error="",
+        detail="",
+        attributes={
+            "bpa.step.seq": step["seq"],
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": _TOOL,
+            "gen_ai.tool.type": "function",
+        },
+    )
+
+
+def _completion(run: Row, parent_id: str) -> Iterator[Stage]:
+    """Yield the settlement of a run that has ended; one that nobody can settle has none."""
+    if run["status"] not in TERMINAL:
+        return
+    settled: Sequence[Row] = [
+        one for one in run["deliveries"] if one["disposition"] in _SETTLED and one["settled_at"]
+    ]
+    if not settled:
+        return
+    last = settled[-1]
+    failed = run["status"] == RunStatus.DEAD_LETTERED
+    yield Stage(
+        name="complete",
+        span_id=span_id(run["run_id"], "complete"),
+        parent_id=parent_id,
+        kind=StageKind.CLIENT,
+        started_at=min(run["ended_at"], last["settled_at"]),
+        ended_at=last["settled_at"],
+        error=(run["reason"] or "") if failed else "",
+        detail=(run["detail"] or "") if failed else "",
+        attributes={
+            "bpa.replica.id": last["owner"],
+            "messaging.system": "servicebus",
+            "messaging.operation.name": last["disposition"],
+            "messaging.operation.type": "settle",
+            "messaging.destination.name": run["input_ref"].get("queue", ""),
+            "messaging.servicebus.disposition_status": last["disposition"],
+        },
+    )
+
+
+def _known(attributes: Mapping[str, Any]) -> Attributes:
+    return {name: value for name, value in attributes.items() if value is not None}

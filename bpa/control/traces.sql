@@ -1,0 +1,23 @@
+-- name: claim
+-- Take runs whose spans are due, for as long as an export may take; other replicas leave them.
+update traces_due
+set due_at = now() + make_interval(secs => %(hold_s)s)
+where run_id in (
+    select run_id from traces_due
+    where due_at <= now()
+    order by due_at
+    limit %(most)s
+    for update skip locked
+)
+returning run_id::text as run_id;
+
+-- name: look_again
+-- Come back to runs that have not ended yet, each after its time.
+update traces_due
+set due_at = now() + make_interval(secs => after_s)
+from unnest(%(run_ids)s::uuid[], %(after_s)s::float8[]) as again (run_id, after_s)
+where traces_due.run_id = again.run_id;
+
+-- name: done
+-- Forget runs whose spans are exported, or will not be.
+delete from traces_due where run_id = any(%(run_ids)s::uuid[]);

@@ -257,6 +257,17 @@ class StepKind(StrEnum):
     EFFECT = "effect"
 
 
+class UnitPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """USD per million tokens of each kind, as decimal strings, and whose price that is."""
+
+    input: str
+    output: str
+    cache_read: str
+    cache_write: str
+    source: str
+    version: str
+
+
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one model call by kind, and what they cost."""
 
@@ -267,7 +278,8 @@ class Usage(msgspec.Struct, frozen=True):
     cost_usd: str = "0"
     """Decimal string; what no price is known for is not in it."""
     unpriced_tokens: int = 0
-    price_source: str = ""
+    price: UnitPrice | None = None
+    """What ``cost_usd`` was computed from; None where no price is known."""
 
     @property
     def total_tokens(self) -> int:
@@ -278,6 +290,40 @@ class Usage(msgspec.Struct, frozen=True):
             + self.cache_read_tokens
             + self.cache_write_tokens
         )
+
+
+HOST_CHARS_MAX = 300
+"""Longer than any name of a host, with scheme and port."""
+Host = Annotated[str, msgspec.Meta(max_length=HOST_CHARS_MAX)]
+SAID_CHARS_MAX = 200
+"""Of each thing that others say of a call: a model's name, an answer's id."""
+Said = Annotated[str, msgspec.Meta(max_length=SAID_CHARS_MAX)]
+
+
+class ModelCall(msgspec.Struct, frozen=True, kw_only=True, tag="model", omit_defaults=True):
+    """What a step says of its model call; the answer adds what follows ``reserved_usd``."""
+
+    provider: str
+    model: str
+    """The model that was asked for."""
+    max_tokens: int
+    reserved_usd: str = ""
+    """The most that the call can cost, a decimal string; empty where its model has no price."""
+    tries: int = 0
+    """Requests up to the answer, a refusal included. One whose answer was lost ends its step."""
+    response_id: Said = ""
+    response_model: Said = ""
+    finish_reasons: list[Said] = []
+
+
+class EffectCall(msgspec.Struct, frozen=True, kw_only=True, tag="effect", omit_defaults=True):
+    """What a step says of its request to the target; the answer adds ``status`` and ``tries``."""
+
+    host: Host
+    """Scheme, host and port; empty where the deployment's address has none."""
+    method: str
+    status: int = 0
+    tries: int = 0
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,6 +338,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """An effect's exact bytes, fixed by the first recorded intent (I4)."""
     effect_key: str = ""
     reserved_tokens: int = 0
+    call: ModelCall | EffectCall | None = None
+    """Whom it asked for what, and what came back, without secrets and contents; None in what nodes
+    of an earlier release report."""
     answer: bytes | None = None
     """The recorded answer; None while it is not known."""
     usage: Usage = Usage()
@@ -300,10 +349,6 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     started_at_ms: int = 0
     ended_at_ms: int = 0
     """When the answer came. An effect that has ended without one is known not to be applied."""
-
-
-HOST_CHARS_MAX = 300
-"""Longer than any name of a host, with scheme and port."""
 
 
 class Admission(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

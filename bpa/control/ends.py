@@ -30,6 +30,7 @@ def end_row(run_id: RunId, epoch: int, outcome: Outcome, decision: Decision) -> 
         "spared": parked.spared if parked else 0,
         "effect_seq": effect.seq if effect else None,
         "effect_answer": effect.answer if effect else None,
+        "effect_call": effect.call if effect else None,
         "effect_ended_at_ms": effect.ended_at_ms if effect else None,
         "replayed": outcome.replayed,
         "ending": outcome.kind,

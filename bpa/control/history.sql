@@ -53,6 +53,7 @@ select
     digest,
     effect_key,
     reserved_tokens,
+    call,
     usage,
     cost_usd::text as cost_usd,
     epoch,

@@ -21,6 +21,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from bpa.control.steps import call_of
 from bpa.domain import (
     Admission,
     AgentSpec,
@@ -310,6 +311,7 @@ def step_of(row: Mapping[str, Any]) -> Step:
         intent=row["intent"] or b"",
         effect_key=row["effect_key"] or "",
         reserved_tokens=row["reserved_tokens"],
+        call=call_of(row),
         answer=row["answer"],
         ended_at_ms=row["ended_at_ms"],
         inherited=row["inherited"],

@@ -56,6 +56,7 @@ select
     intent,
     effect_key,
     reserved_tokens,
+    call,
     answer,
     usage,
     coalesce(round(extract(epoch from ended_at) * 1000), 0)::bigint as ended_at_ms,

@@ -47,12 +47,12 @@ traced as (
 ),
 inherited as ( -- a replay goes on from what its original has paid for and sent (I4)
     insert into steps (
-        run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, epoch,
+        run_id, seq, kind, digest, intent, effect_key, reserved_tokens, call, answer, usage, epoch,
         started_at, ended_at, inherited_from
     )
     select
-        a.run_id, s.seq, s.kind, s.digest, s.intent, s.effect_key, s.reserved_tokens, s.answer,
-        s.usage, 0, s.started_at, s.ended_at, coalesce(s.inherited_from, s.run_id)
+        a.run_id, s.seq, s.kind, s.digest, s.intent, s.effect_key, s.reserved_tokens, s.call,
+        s.answer, s.usage, 0, s.started_at, s.ended_at, coalesce(s.inherited_from, s.run_id)
     from arrival as a join inserted using (run_id) join steps as s on s.run_id = a.inherits_from
     where s.kind = 'effect' or length(s.answer) > 0
     on conflict (run_id, seq) do nothing
@@ -104,13 +104,13 @@ with report as (
     select * from rows from (
         jsonb_to_recordset(%(rows)s::jsonb) as (
             run_id uuid, epoch bigint, seq int, kind text, digest text, effect_key text,
-            reserved_tokens int, usage jsonb, cost_usd numeric, started_at_ms bigint,
+            reserved_tokens int, call jsonb, usage jsonb, cost_usd numeric, started_at_ms bigint,
             ended_at_ms bigint
         ),
         unnest(%(intents)s::bytea[]),
         unnest(%(answers)s::bytea[])
     ) as t (
-        run_id, epoch, seq, kind, digest, effect_key, reserved_tokens, usage, cost_usd,
+        run_id, epoch, seq, kind, digest, effect_key, reserved_tokens, call, usage, cost_usd,
         started_at_ms, ended_at_ms, intent, answer
     )
 ),
@@ -122,12 +122,12 @@ held as (
 ),
 recorded as (
     insert into steps (
-        run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, cost_usd,
-        epoch, answered_epoch, started_at, ended_at
+        run_id, seq, kind, digest, intent, effect_key, reserved_tokens, call, answer, usage,
+        cost_usd, epoch, answered_epoch, started_at, ended_at
     )
     select
-        run_id, seq, kind, digest, intent, effect_key, reserved_tokens, answer, usage, cost_usd,
-        epoch, case when answer is not null then epoch end,
+        run_id, seq, kind, digest, intent, effect_key, reserved_tokens, call, answer, usage,
+        cost_usd, epoch, case when answer is not null then epoch end,
         to_timestamp(started_at_ms / 1000.0),
         -- a node's clock may have been set back meanwhile
         case when ended_at_ms <> 0
@@ -137,6 +137,11 @@ recorded as (
     where (run_id, epoch) in (select run_id, lease_epoch from held)
     on conflict (run_id, seq) do update
     set answer = coalesce(steps.answer, excluded.answer),
+        -- what goes with the answer that is kept, or with the latest request that has none yet
+        call = case
+            when steps.answer is null then coalesce(excluded.call, steps.call)
+            else coalesce(steps.call, excluded.call)
+        end,
         usage = coalesce(steps.usage, excluded.usage),
         cost_usd = case when steps.answer is null then excluded.cost_usd else steps.cost_usd end,
         ended_at = case
@@ -184,8 +189,9 @@ with report as (
         run_id uuid, epoch bigint, status text, reason text, detail text, outcome jsonb,
         worked_s double precision, timings jsonb, agent_failures int, crashes int,
         infra_failures int, delay_s double precision, waiting_reason text,
-        effect_seq int, effect_answer text, effect_ended_at_ms bigint, replayed int[],
-        parked jsonb, spared int, ending text, ending_reason text, ending_detail text
+        effect_seq int, effect_answer text, effect_call jsonb, effect_ended_at_ms bigint,
+        replayed int[], parked jsonb, spared int, ending text, ending_reason text,
+        ending_detail text
     )
 ),
 moved as (
@@ -223,6 +229,7 @@ moved as (
 answered as (
     update steps
     set answer = decode(report.effect_answer, 'base64'),
+        call = coalesce(report.effect_call, steps.call),
         usage = '{}',
         answered_epoch = report.epoch,
         ended_at = greatest(to_timestamp(report.effect_ended_at_ms / 1000.0), steps.started_at)

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from bpa.domain import RunId, RunStatus, Step, StepKind
+import msgspec
+
+from bpa.domain import EffectCall, ModelCall, RunId, RunStatus, Step, StepKind
 from bpa.errors import Conflict, StaleLease
 
 StepReport = tuple[RunId, int, Step]
@@ -51,6 +53,11 @@ def _state(step: Mapping[str, Any], *, may_wait: bool) -> StepState:
     return StepState.UNKNOWN if step["kind"] == StepKind.MODEL else StepState.UNANSWERED
 
 
+def call_of(row: Mapping[str, Any]) -> ModelCall | EffectCall | None:
+    """Return what a step says of its call, from its row."""
+    return msgspec.convert(row["call"], ModelCall | EffectCall | None)
+
+
 def step_row(run_id: RunId, epoch: int, step: Step) -> dict[str, Any]:
     """Return a report as ``record_steps`` takes it, but for its bytes."""
     return {
@@ -61,6 +68,7 @@ def step_row(run_id: RunId, epoch: int, step: Step) -> dict[str, Any]:
         "digest": step.digest,
         "effect_key": step.effect_key if step.kind is StepKind.EFFECT else None,
         "reserved_tokens": step.reserved_tokens,
+        "call": step.call,
         "usage": step.usage if step.answer is not None else None,
         "cost_usd": step.usage.cost_usd,
         "started_at_ms": step.started_at_ms,

@@ -280,7 +280,7 @@ def _sending(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Sta
     yield tool
     if timings and "http_out" not in timings:  # its node says that nothing was sent
         return
-    call = step.get("call") or {}
+    call = step["call"] or {}
     yield replace(
         tool,
         name="http.out",
@@ -301,7 +301,7 @@ def _sending(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Sta
 
 
 def _model(run: Row, step: Row, invoke: Stage) -> Stage:
-    usage, call = step["usage"] or {}, step.get("call") or {}
+    usage, call = step["usage"] or {}, step["call"] or {}
     tokens_in = sum(
         int(usage.get(kind, 0))
         for kind in ("input_tokens", "cache_read_tokens", "cache_write_tokens")
@@ -331,7 +331,7 @@ def _model(run: Row, step: Row, invoke: Stage) -> Stage:
                 "gen_ai.usage.cache_creation.input_tokens": usage.get("cache_write_tokens", 0),
                 "bpa.cost.amount": step["cost_usd"],
                 "bpa.cost.currency": "USD",
-                "bpa.cost.source": usage.get("price_source"),
+                "bpa.cost.source": _source(usage.get("price")),
             }
         ),
     )
@@ -383,6 +383,10 @@ def _completion(run: Row, parent_id: str) -> Iterator[Stage]:
             "messaging.servicebus.disposition_status": last["disposition"],
         },
     )
+
+
+def _source(price: Mapping[str, str] | None) -> str | None:
+    return f"{price['source']}, {price['version']}" if price else None
 
 
 def _known(attributes: Mapping[str, Any]) -> Attributes:

@@ -37,6 +37,10 @@ class ModelRefused(RunEnded):
         self.is_unused = is_unused
 
 
+def _let_it() -> None:
+    """Count no try."""
+
+
 class ModelCalls:
     """The providers of models by name, with the platform's retries.
 
@@ -66,6 +70,7 @@ class ModelCalls:
         request: ModelRequest,
         *,
         after_lost: Callable[[], Awaitable[None]],
+        before_try: Callable[[], None] = _let_it,
     ) -> ModelAnswer:
         """Return the model's answer.
 
@@ -74,6 +79,7 @@ class ModelCalls:
             request: What to ask.
             after_lost: Awaited between a try whose answer was lost and the next one; what it
                 raises ends the call.
+            before_try: Called before each try, after ``after_lost``.
 
         Raises:
             ModelCallFailed: The answer was cut off; it was paid for.
@@ -82,7 +88,12 @@ class ModelCalls:
             RunEnded: ``AgentError`` for an unknown provider.
         """
         chosen = self._provider(provider)
-        return await self._retried(lambda: chosen.answer(request), after_lost)
+
+        async def ask() -> ModelAnswer:
+            before_try()
+            return await chosen.answer(request)
+
+        return await self._retried(ask, after_lost)
 
     async def count_tokens(self, provider: str, request: ModelRequest) -> int:
         """Return the request's input tokens.

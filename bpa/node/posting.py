@@ -15,13 +15,22 @@ from typing import Any
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
+from bpa.connectors.breaker import host_of
 from bpa.connectors.sdk import OutboundRequest, OutboundResult
 from bpa.documents.answers import Answer as Checked
 from bpa.documents.answers import check_answer, tool_parameters
 from bpa.documents.payloads import payload
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.values import Document
-from bpa.domain import LeaseOffer, Step, StepKind, TargetSeen, Usage, further_key_of
+from bpa.domain import (
+    EffectCall,
+    LeaseOffer,
+    Step,
+    StepKind,
+    TargetSeen,
+    Usage,
+    further_key_of,
+)
 from bpa.errors import BpaError, InvalidRequest, Reason, RunEnded
 from bpa.node.conversation import Tool
 from bpa.node.journal import canonical, digest_of
@@ -63,6 +72,7 @@ class Posting:
         self._timings = timings
         self._log = log
         self._url = run.http_out.base_url or outlets.target_url
+        self._call = EffectCall(host=host_of(self._url), method="POST")
         self._gate = outlets.breakers.gate(run, self._url)
         parameters = tool_parameters(document, run.routes)
         self.tool = Tool(POST_INVOICE, _description(run.max_effects), parameters)
@@ -147,6 +157,7 @@ class Posting:
                 confidence=checked.confidence,
             ),
             effect_key=further_key_of(self._run.effect_key, len(journal.effects) + 1),
+            call=self._call,
             started_at_ms=now_ms(),
         )
         await self._recorder.intend(effect)
@@ -170,7 +181,9 @@ class Posting:
         }
         self._log.info("effect_applied", seq=effect.seq, status=sent.status, tries=sent.tries)
         self._results.append(result)
-        recorded = answered(effect, _JSON.encode(result), Usage())
+        call = msgspec.structs.replace(self._call, status=sent.status, tries=sent.tries)
+        heard = msgspec.structs.replace(effect, call=call)
+        recorded = answered(heard, _JSON.encode(result), Usage())
         if self.is_done:
             self.answered = recorded
             self._recorder.journal.record(recorded)

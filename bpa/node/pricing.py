@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 
 import msgspec
 
-from bpa.domain import Usage
+from bpa.domain import UnitPrice, Usage
 from bpa.errors import SettingsError
 
 _PER = Decimal(1_000_000)
@@ -74,7 +74,7 @@ class Prices:
         return self.models.get(model) or self.models.get(_SNAPSHOT.sub("", model))
 
     def priced(self, usage: Usage, *models: str) -> Usage:
-        """Return ``usage`` with its cost and where the price is from, or its tokens as unpriced.
+        """Return ``usage`` with its cost and the price it is from, or its tokens as unpriced.
 
         Args:
             usage: Of one call.
@@ -84,20 +84,18 @@ class Prices:
         price = next(filter(None, map(self.price_of, models)), None)
         if price is None:
             return msgspec.structs.replace(
-                usage, cost_usd="0", unpriced_tokens=usage.total_tokens, price_source=""
+                usage, cost_usd="0", unpriced_tokens=usage.total_tokens, price=None
             )
-        cost = (
-            price.input * usage.input_tokens
-            + price.output * usage.output_tokens
-            + price.cache_read * usage.cache_read_tokens
-            + price.cache_write * usage.cache_write_tokens
-        ) / _PER
-        return msgspec.structs.replace(
-            usage,
-            cost_usd=format(cost.normalize(), "f"),
-            unpriced_tokens=0,
-            price_source=f"{self.source}, {self.version}",
+        unit = UnitPrice(
+            input=plain(price.input),
+            output=plain(price.output),
+            cache_read=plain(price.cache_read),
+            cache_write=plain(price.cache_write),
+            source=self.source,
+            version=self.version,
         )
+        priced = msgspec.structs.replace(usage, unpriced_tokens=0, price=unit)
+        return msgspec.structs.replace(priced, cost_usd=plain(cost_of(priced)))
 
     def dearest_token_usd(self, model: str) -> Decimal:
         """Return the most that one token of any kind can cost; 0 for a model without a price."""
@@ -110,6 +108,24 @@ class Prices:
         if price is None:
             return None
         return (price.dearest_input * input_tokens + price.output * output_tokens) / _PER
+
+
+def cost_of(usage: Usage) -> Decimal:
+    """Return what a usage costs at the price that is recorded with it; 0 where there is none."""
+    price = usage.price
+    if price is None:
+        return Decimal(0)
+    return (
+        Decimal(price.input) * usage.input_tokens
+        + Decimal(price.output) * usage.output_tokens
+        + Decimal(price.cache_read) * usage.cache_read_tokens
+        + Decimal(price.cache_write) * usage.cache_write_tokens
+    ) / _PER
+
+
+def plain(amount: Decimal) -> str:
+    """Return an amount without an exponent and without zeros that say nothing."""
+    return format(amount.normalize(), "f")
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
-from bpa.domain import RunSpec, Step, StepKind, Usage
+from bpa.domain import SAID_CHARS_MAX, ModelCall, RunSpec, Step, StepKind, Usage
 from bpa.errors import Reason, RunEnded
 from bpa.node.budget import BudgetKind, Consumed, Reservation, consumed, counted_bound, excess
 from bpa.node.budget import input_bound as bound_of_bytes
@@ -23,6 +23,7 @@ from bpa.node.conversation import ModelRequest, Tool, compose
 from bpa.node.journal import canonical, digest_of
 from bpa.node.model_calls import ModelRefused
 from bpa.node.outlets import Outlets, Recorder, Timings, answered, now_ms
+from bpa.node.pricing import plain
 from bpa.node.providers import ModelCallFailed
 
 _JSON = msgspec.json.Encoder()
@@ -87,6 +88,12 @@ class Thinking:
             kind=StepKind.MODEL,
             digest=question.digest,
             reserved_tokens=reservation.tokens,
+            call=ModelCall(
+                provider=self._run.agent.model_profile.provider,
+                model=question.request.model,
+                max_tokens=question.request.max_tokens,
+                reserved_usd="" if reservation.cost_usd is None else plain(reservation.cost_usd),
+            ),
             started_at_ms=now_ms(),
         )
         await self._recorder.intend(intent)
@@ -95,28 +102,44 @@ class Thinking:
     async def _ask(self, question: _Question, first: Step) -> dict[str, Any]:
         """Call the provider and record what it answered, or that it refused."""
         request, started_s = question.request, time.monotonic()
-        intent = first
+        intent, tries = first, 0
+
+        def count_try() -> None:
+            nonlocal tries
+            tries += 1
 
         async def intend_again() -> None:
-            nonlocal intent
-            intent = await self._intend(question)
+            nonlocal intent, tries
+            intent, tries = await self._intend(question), 0
 
         try:
             answer = await self._outlets.models.answer(
-                self._run.agent.model_profile.provider, request, after_lost=intend_again
+                self._run.agent.model_profile.provider,
+                request,
+                after_lost=intend_again,
+                before_try=count_try,
             )
         except ModelRefused as refused:
             if refused.is_unused:
-                await self._recorder.settle(answered(intent, b"", Usage()))
+                refusal = _heard(intent, tries=tries)
+                await self._recorder.settle(answered(refusal, b"", Usage()))
             raise
         except ModelCallFailed as failure:
             usage = self._outlets.prices.priced(failure.usage or Usage(), request.model)
-            await self._settle(intent, _CUT_OFF, usage)
+            cut_off = _heard(intent, tries=tries, finish_reasons=["length"])
+            await self._settle(cut_off, _CUT_OFF, usage)
             raise RunEnded(Reason.AGENT_ERROR, failure.detail) from failure
         finally:
             self._timings.add("model", started_s)
         usage = self._outlets.prices.priced(answer.usage, answer.model, request.model)
-        await self._settle(intent, answer.value, usage)
+        heard = _heard(
+            intent,
+            tries=tries,
+            response_id=answer.response_id[:SAID_CHARS_MAX],
+            response_model=answer.model[:SAID_CHARS_MAX],
+            finish_reasons=[answer.stop[:SAID_CHARS_MAX]] if answer.stop else [],
+        )
+        await self._settle(heard, answer.value, usage)
         return answer.value
 
     async def _settle(self, intent: Step, value: object, usage: Usage) -> None:
@@ -160,6 +183,12 @@ class Thinking:
             max_output_tokens=profile.max_output_tokens,
             lost_token_usd=self._outlets.prices.dearest_token_usd(profile.model),
         )
+
+
+def _heard(intent: Step, **of_answer: Any) -> Step:
+    """Return the step with what was heard of its call."""
+    assert isinstance(intent.call, ModelCall)
+    return msgspec.structs.replace(intent, call=msgspec.structs.replace(intent.call, **of_answer))
 
 
 def _usable(value: dict[str, Any], request: ModelRequest) -> dict[str, Any]:

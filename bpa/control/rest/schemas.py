@@ -12,8 +12,8 @@ from typing import Annotated, Any, Self
 
 import msgspec
 
-from bpa.control.steps import StepState, states_of
-from bpa.domain import TERMINAL, LeaseOffer, Outcome, RunStatus, Step
+from bpa.control.steps import StepState, call_of, states_of
+from bpa.domain import TERMINAL, EffectCall, LeaseOffer, ModelCall, Outcome, RunStatus, Step
 
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Epoch = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -252,6 +252,8 @@ class StepView(Document, frozen=True):
     digest: str
     effect_key: str | None
     reserved_tokens: int
+    call: ModelCall | EffectCall | None
+    """Whom it asked for what, and what came back, without contents."""
     usage: dict[str, Any] | None
     cost_usd: str
     answered: bool
@@ -269,7 +271,8 @@ def steps_of(run: Mapping[str, Any]) -> list[StepView]:
     steps = run["steps"]
     states = states_of(run, steps)
     return [
-        StepView.of({**step, "state": state}) for step, state in zip(steps, states, strict=True)
+        StepView.of({**step, "call": call_of(step), "state": state})
+        for step, state in zip(steps, states, strict=True)
     ]
 
 

@@ -23,6 +23,7 @@ from bpa.domain import (
     NodeId,
     NodeSpec,
     RunId,
+    UnitPrice,
     effect_key_of,
     run_id_of,
 )
@@ -36,6 +37,9 @@ DEPLOYMENT = DeploymentSpec(
     agent_id="invoice-classifier", version="1.0.0", environment="dev", routes=["it", "general"]
 )
 DEP_ID = "invoice-classifier-dev"
+PRICE = UnitPrice(
+    input="3", output="15", cache_read="0.3", cache_write="3.75", source="a list", version="1"
+)
 
 GRANT = """
 with run as (

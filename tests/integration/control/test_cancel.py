@@ -9,7 +9,7 @@ from bpa.errors import Conflict, NotFound, StaleLease
 from bpa.postgres import fetch_all
 from bpa.scheduler.snapshot import SnapshotReader
 from bpa.telemetry.metrics import Metrics
-from tests.integration.control.fleet import Fleet, arrival
+from tests.integration.control.fleet import PRICE, Fleet, arrival
 from tests.integration.control.rest import rest_over
 
 COMPLETED = Outcome(kind=OutcomeKind.COMPLETED)
@@ -137,7 +137,7 @@ async def test_a_cancelled_offer_that_its_node_refuses_ends(fleet: Fleet):
 
 async def test_a_node_that_does_not_end_it_in_time_is_fenced(fleet: Fleet):
     run_id, epoch = await cancelling(fleet)
-    answer = Usage(input_tokens=100, output_tokens=20, cost_usd="0.0006", price_source="list 1")
+    answer = Usage(input_tokens=100, output_tokens=20, cost_usd="0.0006", price=PRICE)
     model = Step(seq=0, kind=StepKind.MODEL, digest="d", answer=b"{}", usage=answer, ended_at_ms=9)
     effect = Step(seq=1, kind=StepKind.EFFECT, digest="e", intent=b"x", effect_key="key-7")
     for step in (model, effect):

@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bpa.domain import NodeId, Outcome, OutcomeKind, RunId
-from bpa.postgres import MIGRATIONS, migrate, open_pool
+from bpa.control.offers import _QUERIES, step_of
+from bpa.control.rest.schemas import Run
+from bpa.domain import ModelCall, NodeId, Outcome, OutcomeKind, RunId, Usage
+from bpa.postgres import MIGRATIONS, fetch_all, migrate, open_pool
 from tests.integration.control.fleet import DEP_ID, DEPLOYMENT, Fleet, arrival, fleet_on
 
 QUEUED, WORKING, SILENT = (arrival(number).run_id for number in (1, 2, 3))
@@ -46,6 +48,14 @@ values (
     %(run_id)s, 'node-1', 'boot-1', %(dep_id)s, 1, 0, 0, now(), now() + interval '1 minute'
 )
 """
+ANSWERED = """
+insert into steps (run_id, seq, kind, digest, answer, usage, cost_usd, epoch, started_at, ended_at)
+values (
+    %(run_id)s, 0, 'model', 'd', '{}',
+    '{"input_tokens": 100, "cost_usd": "0.0003", "price_source": "a list, 1"}', 0.0003, 1, now(),
+    now()
+)
+"""
 
 
 @pytest.fixture
@@ -66,6 +76,7 @@ async def fleet(empty_database: str, tmp_path: Path) -> AsyncIterator[Fleet]:
                 await connection.execute(DELIVERY, values)
                 if status == "running":
                     await connection.execute(LEASE, values)
+                    await connection.execute(ANSWERED, values)
         assert len(await migrate(empty_database)) >= 10
         async with fleet_on(pool) as fleet:
             yield fleet
@@ -84,6 +95,15 @@ async def test_a_lease_lapses_and_counts_as_the_first(fleet: Fleet):
     assert await fleet.leases.reap() == 1
     run = await fleet.history.get(SILENT)
     assert (run["status"], run["infra_failures"], run["lease_epoch"]) == ("queued", 1, 2)
+
+
+async def test_a_recorded_answer_says_which_model_gave_it_and_is_replayed(fleet: Fleet):
+    (step,) = Run.of(await fleet.history.get(SILENT)).steps
+    asked = ModelCall(provider="anthropic", model="claude-haiku-4-5", max_tokens=400)
+    assert (step.call, step.cost_usd, step.answered) == (asked, "0.0003", True)
+    (row,) = await fetch_all(fleet.pool, _QUERIES.journals, run_ids=[SILENT])
+    assert step_of(row).usage == Usage(input_tokens=100, cost_usd="0.0003")
+    assert step_of(row).call == asked
 
 
 async def test_waiting_runs_are_cancelled_and_the_node_drains(fleet: Fleet):

@@ -19,7 +19,7 @@ from bpa.errors import NotFound, StaleLease
 from bpa.postgres import fetch_all
 from bpa.scheduler.snapshot import SnapshotReader
 from tests.eventually import eventually
-from tests.integration.control.fleet import AGENT, Fleet, arrival
+from tests.integration.control.fleet import AGENT, PRICE, Fleet, arrival
 
 
 async def test_an_offer_reaches_the_stream_of_its_node(fleet: Fleet):
@@ -212,7 +212,7 @@ async def test_a_node_that_closes_is_shown_as_draining_until_its_next_boot(fleet
 async def test_a_run_that_lapsed_shows_what_it_spent(fleet: Fleet):
     await fleet.register()
     run_id, epoch = await fleet.running()
-    usage = Usage(input_tokens=100, output_tokens=20, cost_usd="0.0006", price_source="list 1")
+    usage = Usage(input_tokens=100, output_tokens=20, cost_usd="0.0006", price=PRICE)
     step = Step(seq=0, kind=StepKind.MODEL, digest="d", answer=b"{}", usage=usage)
     await fleet.runs.record_step(run_id, epoch, step)
     await fleet.expire(run_id)

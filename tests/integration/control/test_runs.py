@@ -10,18 +10,31 @@ from msgspec.structs import replace
 
 from bpa.control.rest.schemas import Run
 from bpa.control.runs import Ended
-from bpa.domain import Outcome, OutcomeKind, Step, StepKind, Usage
+from bpa.domain import (
+    EffectCall,
+    ModelCall,
+    Outcome,
+    OutcomeKind,
+    RunId,
+    Step,
+    StepKind,
+    Usage,
+)
 from bpa.errors import Conflict, InvalidRequest, NotFound, Reason, StaleLease
 from bpa.postgres import fetch_all
-from tests.integration.control.fleet import Fleet, arrival
+from tests.integration.control.fleet import PRICE, Fleet, arrival
 
-USAGE = Usage(input_tokens=100, output_tokens=20, cost_usd="0.0006", price_source="list 1")
+USAGE = Usage(input_tokens=100, output_tokens=20, cost_usd="0.0006", price=PRICE)
 COMPLETED = Outcome(kind=OutcomeKind.COMPLETED, result={"status": 201}, worked_s=0.5)
 
 
 def step(seq: int = 0, **changes: object) -> Step:
     values = {"seq": seq, "kind": StepKind.MODEL, "digest": f"d{seq}", "started_at_ms": 1000}
     return Step(**{**values, **changes})
+
+
+async def calls(fleet: Fleet, run_id: RunId) -> list[ModelCall | EffectCall | None]:
+    return [one.call for one in Run.of(await fleet.history.get(run_id)).steps]
 
 
 async def test_a_message_becomes_one_run_and_each_delivery_is_noted(fleet: Fleet):
@@ -168,6 +181,43 @@ async def test_a_step_that_is_recorded_otherwise_is_a_conflict_and_changes_nothi
     )
     assert [type(answer) for answer in told] == [Conflict, type(None), StaleLease]
     assert await fleet.history.get(run_id) == before
+
+
+async def test_a_step_says_of_its_call_what_was_asked_then_what_came_back(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    asked = ModelCall(provider="p", model="m", max_tokens=9, reserved_usd="0.5")
+    heard = replace(asked, tries=2, response_id="r", response_model="m-1", finish_reasons=["stop"])
+    lost, answered = step(0, call=asked), step(1, call=heard, answer=b"{}", usage=USAGE)
+    await fleet.runs.record_step(run_id, epoch, lost)
+    await fleet.runs.record_step(run_id, epoch, replace(answered, call=asked, answer=None))
+    await fleet.runs.record_step(run_id, epoch, answered)
+    await fleet.runs.record_step(run_id, epoch, replace(answered, call=asked))  # late, or forged
+    refused = step(2, call=replace(asked, tries=4), answer=b"")
+    await fleet.runs.record_step(run_id, epoch, refused)
+    sent = EffectCall(host="https://erp:443", method="POST")
+    effect = step(3, kind=StepKind.EFFECT, intent=b"body", effect_key="k", call=sent)
+    await fleet.runs.record_step(run_id, epoch, effect)
+    assert await calls(fleet, run_id) == [asked, heard, refused.call, sent]
+    moved = EffectCall(host="https://erp-2:443", method="POST", status=201, tries=1)
+    applied = replace(effect, answer=b"{}", call=moved)
+    await fleet.runs.finish(run_id, epoch, replace(COMPLETED, effect=applied))
+    assert await calls(fleet, run_id) == [asked, heard, refused.call, moved]
+
+
+async def test_what_was_said_of_a_call_is_inherited_and_offered(fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    call = ModelCall(provider="p", model="m", max_tokens=9, response_id="r")
+    await fleet.runs.record_step(run_id, epoch, step(0, call=call, answer=b"{}", usage=USAGE))
+    await fleet.runs.record_step(run_id, epoch, step(1))  # of a node of an earlier release
+    await fleet.runs.finish(run_id, epoch, replace(COMPLETED, kind=OutcomeKind.HANDED_BACK))
+    await fleet.granted(run_id)
+    (offer,) = await fleet.offers.pull("node-1", "boot-1", 5.0, 1)
+    assert [one.call for one in offer.run.journal] == [call, None]
+    assert [one.usage for one in offer.run.journal] == [USAGE, Usage()]
+    heir = (await fleet.runs.receive(arrival(2, inherits_from=run_id))).run_id
+    assert await calls(fleet, heir) == [call]
 
 
 async def test_each_execution_that_took_a_recorded_answer_is_counted_once_at_its_step(fleet: Fleet):

@@ -4,20 +4,24 @@ import dataclasses
 import json
 import socket
 import time
+from decimal import Decimal
 
 import pytest
 import pytest_asyncio
 import structlog
 from agent_framework import ChatResponse
+from msgspec.structs import replace
 
+from bpa.connectors.breaker import host_of
 from bpa.connectors.http_out import HttpOut
-from bpa.domain import Budgets, HttpOutSpec, StepKind
+from bpa.domain import Budgets, EffectCall, HttpOutSpec, ModelCall, StepKind
 from bpa.embedded.web import Listener, json_response
 from bpa.errors import Reason, RunEnded, StaleLease
 from bpa.node.broker import Broker
 from bpa.node.frames import Call
+from bpa.node.pricing import cost_of
 from tests.integration.node.control_server import an_offer
-from tests.integration.node.outside import DOCUMENT, ROUTES, WIRE, RecordingLease, outside
+from tests.integration.node.outside import DOCUMENT, PRICES, ROUTES, WIRE, RecordingLease, outside
 
 WISH = {
     "messages": [
@@ -102,8 +106,24 @@ async def test_a_model_call_is_reserved_then_answered_priced_and_recorded(world)
     assert answered.digest == intent.digest
     assert json.loads(answered.answer) == value
     assert intent.reserved_tokens >= answered.usage.total_tokens > 0
-    assert float(answered.usage.cost_usd) > 0
-    assert answered.usage.price_source
+    assert cost_of(answered.usage) == Decimal(answered.usage.cost_usd) > 0
+    assert cost_of(answered.usage) <= Decimal(intent.call.reserved_usd)
+    assert (answered.usage.price.source, answered.usage.price.version) == (
+        PRICES.source,
+        PRICES.version,
+    )
+    profile = run.lease.offer.run.agent.model_profile
+    asked = ModelCall(
+        provider="anthropic",
+        model=profile.model,
+        max_tokens=profile.max_output_tokens,
+        reserved_usd=intent.call.reserved_usd,
+    )
+    assert intent.call == asked
+    heard = {"tries": 1, "response_model": profile.model, "finish_reasons": ["tool_calls"]}
+    response_id = answered.call.response_id
+    assert answered.call == replace(asked, response_id=response_id, **heard)
+    assert response_id.startswith("msg_")
     assert world.counts.tokens == answered.usage.total_tokens
 
 
@@ -220,7 +240,7 @@ async def test_a_model_that_fails_thrice_is_asked_a_fourth_time_within_one_step(
     run = execution(world)
     await run.serve(think())
     assert len(await world.model_requests()) == 4
-    assert len(run.lease.reported) == 2
+    assert [step.call.tries for step in run.lease.reported] == [0, 4]
 
 
 async def test_every_try_after_a_lost_answer_is_a_step_of_its_own(world):
@@ -230,6 +250,7 @@ async def test_every_try_after_a_lost_answer_is_a_step_of_its_own(world):
     assert [outcome for _, outcome in await world.model_requests()][:3] == ["dropped"] * 3
     assert [s.seq for s in run.lease.reported] == [0, 1, 2, 3, 3]
     assert [s.answer is None for s in run.lease.journal] == [True, True, True, False]
+    assert [s.call.tries for s in run.lease.journal] == [0, 0, 0, 1]
 
 
 async def test_the_cost_and_the_unknown_calls_account_for_what_the_provider_billed(world):
@@ -371,6 +392,8 @@ async def test_the_effect_is_recorded_and_sent_and_its_answer_goes_with_the_outc
     assert body["vendor"] == "Nordbyte Cloud Hosting GmbH"
     assert (body["total"], body["currency"], body["route"]) == ("1234.50", "EUR", "hosting")
     assert applied.intent == intent.intent
+    asked = EffectCall(host=host_of(world.target.url), method="POST")
+    assert (intent.call, applied.call) == (asked, replace(asked, status=201, tries=1))
     assert run.broker.completed.result == json.loads(applied.answer)
     assert run.broker.completed.result == {
         "status": 201,

@@ -69,6 +69,16 @@ async def test_each_lost_answer_is_told_once_before_the_next_try():
     assert model.told_lost == [3, 1]
 
 
+async def test_each_try_is_told_after_the_loss_of_the_one_before():
+    model, told = Scripted(BUSY, LOST, ANSWER), []
+
+    async def lost():
+        told.append("lost")
+
+    await model.calls().answer("p", REQUEST, after_lost=lost, before_try=lambda: told.append("try"))
+    assert told == ["try", "try", "lost", "try"]
+
+
 async def test_a_request_that_was_never_sent_is_not_lost():
     unsent = ModelCallFailed("refused", was_sent=False, is_retryable=True)
     model = Scripted(*[unsent] * 4)

@@ -1,11 +1,15 @@
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bpa.domain import Usage
+from bpa.domain import UnitPrice, Usage
 from bpa.errors import SettingsError
-from bpa.node.pricing import Prices
+from bpa.node.pricing import Price, Prices, cost_of
 
 LIST = """
 version = "7"
@@ -26,7 +30,9 @@ def test_a_call_costs_each_kind_of_token_at_its_own_price():
     assert Decimal(priced.cost_usd) == Decimal("0.0030") + Decimal("0.0015") + Decimal(
         "0.003"
     ) + Decimal("0.0015")
-    assert priced.price_source == "a list, 7"
+    assert priced.price == UnitPrice(
+        input="3", output="15", cache_read="0.3", cache_write="3.75", source="a list", version="7"
+    )
     assert priced.unpriced_tokens == 0
 
 
@@ -39,9 +45,30 @@ def test_an_answer_by_a_name_that_is_not_listed_costs_what_the_asked_model_does(
     assert (priced.cost_usd, priced.unpriced_tokens) == ("15", 0)
 
 
-def test_a_model_without_a_price_leaves_unpriced_tokens_and_no_source():
+def test_a_model_without_a_price_leaves_unpriced_tokens_and_no_price():
     priced = Prices.parse(LIST).priced(Usage(input_tokens=5, output_tokens=6), "m-2")
-    assert (priced.unpriced_tokens, priced.cost_usd, priced.price_source) == (11, "0", "")
+    assert (priced.unpriced_tokens, priced.cost_usd, priced.price) == (11, "0", None)
+
+
+amounts = st.decimals(0, 10_000, places=6)
+counts = st.integers(0, 10**9)
+
+
+@given(amounts, amounts, amounts, amounts, counts, counts, counts, counts)
+def test_a_recorded_amount_is_exact_and_can_be_computed_again_from_its_row(
+    input_usd, output_usd, read_usd, write_usd, input_tokens, output_tokens, read, written
+):
+    prices = Prices("a list", "7", {"m": Price(input_usd, output_usd, read_usd, write_usd)})
+    priced = prices.priced(Usage(input_tokens, output_tokens, read, written), "m")
+    row = msgspec.json.decode(msgspec.json.encode(priced), type=Usage)
+    assert Fraction(row.cost_usd) == Fraction(cost_of(row))
+    exact = (
+        Fraction(input_usd) * input_tokens
+        + Fraction(output_usd) * output_tokens
+        + Fraction(read_usd) * read
+        + Fraction(write_usd) * written
+    ) / 1_000_000
+    assert Fraction(row.cost_usd) == exact
 
 
 def test_a_dated_snapshot_has_the_price_of_its_name():

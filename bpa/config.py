@@ -135,10 +135,12 @@ class Node(Section, frozen=True):
 
 
 class Telemetry(Section, frozen=True):
-    """Where traces go."""
+    """Where traces, metrics and log records go, besides ``/metrics`` and standard error."""
 
     otlp_endpoint: str = ""
-    """``http://host:4318``; empty exports nothing."""
+    """``http://host:4318``, ``https://host:4317`` for ``grpc``; empty exports nothing."""
+    otlp_protocol: Literal["http/protobuf", "grpc"] = "http/protobuf"
+    """What the collector speaks there."""
 
 
 class Embedded(Section, frozen=True):

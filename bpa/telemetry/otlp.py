@@ -1,16 +1,255 @@
-"""What takes telemetry to a collector over OTLP."""
+"""OTLP: who exports spans, metrics and log records, and what is said when nobody takes them.
+
+An exporter of ours never fails its caller and never keeps what it could not deliver: a collector
+that is away costs telemetry, not work and not memory. After a failure it is left in peace for a
+while, so that a process that stops does not wait for it batch by batch. One log line says when
+deliveries begin to fail, one when they succeed again, with what was lost between. Headers (a
+vendor's key) and certificates come from OpenTelemetry's own variables, ``OTEL_EXPORTER_OTLP_*``.
+"""
 
 from __future__ import annotations
 
-from opentelemetry.sdk.trace.export import SpanExporter
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from bpa.config import Telemetry
+import structlog
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from bpa import __version__
+from bpa.config import Settings, Telemetry
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+TRY_S = 5.0
+"""What a collector has for an answer."""
+CLOSE_S = 1.5
+"""What a process that stops waits for its last telemetry to be taken."""
+_PAUSES_S = (5.0, 10.0, 30.0)
+"""How long a collector is left in peace after the first, second and any further failure."""
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 def span_exporter(telemetry: Telemetry) -> SpanExporter:
-    """Return an exporter of spans to ``telemetry.otlp_endpoint``."""
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - slow
-        OTLPSpanExporter,
+    """Return what sends spans to the endpoint of the settings, which name one."""
+    endpoint = telemetry.otlp_endpoint.rstrip("/")
+    exporter: SpanExporter
+    if telemetry.otlp_protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # noqa: PLC0415 - slow
+
+        exporter = grpc.OTLPSpanExporter(endpoint, timeout=TRY_S)
+    else:
+        from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415 - slow
+
+        exporter = http.OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=TRY_S)
+    return _Spans(exporter, Delivery("traces", endpoint))
+
+
+def metric_exporter(telemetry: Telemetry) -> MetricExporter:
+    """Return what sends metrics to the endpoint of the settings, which name one."""
+    endpoint = telemetry.otlp_endpoint.rstrip("/")
+    exporter: MetricExporter
+    if telemetry.otlp_protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc  # noqa: PLC0415 - slow
+
+        exporter = grpc.OTLPMetricExporter(endpoint, timeout=TRY_S)
+    else:
+        from opentelemetry.exporter.otlp.proto.http import metric_exporter as http  # noqa: PLC0415 - slow
+
+        exporter = http.OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=TRY_S)
+    return _Metrics(exporter, Delivery("metrics", endpoint))
+
+
+def log_exporter(telemetry: Telemetry) -> LogRecordExporter:
+    """Return what sends log records to the endpoint of the settings, which name one."""
+    endpoint = telemetry.otlp_endpoint.rstrip("/")
+    exporter: LogRecordExporter
+    if telemetry.otlp_protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc import _log_exporter as grpc  # noqa: PLC0415 - slow
+
+        exporter = grpc.OTLPLogExporter(endpoint, timeout=TRY_S)
+    else:
+        from opentelemetry.exporter.otlp.proto.http import _log_exporter as http  # noqa: PLC0415 - slow
+
+        exporter = http.OTLPLogExporter(f"{endpoint}/v1/logs", timeout=TRY_S)
+    return _Logs(exporter, Delivery("logs", endpoint))
+
+
+def resource_of(settings: Settings, service: str, instance: str) -> Resource:
+    """Return who sends, by OpenTelemetry's conventions."""
+    return Resource.create(
+        {
+            "service.name": service,
+            "service.namespace": "bpa",
+            "service.version": __version__,
+            "service.instance.id": instance,
+            "deployment.environment.name": settings.environment,
+        }
     )
 
-    return OTLPSpanExporter(endpoint=f"{telemetry.otlp_endpoint.rstrip('/')}/v1/traces", timeout=5)
+
+def closed_within(seconds: float, *closers: Callable[[], object]) -> None:
+    """Close several things at once and wait for them no longer than that; call it off the loop."""
+    threads = [threading.Thread(target=close, daemon=True) for close in closers]
+    until_s = time.monotonic() + seconds
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, until_s - time.monotonic()))
+
+
+class Delivery:
+    """Whether a collector takes one signal of ours; used by one thread at a time.
+
+    Args:
+        signal: What is delivered, for the log.
+        endpoint: Where; of it the log shows no more than the host.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, signal: str, endpoint: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        parts = urlsplit(endpoint)
+        shown = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+        self._log = _log.bind(signal=signal, endpoint=shown)
+        self._clock = clock
+        self._failures = 0
+        self._away_since_s = self._again_at_s = 0.0
+        self.dropped = 0
+        """Items that were not taken since the collector went away."""
+        _WORDS.replace_the_lines_of("opentelemetry")
+
+    def deliver(self, items: int, send: Callable[[], bool]) -> bool:
+        """Try to send, unless the collector has just failed; return whether it was taken."""
+        if self._failures and self._clock() < self._again_at_s:
+            self.dropped += items
+            return False
+        _WORDS.forget()
+        try:
+            taken, why = send(), _WORDS.last
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the thread
+            taken, why = False, repr(error)
+        if taken:
+            self._recovered()
+        else:
+            self._failed(items, why)
+        return taken
+
+    def close(self) -> None:
+        """Say what was lost, if the collector is still away."""
+        if self._failures:
+            self._log.warning("telemetry_lost", dropped=self.dropped)
+
+    def _recovered(self) -> None:
+        if self._failures:
+            away_s = round(self._clock() - self._away_since_s, 1)
+            self._log.info("telemetry_delivered_again", dropped=self.dropped, after_s=away_s)
+        self._failures = self.dropped = 0
+
+    def _failed(self, items: int, why: str) -> None:
+        self.dropped += items
+        if not self._failures:
+            self._away_since_s = self._clock()
+            self._log.warning(
+                "telemetry_not_delivered",
+                why=why or "it took nothing",
+                effect="what it does not take is dropped; runs go on",
+                then="see that the collector runs, and telemetry.otlp_endpoint and otlp_protocol",
+            )
+        self._again_at_s = self._clock() + _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
+        self._failures += 1
+
+
+class _LastWords(logging.Handler):
+    """Keeps the last line of a library in each thread, which else would write one for every try."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._of_thread = threading.local()
+
+    def replace_the_lines_of(self, library: str) -> None:
+        """Have the library's lines come here and nowhere else."""
+        logger = logging.getLogger(library)
+        logger.addHandler(self)
+        logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self._of_thread.line = record.getMessage()
+
+    def forget(self) -> None:
+        """Forget the thread's last line."""
+        self._of_thread.line = ""
+
+    @property
+    def last(self) -> str:
+        """The thread's last line."""
+        return getattr(self._of_thread, "line", "")
+
+
+_WORDS = _LastWords()
+
+
+class _Spans(SpanExporter):
+    def __init__(self, exporter: SpanExporter, delivery: Delivery) -> None:
+        self._exporter, self._delivery = exporter, delivery
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        done = SpanExportResult.SUCCESS
+        if self._delivery.deliver(len(spans), lambda: self._exporter.export(spans) is done):
+            return done
+        return SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        self._delivery.close()
+        self._exporter.shutdown()
+
+
+class _Logs(LogRecordExporter):
+    def __init__(self, exporter: LogRecordExporter, delivery: Delivery) -> None:
+        self._exporter: Any = exporter  # its shutdown is untyped
+        self._delivery = delivery
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        done = LogRecordExportResult.SUCCESS
+        if self._delivery.deliver(len(batch), lambda: self._exporter.export(batch) is done):
+            return done
+        return LogRecordExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return bool(self._exporter.force_flush(timeout_millis))
+
+    def shutdown(self) -> None:
+        self._delivery.close()
+        self._exporter.shutdown()
+
+
+class _Metrics(MetricExporter):
+    def __init__(self, exporter: MetricExporter, delivery: Delivery) -> None:
+        super().__init__()
+        self._exporter, self._delivery = exporter, delivery
+
+    def export(
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_kwargs: Any
+    ) -> MetricExportResult:
+        done = MetricExportResult.SUCCESS
+        if self._delivery.deliver(1, lambda: self._exporter.export(metrics_data) is done):
+            return done
+        return MetricExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000, **_kwargs: Any) -> None:
+        self._delivery.close()
+        self._exporter.shutdown()

@@ -18,6 +18,7 @@ from bpa.container.messages import MessagesProvider
 from bpa.container.stores import ReplicaId, StoresProvider
 from bpa.control.agents import Agents
 from bpa.control.breakers import Breakers
+from bpa.control.census import Census
 from bpa.control.database import Database
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
@@ -58,11 +59,13 @@ class ControlPlane:
 
     settings: Settings
     agents: Agents
+    census: Census
     deployments: Deployments
     ingest: Ingest
     leases: Leases
     link: NodeLink
     measured: Measured
+    metrics: Metrics
     nodes: Nodes
     notifications: Notifications
     offers: Offers
@@ -87,6 +90,7 @@ class ControlPlane:
         exports = [self.traces.run()] if self.settings.telemetry.otlp_endpoint else []
         return [
             *exports,
+            self.census.run(),
             self.notifications.run(),
             self.settlement.run(),
             self.offers.listen(self.notifications),
@@ -115,6 +119,10 @@ class ControlPlane:
         return serve_http(
             create_app(self.api), control.host, control.http_port, "control.http_port"
         )
+
+    def look(self) -> None:
+        """Show whether the replica is ready."""
+        self.metrics.ready.labels("control").set(self.readiness.state.is_ready)
 
     def _freed(self, ended: Ended) -> None:
         row = ended.row
@@ -181,6 +189,11 @@ class ControlProvider(Provider):
         return Credit(valkey)
 
     rooms = provide(Rooms)
+
+    @provide
+    def census(self, pool: Pool, metrics: Metrics) -> Census:
+        """Return what counts the fleet."""
+        return Census(pool, metrics, silent_after_s=2 * self._settings.control.heartbeat_every_s)
 
     @provide
     def measured(self, metrics: Metrics) -> Measured:
@@ -302,14 +315,18 @@ class ControlProvider(Provider):
 
 
 @asynccontextmanager
-async def open_control_plane(settings: Settings) -> AsyncIterator[ControlPlane]:
+async def open_control_plane(settings: Settings, metrics: Metrics) -> AsyncIterator[ControlPlane]:
     """Build a control replica; no store has to be there yet.
+
+    Args:
+        settings: What it is to be.
+        metrics: The process's.
 
     Raises:
         StartupError: A connection string makes no sense.
     """
     container = make_async_container(
-        StoresProvider(settings), MessagesProvider(settings), ControlProvider(settings)
+        StoresProvider(settings, metrics), MessagesProvider(settings), ControlProvider(settings)
     )
     try:
         yield await container.get(ControlPlane)

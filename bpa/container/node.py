@@ -24,6 +24,7 @@ from bpa.connectors.http_out import HttpOut
 from bpa.domain import NodeSpec, memory_bytes
 from bpa.errors import InvalidRequest, SettingsError
 from bpa.manifests import shipped_config
+from bpa.node.breakers import Breakers
 from bpa.node.executor import Executor
 from bpa.node.link import ControlLink
 from bpa.node.measure import Measured
@@ -47,6 +48,24 @@ class Worker:
     runtime: NodeRuntime
     zygote: Zygote
     metrics: Metrics
+    measured: Measured
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes leases."""
+        state = self.runtime.state
+        return state.registered and not state.draining and state.clock is None
+
+    def look(self) -> None:
+        """Show whether the node is ready, and how its targets answer."""
+        self.metrics.ready.labels("node").set(self.is_ready)
+        self.measured.look()
+
+    def look_at_slots(self) -> None:
+        """Show the node's slots as it sees them; in control's process, control shows its own."""
+        node_id = self.spec.node_id
+        self.metrics.slots_used.labels(node_id).set(self.runtime.state.slots_used)
+        self.metrics.slots_capacity.labels(node_id).set(self.spec.slots)
 
 
 class NodeProvider(Provider):
@@ -54,9 +73,10 @@ class NodeProvider(Provider):
 
     scope = Scope.APP
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         super().__init__()
         self._settings = settings
+        self._metrics = metrics
 
     @provide
     def settings(self) -> Settings:
@@ -68,7 +88,7 @@ class NodeProvider(Provider):
         """Return what the node says of itself: a fresh boot, the machine's cores and memory."""
         node = self._settings.node
         return NodeSpec(
-            node_id=node.id or socket.gethostname(),
+            node_id=node_id_of(self._settings),
             boot_id=uuid.uuid4().hex,
             slots=node.slots,
             labels=node.labels,
@@ -86,16 +106,21 @@ class NodeProvider(Provider):
     @provide
     def metrics(self) -> Metrics:
         """Return the process's metrics."""
-        return Metrics()
+        return self._metrics
 
     @provide
-    async def zygote(self) -> AsyncIterator[Zygote]:
+    def measured(self, metrics: Metrics) -> Measured:
+        """Return what turns events into metrics."""
+        return Measured(metrics)
+
+    @provide
+    async def zygote(self, measured: Measured) -> AsyncIterator[Zygote]:
         """Start the zygote: exec'd with an empty environment."""
         try:
             limits = SandboxLimits(memory_bytes=memory_bytes(self._settings.node.memory))
         except (InvalidRequest, ValueError) as error:
             raise SettingsError([f"node.memory: {error}"]) from error
-        async with Zygote(limits=limits) as zygote:
+        async with Zygote(limits=limits, on_start=measured.sandbox_started) as zygote:
             yield zygote
 
     @provide
@@ -122,7 +147,7 @@ class NodeProvider(Provider):
         self,
         models: ModelCalls,
         session: aiohttp.ClientSession,
-        metrics: Metrics,
+        measured: Measured,
     ) -> Outlets:
         """Return what the brokers of all runs share."""
         http_out = self._settings.http_out
@@ -130,7 +155,8 @@ class NodeProvider(Provider):
             models=models,
             sink=HttpOut(session, timeout_s=http_out.timeout_s),
             prices=_prices(self._settings.config_dir),
-            measures=Measured(metrics),
+            measures=measured,
+            breakers=Breakers(on_try=measured.target_tried),
             target_url=http_out.base_url,
         )
 
@@ -158,6 +184,11 @@ class NodeProvider(Provider):
     worker = provide(Worker)
 
 
+def node_id_of(settings: Settings) -> str:
+    """Return a node's name."""
+    return settings.node.id or socket.gethostname()
+
+
 def _prices(config_dir: str) -> Prices:
     path = shipped_config(config_dir) / "prices.toml"
     try:
@@ -167,14 +198,18 @@ def _prices(config_dir: str) -> Prices:
 
 
 @asynccontextmanager
-async def open_worker(settings: Settings) -> AsyncIterator[Worker]:
+async def open_worker(settings: Settings, metrics: Metrics) -> AsyncIterator[Worker]:
     """Build a node.
+
+    Args:
+        settings: What it is to be.
+        metrics: The process's.
 
     Raises:
         StartupError: A child cannot be confined on this machine.
         SettingsError: The price list is wrong.
     """
-    container = make_async_container(NodeProvider(settings))
+    container = make_async_container(NodeProvider(settings, metrics))
     try:
         yield await container.get(Worker)
     finally:

@@ -24,14 +24,20 @@ ReplicaId = NewType("ReplicaId", str)
 Namespace = NewType("Namespace", str)
 
 
+def replica_of(settings: Settings) -> ReplicaId:
+    """Return a control replica's name."""
+    return ReplicaId(settings.control.replica_id or f"{socket.gethostname()}-{os.getpid()}")
+
+
 class StoresProvider(Provider):
     """What the rest of a control replica is built on; all of it opens without its servers."""
 
     scope = Scope.APP
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         super().__init__()
         self._settings = settings
+        self._metrics = metrics
 
     @provide
     def settings(self) -> Settings:
@@ -41,13 +47,12 @@ class StoresProvider(Provider):
     @provide
     def replica_id(self) -> ReplicaId:
         """Return who we are among the control replicas."""
-        given = self._settings.control.replica_id
-        return ReplicaId(given or f"{socket.gethostname()}-{os.getpid()}")
+        return replica_of(self._settings)
 
     @provide
     def metrics(self) -> Metrics:
         """Return the process's metrics."""
-        return Metrics()
+        return self._metrics
 
     @provide
     def clocks(self) -> Clocks:

@@ -113,9 +113,9 @@ class Breakers:
         if outcome.reason == Reason.OUTCOME_UNKNOWN:
             parking = None  # the breaker has heard of it; waiting does not make it known
         if failure.is_probe:
-            self._metrics.probes.labels(seen.host, "failed").inc()
+            self._metrics.probes.labels(self._metrics.host(seen.host), "failed").inc()
         if parking is not None:
-            self._metrics.runs_parked.labels(seen.host).inc()
+            self._metrics.runs_parked.labels(self._metrics.host(seen.host)).inc()
         _tell(locked.breaker, after)
         return parking
 
@@ -127,7 +127,7 @@ class Breakers:
                 if after is not locked.breaker:
                     await _write(connection, after)
         if after.closings > locked.breaker.closings:
-            self._metrics.probes.labels(host, "answered").inc()
+            self._metrics.probes.labels(self._metrics.host(host), "answered").inc()
         _tell(locked.breaker, after)
 
 

@@ -90,7 +90,9 @@ class Intake:
             joined=not recorded.is_new,
             reason=arrival.reason,
         )
-        held = Held(run_id, recorded.delivery_id, origin.source, message, arrival.trace_id)
+        held = Held(
+            run_id, recorded.delivery_id, origin.source, message, arrival.trace_id, queue
+        )
         if recorded.verdict is not None:
             await self._settlement.settle(held, recorded.verdict)
             return recorded

@@ -22,6 +22,7 @@ class Measured:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._hosts: set[str] = set()
+        """Labels of hosts that were ever seen open."""
 
     def placed(self, grants: Sequence[Grant]) -> None:
         """Take grants, each with how long its run waited."""
@@ -35,7 +36,8 @@ class Measured:
 
     def gated(self, gates: Iterable[Gate]) -> None:
         """Take the breakers that are not closed."""
-        is_open = {gate.host: gate.state is BreakerState.OPEN for gate in gates}
+        label = self._metrics.host
+        is_open = {label(gate.host): gate.state is BreakerState.OPEN for gate in gates}
         self._hosts |= is_open.keys()
         for host in self._hosts:
             self._metrics.breaker_open.labels(host).set(is_open.get(host, False))
@@ -46,12 +48,11 @@ class Measured:
         if ended.verdict is None:
             return
         labels = (row["agent_id"], row["version"], row["dep_id"])
-        if ended.verdict.completed:
-            self._metrics.runs_completed.labels(*labels).inc()
-        else:
+        outcome = RunStatus(row["status"]).value
+        self._metrics.runs_completed.labels(*labels, outcome).inc()
+        if not ended.verdict.completed:
             self._metrics.runs_failed.labels(*labels, ended.verdict.reason).inc()
         if (latency_ms := row.get("latency_ms")) is not None:
-            outcome = RunStatus(row["status"]).value
             self._metrics.run_latency_ms.labels(*labels[:2], outcome).observe(float(latency_ms))
         _log.info(
             "run_ended",

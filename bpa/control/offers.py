@@ -256,6 +256,7 @@ class Offers:
         if row["executions"] == 0:
             labels = (row["agent_id"], row["version"], row["dep_id"])
             self._metrics.runs_started.labels(*labels).inc()
+            self._metrics.queue_wait_s.observe(row["queued_s"])
 
     def _forget_unanswered(self) -> None:
         """Forget the oldest offers that ended elsewhere: no answer to them comes here."""

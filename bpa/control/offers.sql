@@ -22,6 +22,7 @@ select
     runs.tracestate,
     runs.agent_id,
     runs.version,
+    extract(epoch from now() - least(runs.enqueued_at, now()))::float8 as queued_s,
     jsonb_build_object(
         'closings', coalesce(breaker.closings, 0),
         'watched', coalesce(breaker.state <> 'closed', false),

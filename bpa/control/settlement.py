@@ -38,6 +38,7 @@ class Held:
     source: Source
     message: Message
     trace_id: str
+    queue: str = ""
     renew_at: datetime = field(init=False)
     renewing: bool = False
 
@@ -160,6 +161,8 @@ class Settlement:
         finally:
             self._settling -= Counter([held.source])  # which drops what is at zero
         self._metrics.settled.labels(disposition, result).inc()
+        if disposition == "dead_letter":
+            self._metrics.dead_lettered.labels(held.queue, verdict.reason).inc()
         held.log.info("message_settled", disposition=disposition, reason=verdict.reason or None)
         try:
             await self._runs.settled(held.delivery_id, disposition)

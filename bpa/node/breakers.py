@@ -47,29 +47,41 @@ class Breakers:
 
     Args:
         clock: Monotonic seconds.
+        on_try: Hears of every request, with the host's name.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        on_try: Callable[[str, OutboundTry], None] = lambda _host, _tried: None,
+    ) -> None:
         self._clock = clock
+        self._on_try = on_try
         self._hosts: dict[str, _Host] = {}
 
     def gate(self, run: RunSpec, url: str) -> Gate:
         """Return a run's way through the breaker of its target."""
         name = host_of(url) or _NO_HOST
         host = self._hosts.setdefault(name, _Host(name))
-        return Gate(host, run.run_id, run.admission, self._clock)
+        return Gate(host, run.run_id, run.admission, self._clock, self._on_try)
 
 
 class Gate:
     """One execution's way through its host's breaker; see `Breakers.gate`."""
 
     def __init__(
-        self, host: _Host, run_id: str, admission: Admission, clock: Callable[[], float]
+        self,
+        host: _Host,
+        run_id: str,
+        admission: Admission,
+        clock: Callable[[], float],
+        on_try: Callable[[str, OutboundTry], None],
     ) -> None:
         self._host = host
         self._run_id = run_id
         self._admission = admission
         self._clock = clock
+        self._on_try = on_try
         self._sent_under = 0
         self._failures = 0
         self._was_answered = False
@@ -89,6 +101,7 @@ class Gate:
 
     def note(self, tried: OutboundTry) -> None:
         """Feed the breaker with what a request came to."""
+        self._on_try(self._host.name, tried)
         if tried.cut_short:
             return  # by the run's own deadline: that says nothing of the host
         breaker = self._host.breaker

@@ -12,7 +12,9 @@ import contextlib
 import os
 import socket
 import sys
+import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -55,12 +57,21 @@ class Zygote:
         entry: ``module:function``; called once in the zygote, it returns what each child runs,
             a function of a `bpa.node.channel.Channel`.
         ahead: How many children wait for their task.
+        on_start: Hears how many seconds a child was waited for.
     """
 
-    def __init__(self, *, limits: SandboxLimits, entry: str = AGENT_ENTRY, ahead: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        limits: SandboxLimits,
+        entry: str = AGENT_ENTRY,
+        ahead: int = 1,
+        on_start: Callable[[float], None] = lambda _took_s: None,
+    ) -> None:
         self._limits = limits
         self._entry = entry
         self._ahead = ahead
+        self._on_start = on_start
         self._control: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._children: dict[int, Sandbox] = {}
@@ -151,6 +162,7 @@ class Zygote:
             SandboxProtocolError: The task is larger than a frame may be.
         """
         refusal: str | None = None
+        since_s = time.monotonic()
         for _ in range(_SPAWN_TRIES):
             pending = self._waiting.popleft() if self._waiting else self._fork()
             self._fork_ahead()
@@ -162,6 +174,7 @@ class Zygote:
                 except BaseException:
                     _discard(sandbox)
                     raise
+                self._on_start(time.monotonic() - since_s)
                 return sandbox
         raise Unavailable(f"no child gets ready: {refusal}")
 

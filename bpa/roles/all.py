@@ -18,10 +18,13 @@ from msgspec.structs import replace
 from bpa.config import Settings
 from bpa.container import LocalStack, local_stack
 from bpa.container.control import ControlPlane
+from bpa.container.metering import metering
+from bpa.container.stores import replica_of
 from bpa.manifests import read_all, shipped_config
 from bpa.roles.addresses import Addresses, kept
 from bpa.roles.control import Listening, control, either, listening
 from bpa.roles.node import node
+from bpa.telemetry.pulse import Pulse
 
 _log = structlog.stdlib.get_logger(__name__)
 _LOCAL_LABELS = {"region": "aus-east"}
@@ -42,10 +45,13 @@ async def serve(
                     announce(addresses)
 
                 ours = _with_local(settings, local)
-                async with listening(ours) as here:
+                async with (
+                    metering(ours, "bpa-control", replica_of(ours)) as pulse,
+                    listening(ours, pulse) as here,
+                ):
                     await either(here.started(), stop.wait())
                     if not stop.is_set():
-                        await _serve_both(ours, local, here, stop, ready)
+                        await _serve_both(ours, local, here, pulse, stop, ready)
                 watch.cancel()
 
 
@@ -53,6 +59,7 @@ async def _serve_both(
     settings: Settings,
     local: LocalStack,
     here: Listening,
+    pulse: Pulse,
     stop: asyncio.Event,
     announce: Callable[[Addresses], None],
 ) -> None:
@@ -62,7 +69,7 @@ async def _serve_both(
         if local.postgres_dsn:  # the data is ours alone, so whoever was this node before is gone
             await plane.plane.nodes.gone(node_id)
         own = replace(settings.node, control=plane.grpc, id=node_id)
-        async with node(replace(settings, node=own)) as worker:
+        async with node(replace(settings, node=own), pulse) as worker:
             await _deploy(plane.plane, settings)
             await either(worker.registered(), stop.wait())
             addresses = Addresses(

@@ -12,8 +12,11 @@ import structlog
 
 from bpa.config import Settings
 from bpa.container.control import ControlPlane, open_control_plane
+from bpa.container.metering import metering
+from bpa.container.stores import replica_of
 from bpa.errors import SettingsError
 from bpa.roles.addresses import Addresses
+from bpa.telemetry.pulse import Pulse
 
 _log = structlog.stdlib.get_logger(__name__)
 _NEEDED = {
@@ -52,7 +55,7 @@ class Control:
 
 
 @asynccontextmanager
-async def listening(settings: Settings) -> AsyncIterator[Listening]:
+async def listening(settings: Settings, pulse: Pulse) -> AsyncIterator[Listening]:
     """Answer probes for as long as the context is open, whatever is there; migrate when it is.
 
     Until the schema is in place, REST answers 503 with what it waits for.
@@ -63,7 +66,11 @@ async def listening(settings: Settings) -> AsyncIterator[Listening]:
             database is another namespace's.
     """
     require(settings, _NEEDED)
-    async with open_control_plane(settings) as plane, asyncio.TaskGroup() as watching:
+    async with (
+        open_control_plane(settings, pulse.metrics) as plane,
+        asyncio.TaskGroup() as watching,
+    ):
+        pulse.look(plane.look)
         async with plane.serve_http() as http:
             _log.info("listening", http=http)
             watch = watching.create_task(plane.readiness.run())
@@ -102,7 +109,10 @@ async def serve(
     settings: Settings, stop: asyncio.Event, announce: Callable[[Addresses], None]
 ) -> None:
     """Serve role ``control`` until ``stop`` is set."""
-    async with listening(settings) as here:
+    async with (
+        metering(settings, "bpa-control", replica_of(settings)) as pulse,
+        listening(settings, pulse) as here,
+    ):
         await either(here.started(), stop.wait())
         if stop.is_set():
             return

@@ -8,14 +8,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from litestar import Litestar, Response, get
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from bpa.config import Settings
-from bpa.container.node import Worker, open_worker
+from bpa.container.metering import metering
+from bpa.container.node import Worker, node_id_of, open_worker
 from bpa.errors import Unavailable
 from bpa.node.runtime import NodeState
 from bpa.roles.addresses import Addresses
 from bpa.roles.control import require
+from bpa.telemetry.metrics import CONTENT_TYPE, exposition
+from bpa.telemetry.pulse import Pulse
 from bpa.web_server import serve_http
 
 _NEEDED = {
@@ -39,7 +41,7 @@ class Node:
 
 
 @asynccontextmanager
-async def node(settings: Settings) -> AsyncIterator[Node]:
+async def node(settings: Settings, pulse: Pulse) -> AsyncIterator[Node]:
     """Run a node for as long as the context is open.
 
     On the way out it drains: no more leases, running ones end within ``node.drain_deadline_s``,
@@ -50,7 +52,11 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
         StartupError: The health port is taken, or a sandbox cannot be confined here.
     """
     require(settings, _NEEDED)
-    async with open_worker(settings) as worker, asyncio.TaskGroup() as background:
+    async with (
+        open_worker(settings, pulse.metrics) as worker,
+        asyncio.TaskGroup() as background,
+    ):
+        pulse.look(worker.look)
         watch = background.create_task(_watch(worker))
         async with serve_http(
             health_app(worker), settings.control.host, settings.node.health_port, "node.health_port"
@@ -68,7 +74,11 @@ async def serve(
     settings: Settings, stop: asyncio.Event, announce: Callable[[Addresses], None]
 ) -> None:
     """Serve role ``node`` until ``stop`` is set."""
-    async with node(settings) as running:
+    async with (
+        metering(settings, "bpa-node", node_id_of(settings)) as pulse,
+        node(settings, pulse) as running,
+    ):
+        pulse.look(running.worker.look_at_slots)
         announce(Addresses(node_health=running.health))
         await stop.wait()
 
@@ -86,15 +96,10 @@ def health_app(worker: Worker) -> Litestar:
 
     @get(["/readyz", "/startupz"], sync_to_thread=False)
     def readyz() -> Response[NodeState]:
-        state = worker.runtime.state
-        is_ready = state.registered and not state.draining and state.clock is None
-        return Response(state, status_code=200 if is_ready else 503)
+        return Response(worker.runtime.state, status_code=200 if worker.is_ready else 503)
 
     @get("/metrics", sync_to_thread=False)
     def metrics() -> Response[bytes]:
-        used = worker.runtime.state.slots_used
-        worker.metrics.slots_used.labels(worker.spec.node_id).set(used)
-        text = generate_latest(worker.metrics.registry)
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
+        return Response(exposition(worker.metrics), media_type=CONTENT_TYPE)
 
     return Litestar([livez, readyz, metrics], openapi_config=None, logging_config=None)

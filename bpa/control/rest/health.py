@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from litestar import Response, get
 from litestar.di import NamedDependency
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from bpa.control.readiness import State
 from bpa.control.rest.schemas import Health
 from bpa.control.rest.services import Services
+from bpa.telemetry.metrics import CONTENT_TYPE, exposition
 
 _ALWAYS = {"always": True}
 """Served before the schema is in place, too."""
@@ -37,9 +37,7 @@ def startupz(services: NamedDependency[Services]) -> Response[Health]:
 @get("/metrics", tags=["health"], opt=_ALWAYS, sync_to_thread=False)
 def metrics(services: NamedDependency[Services]) -> Response[bytes]:
     """Return the process's metrics in Prometheus's text format."""
-    text = generate_latest(services.metrics.registry)
-    kind, _, _ = CONTENT_TYPE_LATEST.rpartition(";")  # the framework adds the charset again
-    return Response(text, media_type=kind)
+    return Response(exposition(services.metrics), media_type=CONTENT_TYPE)
 
 
 def _answer(state: State, *, is_good: bool, otherwise: str) -> Response[Health]:

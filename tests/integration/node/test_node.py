@@ -15,6 +15,7 @@ from bpa.node.link import ControlLink
 from bpa.node.runtime import NodeRuntime
 from bpa.node.sandbox import SandboxLimits
 from bpa.node.zygote import Zygote
+from bpa.telemetry.metrics import Metrics
 from tests.eventually import eventually
 from tests.integration.node.control_server import ControlServer, an_offer, serving
 from tests.integration.node.outside import ROUTES, WIRE, outside
@@ -91,5 +92,5 @@ async def test_a_setting_that_no_node_can_have_is_named(setting, value):
     given = {"node.control": "127.0.0.1:1", setting: value}
     environ = {"BPA_ANTHROPIC__API_KEY": "k"}
     with pytest.raises(SettingsError, match=f"^{setting}: .*{value}"):
-        async with open_worker(load(environ, flags=given).settings):
+        async with open_worker(load(environ, flags=given).settings, Metrics()):
             raise AssertionError("it was opened")

@@ -23,6 +23,8 @@ from bpa.errors import BpaError, StartupError, Unavailable
 from bpa.node.link import ControlLink
 from bpa.postgres import connections
 from bpa.roles.control import Control, Listening, control, listening
+from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.pulse import Pulse
 from tests.eventually import eventually
 from tests.integration.control.fleet import AGENT, DEPLOYMENT
 from tests.integration.roles.stores import Stores, stores_of
@@ -77,7 +79,7 @@ class Replica:
 
 @asynccontextmanager
 async def replica_of(settings: Settings) -> AsyncIterator[Replica]:
-    async with listening(settings) as here:
+    async with listening(settings, Pulse(Metrics())) as here:
         timeout = aiohttp.ClientTimeout(total=15)  # it never hangs
         async with aiohttp.ClientSession(here.http, timeout=timeout) as session:
             yield Replica(here, session)

@@ -1,0 +1,102 @@
+"""The names of metrics: declared once, exposed as declared, and no more series than there are."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import bpa.telemetry
+from bpa.control.measure import Measured
+from bpa.control.runs import Ended, Verdict
+from bpa.domain import RunId
+from bpa.telemetry.metrics import OTHER, Bounded, Metrics, exposition
+
+ROW = re.compile(r"^    (\w+) +(counter|gauge|histogram) +(.+)$", re.MULTILINE)
+AS_WRITTEN = {"run_latency_ms", "tokens_in", "tokens_out", "usd_cost"}
+"""Names of the architecture document that Prometheus's conventions would have otherwise."""
+
+
+def declared() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """What `Metrics` declares: type and labels by name."""
+    registry = Metrics().registry
+    return {
+        family.name: (family.type, tuple(metric._labelnames))
+        for metric in registry._collector_to_names
+        for family in metric.describe()
+    }
+
+
+def lines_of(metrics: Metrics) -> list[str]:
+    return exposition(metrics).decode().splitlines()
+
+
+def test_the_table_and_the_class_agree() -> None:
+    table = {
+        name: (kind, () if labels == "-" else tuple(labels.split(", ")))
+        for name, kind, labels in ROW.findall(bpa.telemetry.__doc__ or "")
+    }
+    assert table == declared()
+
+
+def test_a_counter_is_exposed_under_the_name_it_was_given() -> None:
+    metrics = Metrics()
+    metrics.tokens_in.labels("a", "m").inc(3)
+    metrics.runs_started.labels("a", "1", "d").inc()
+    lines = lines_of(metrics)
+    assert "# TYPE tokens_in counter" in lines
+    assert 'tokens_in{agent="a",model="m"} 3.0' in lines
+    assert "# TYPE runs_started_total counter" in lines
+    assert 'runs_started_total{agent="a",deployment="d",version="1"} 1.0' in lines
+    assert not [line for line in lines if "_total_total" in line or "_created" in line]
+    assert not [line for line in lines if re.search(r"(tokens_in|tokens_out|usd_cost)_total", line)]
+
+
+def test_what_is_exposed_can_be_read_and_has_a_text_for_each_name() -> None:
+    metrics = Metrics()
+    metrics.run_latency_ms.labels("a", "1", "completed").observe(12)
+    families = list(text_string_to_metric_families(exposition(metrics).decode()))
+    assert {family.type for family in families} == {"counter", "gauge", "histogram"}
+    assert all(family.documentation for family in families)
+
+
+def test_names_keep_to_the_conventions_but_for_those_that_are_given() -> None:
+    """The rules of ``promtool check metrics``."""
+    for name, (kind, labels) in declared().items():
+        if name in AS_WRITTEN:
+            continue
+        assert re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", name)
+        assert name.endswith("_total") == (kind == "counter"), name
+        assert not re.search(r"_(ms|s|us|sec|minutes|kb|mb|milliseconds)(_total)?$", name), name
+        assert not re.search(r"_(count|sum|bucket|counter|gauge|histogram)\b", name), name
+        assert not {"le", "quantile"} & set(labels)
+
+
+def test_ten_thousand_runs_make_no_more_series_than_a_hundred() -> None:
+    metrics = Metrics()
+    measured = Measured(metrics)
+    series = {}
+    for number in range(10_000):
+        reason = ("", "RetriesExhausted", "BudgetExceeded")[number % 3]
+        status = "dead_lettered" if reason else "completed"
+        row = {
+            "agent_id": "agent", "version": "1.0.0", "dep_id": "dep", "status": status,
+            "reason": reason, "detail": f"detail {number}", "trace_id": f"{number:032x}",
+            "node_id": f"node-{number % 4}", "latency_ms": number,
+        }  # fmt: skip
+        verdict = Verdict(RunId(f"run-{number}"), not reason, reason, row["detail"])
+        measured.ended(Ended(row, verdict, None))
+        if number + 1 in (100, 10_000):
+            series[number + 1] = len([one for one in lines_of(metrics) if one[0] != "#"])
+    assert series[100] == series[10_000]
+
+
+def test_a_label_that_is_bounded_takes_the_first_values_and_calls_the_rest_other() -> None:
+    label = Bounded(2)
+    assert [label(value) for value in ("a", "b", "c", "a", "d")] == ["a", "b", OTHER, "a", OTHER]
+
+
+@pytest.mark.parametrize("one", ["bpa_build_info", "bpa_event_loop_lag_seconds"])
+def test_a_process_shows_itself_from_the_start(one: str) -> None:
+    assert [line for line in lines_of(Metrics()) if line.startswith(one)]

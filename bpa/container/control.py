@@ -48,7 +48,7 @@ from bpa.scheduler.holds import Hold, Holds
 from bpa.scheduler.loop import Scheduler
 from bpa.scheduler.snapshot import SnapshotReader
 from bpa.telemetry.metrics import Metrics
-from bpa.telemetry.otlp import span_exporter
+from bpa.telemetry.otlp import resource_of, span_exporter
 from bpa.valkey import ping
 from bpa.web_server import listen, serve_http
 
@@ -237,7 +237,7 @@ class ControlProvider(Provider):
     ) -> AsyncIterator[Traces]:
         """Return what exports the spans of runs."""
         exporter = partial(span_exporter, self._settings.telemetry)
-        traces = Traces(pool, history, exporter, replica_id, self._settings.environment)
+        traces = Traces(pool, history, exporter, replica_id, partial(resource_of, self._settings))
         yield traces
         await traces.close()
 

@@ -90,9 +90,7 @@ class Intake:
             joined=not recorded.is_new,
             reason=arrival.reason,
         )
-        held = Held(
-            run_id, recorded.delivery_id, origin.source, message, arrival.trace_id, queue
-        )
+        held = Held(run_id, recorded.delivery_id, origin.source, message, arrival.trace_id, queue)
         if recorded.verdict is not None:
             await self._settlement.settle(held, recorded.verdict)
             return recorded

@@ -49,7 +49,7 @@ class Traces:
         history: What is known of runs.
         exporter: Opens what takes spans to the collector; it is called on a thread.
         replica_id: Who exports, and so the instance that control's spans are from.
-        environment: The name of the deployment's environment.
+        resource: Builds the resource of a service and its instance.
         every_s: Seconds between two passes.
     """
 
@@ -59,7 +59,7 @@ class Traces:
         history: History,
         exporter: Callable[[], SpanExporter],
         replica_id: str,
-        environment: str,
+        resource: Callable[[str, str], Resource],
         every_s: float = 1.0,
     ) -> None:
         self._pool = pool
@@ -67,7 +67,7 @@ class Traces:
         self._open_exporter = exporter
         self._exporter: SpanExporter | None = None
         self._replica_id = replica_id
-        self._environment = environment
+        self._resource = lru_cache(maxsize=1024)(resource)
         self._every_s = every_s
         self._is_away = False
 
@@ -124,12 +124,8 @@ class Traces:
         if not spans:
             return True
         result = await asyncio.to_thread(self._send, spans)
-        is_away = result is not SpanExportResult.SUCCESS
-        if is_away != self._is_away:
-            event = "collector_away" if is_away else "collector_back"
-            _log.warning(event, effect="spans wait in Postgres" if is_away else "spans go there")
-            self._is_away = is_away
-        return not is_away
+        self._is_away = result is not SpanExportResult.SUCCESS
+        return not self._is_away
 
     def _send(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         if self._exporter is None:
@@ -168,7 +164,7 @@ class Traces:
             name=stage.name,
             context=_context(own.child(stage.span_id), state),
             parent=parent,
-            resource=_resource(service, instance, self._environment),
+            resource=self._resource(service, instance),
             attributes={"bpa.run.id": run["run_id"], **stage.attributes, **error},
             links=[Link(_context(linked))] if linked else [],
             kind=SpanKind[stage.kind.name],
@@ -198,19 +194,6 @@ def _context(span: SpanContext, state: TraceState | None = None) -> OtelContext:
         is_remote=False,
         trace_flags=TraceFlags(int(span.flags, 16)),
         trace_state=state,
-    )
-
-
-@lru_cache(maxsize=1024)
-def _resource(service: str, instance: str, environment: str) -> Resource:
-    return Resource.create(
-        {
-            "service.name": service,
-            "service.namespace": "bpa",
-            "service.version": __version__,
-            "service.instance.id": instance,
-            "deployment.environment.name": environment,
-        }
     )
 
 

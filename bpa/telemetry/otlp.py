@@ -1,10 +1,11 @@
 """OTLP: who exports spans, metrics and log records, and what is said when nobody takes them.
 
 An exporter of ours never fails its caller and never keeps what it could not deliver: a collector
-that is away costs telemetry, not work and not memory. After a failure it is left in peace for a
-while, so that a process that stops does not wait for it batch by batch. One log line says when
-deliveries begin to fail, one when they succeed again, with what was lost between. Headers (a
-vendor's key) and certificates come from OpenTelemetry's own variables, ``OTEL_EXPORTER_OTLP_*``.
+that is away costs metrics and log records, not work and not memory; spans wait in Postgres. After a
+failure it is left in peace for a while, so that a process that stops does not wait for it batch by
+batch. One log line says when deliveries begin to fail, one when they succeed again, with what was
+lost between. Headers (a vendor's key) and certificates come from OpenTelemetry's own variables,
+``OTEL_EXPORTER_OTLP_*``.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def span_exporter(telemetry: Telemetry) -> SpanExporter:
         from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415 - slow
 
         exporter = http.OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=TRY_S)
-    return _Spans(exporter, Delivery("traces", endpoint))
+    delivery = Delivery("traces", endpoint, effect="spans wait in Postgres for an hour")
+    return _Spans(exporter, delivery)
 
 
 def metric_exporter(telemetry: Telemetry) -> MetricExporter:
@@ -114,14 +116,21 @@ class Delivery:
         signal: What is delivered, for the log.
         endpoint: Where; of it the log shows no more than the host.
         clock: Monotonic seconds.
+        effect: What becomes of what is not taken, for the log.
     """
 
     def __init__(
-        self, signal: str, endpoint: str, clock: Callable[[], float] = time.monotonic
+        self,
+        signal: str,
+        endpoint: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        effect: str = "what it does not take is dropped",
     ) -> None:
         parts = urlsplit(endpoint)
         shown = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
         self._log = _log.bind(signal=signal, endpoint=shown)
+        self._effect = effect
         self._clock = clock
         self._failures = 0
         self._away_since_s = self._again_at_s = 0.0
@@ -163,7 +172,7 @@ class Delivery:
             self._log.warning(
                 "telemetry_not_delivered",
                 why=why or "it took nothing",
-                effect="what it does not take is dropped; runs go on",
+                effect=f"{self._effect}; runs go on",
                 then="see that the collector runs, and telemetry.otlp_endpoint and otlp_protocol",
             )
         self._again_at_s = self._clock() + _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]

@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import functools
-import json
 import os
 import shutil
 import subprocess
@@ -28,31 +27,29 @@ def _missing():
     return None
 
 
-async def missing_javascript():
-    """Skip the test where node is not; where it is and the SDK cannot be had, it fails."""
+async def run_node(*words, stdin=None, **environment):
+    """Run node in ``conformance/node`` and return what it wrote.
+
+    Skips the test where node is not; where it is and the SDK cannot be had, it fails.
+    """
     missing = await asyncio.to_thread(_missing)
     if missing is not None:
         pytest.skip(missing)
-
-
-async def run_javascript(program, *arguments, **environment):
-    """Run one of the programs in ``conformance/node`` and return the JSON that it wrote."""
-    await missing_javascript()
     process = await asyncio.create_subprocess_exec(
         "node",
-        program,
-        *arguments,
+        *words,
         cwd=FOLDER,
         env={"PATH": os.environ["PATH"], **environment},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(60):
-            output, complaint = await process.communicate()
+            output, complaint = await process.communicate(stdin)
     finally:
         if process.returncode is None:
             process.kill()
             await process.communicate()
     assert process.returncode == 0, complaint.decode()
-    return json.loads(output)
+    return output.decode()

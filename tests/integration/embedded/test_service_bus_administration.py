@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -20,7 +21,7 @@ from azure.servicebus.management import ServiceBusAdministrationClient as Blocki
 
 from bpa.embedded.service_bus import QueueConfig, ServiceBusEmulator
 from bpa.errors import StartupError
-from tests.integration.embedded.javascript import run_javascript
+from tests.integration.embedded.javascript import run_node
 from tests.integration.embedded.service_bus import bus, options_for, receive_one
 
 KEYS = "SharedAccessKeyName=RootManageSharedAccessKey;SharedAccessKey=k;UseDevelopmentEmulator=true"
@@ -348,11 +349,12 @@ async def test_the_administration_client_of_javascript_is_served_alike():
         await one.send("a", "b")
         async with one.receiver() as receiver:
             await receiver.dead_letter_message(await receive_one(receiver))
-        seen = await run_javascript(
+        said = await run_node(
             "administration.mjs",
             connection_string(one.emulator),
             NODE_EXTRA_CA_CERTS=str(one.emulator.certificate),
         )
+    seen = json.loads(said)
     created = seen["created"]
     assert (created["name"], created["lockDuration"]) == ("q1", "PT45S")
     assert (created["maxDeliveryCount"], created["userMetadata"]) == (10, "<&> ü")

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from tests.integration.embedded.javascript import FOLDER, missing_javascript
+from tests.integration.embedded.javascript import run_node
 from tests.integration.embedded.service_bus import bus
 
 PAGE = Path(__file__).parents[3] / "docs" / "service-bus-emulator.md"
@@ -17,30 +17,35 @@ def example(language):
     return code
 
 
-async def run(one, *words, stdin=None, **options):
+async def run_python(code, **environment):
     process = await asyncio.create_subprocess_exec(
-        *words,
-        stdin=asyncio.subprocess.PIPE,
+        sys.executable,
+        "-c",
+        code,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={"PATH": os.environ["PATH"], "SERVICE_BUS": one.emulator.connection_string},
-        **options,
+        env={"PATH": os.environ["PATH"], **environment},
     )
     async with asyncio.timeout(60):
-        output, complaint = await process.communicate(stdin)
+        output, complaint = await process.communicate()
     assert process.returncode == 0, complaint.decode()
     return output.decode()
 
 
 async def test_the_example_in_python():
     async with bus() as one:
-        assert await run(one, sys.executable, "-c", example("python")) == "hello\n"
+        said = await run_python(example("python"), SERVICE_BUS=one.emulator.connection_string)
+        assert said == "hello\n"
         assert await one.counts() == (0, 0, 0)
 
 
 async def test_the_example_in_javascript():
-    await missing_javascript()
     async with bus() as one:
-        words = ("node", "--input-type=module", "-")
-        assert await run(one, *words, stdin=example("js").encode(), cwd=FOLDER) == "hello\n"
+        said = await run_node(
+            "--input-type=module",
+            "-",
+            stdin=example("js").encode(),
+            SERVICE_BUS=one.emulator.connection_string,
+        )
+        assert said == "hello\n"
         assert await one.counts() == (0, 0, 0)

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
@@ -158,18 +157,6 @@ async def run_until_signalled(service: Service, name: str, *, as_json: bool) -> 
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
         await stop.wait()
-
-
-def logs_to_stderr() -> None:
-    """Write log events as JSON lines on stderr, so that stdout carries data alone."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )
 
 
 def add_listener_arguments(parser: argparse.ArgumentParser, *, default_port: int) -> None:

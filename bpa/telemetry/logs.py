@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from bpa.config import Log
+from bpa.stderr import line_stream
 
 
 def configure_logging(log: Log, role: str) -> None:
@@ -18,6 +19,7 @@ def configure_logging(log: Log, role: str) -> None:
 
     JSON, or readable lines on a terminal. Tracebacks carry no local variables: they hold payloads.
     """
+    stream = line_stream()
     console = log.format == "console" or (log.format == "auto" and sys.stderr.isatty())
     level = getattr(logging, log.level.upper())
     shared: list[Any] = [
@@ -33,10 +35,10 @@ def configure_logging(log: Log, role: str) -> None:
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

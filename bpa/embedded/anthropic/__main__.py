@@ -8,8 +8,9 @@ import sys
 import uvloop
 
 from bpa.embedded.anthropic.server import AnthropicStub, StubOptions
-from bpa.embedded.web import add_listener_arguments, logs_to_stderr, run_until_signalled
+from bpa.embedded.web import add_listener_arguments, run_until_signalled
 from bpa.errors import BpaError
+from bpa.stderr import log_json_lines
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="how many requests the ledger keeps one by one (default %(default)s)",
     )
     given = parser.parse_args(arguments)
-    logs_to_stderr()
+    log_json_lines()
     stub = AnthropicStub(
         StubOptions(
             host=given.host,

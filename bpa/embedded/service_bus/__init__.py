@@ -1,6 +1,6 @@
 """A Service Bus on one machine: AMQP 1.0 queues that survive a kill, for the real client SDKs.
 
-Imports the foundation (``bpa.errors``, ``bpa.amqp``) alone. Read it in this order:
+Imports the foundation (``bpa.errors``, ``bpa.amqp``, ``bpa.stderr``) alone. Read it in this order:
 
 1. ``emulator``: what comes up when; ``config``: the official emulator's Config.json.
 2. ``connection``: bytes between a socket and ``engine`` (qpid-proton's C library, sans I/O), past

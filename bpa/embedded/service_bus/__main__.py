@@ -10,11 +10,11 @@ import signal
 import sys
 from pathlib import Path
 
-import structlog
 import uvloop
 from rich.console import Console
 
 from bpa.errors import BpaError
+from bpa.stderr import log_json_lines
 
 from . import DEFAULT_NAMESPACE, EmulatorOptions, ServiceBusEmulator, load_config
 from .emulator import connection_string
@@ -23,7 +23,7 @@ from .top import watch
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
-    _log_to_stderr()
+    log_json_lines()
     arguments = _parse(sys.argv[1:])
     try:
         if arguments.connection_string:
@@ -37,18 +37,6 @@ def main() -> int:
     except BpaError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-
-
-def _log_to_stderr() -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def _allow_as_many_connections_as_may_be() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import uvloop
 
 from bpa.embedded.target.server import TargetApi, TargetOptions
-from bpa.embedded.web import add_listener_arguments, logs_to_stderr, run_until_signalled
+from bpa.embedded.web import add_listener_arguments, run_until_signalled
 from bpa.errors import BpaError
+from bpa.stderr import log_json_lines
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="keep what was applied here; without it, it is kept in memory",
     )
     given = parser.parse_args(arguments)
-    logs_to_stderr()
+    log_json_lines()
     target = TargetApi(
         TargetOptions(
             host=given.host,

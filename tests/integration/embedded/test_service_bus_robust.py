@@ -238,3 +238,19 @@ async def test_thousands_of_idle_connections_are_borne_and_their_memory_serves_t
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
     assert peaks[0] / count < 40_000, "an idle connection is too dear"
     assert peaks[1] < 1.4 * peaks[0], "memory of closed connections is not used again"
+
+
+async def test_a_log_that_nobody_reads_holds_up_no_client():
+    async with emulator_process() as (process, ready):
+        for _ in range(5):  # two lines each: more than the pipe and this reader's buffer hold
+            for writer in await idle_connections(ready["port"], AT_ONCE):
+                writer.close()
+                await writer.wait_closed()
+        async with (
+            client_of(ready["connection_string"]) as client,
+            client.get_queue_receiver("invoices") as receiver,
+        ):
+            assert await receiver.peek_messages(1) == []
+        process.kill()
+        lines = (await process.stderr.read()).splitlines()
+    assert 100 < len(lines) < 2 * 5 * AT_ONCE

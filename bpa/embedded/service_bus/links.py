@@ -17,7 +17,7 @@ from .content import DEAD_LETTER_DESCRIPTION, DEAD_LETTER_REASON, read_batch, re
 from .message import Accepted, Lock, Message
 from .queue import Queue
 from .refusals import MessageTooLarge, Refused
-from .status import check_receives, check_sends
+from .status import check_sends
 
 _CREDIT = 1000
 _PRE_SETTLED_TAG_BYTES = 16
@@ -172,7 +172,7 @@ class OutgoingLink:
     """A receiver's link to a queue: the queue's consumer."""
 
     def __init__(self, owner: LinkOwner, link: Any, broker: Broker, queue: Queue) -> None:
-        check_receives(queue.status, queue.path)
+        queue.join(self)
         self._owner = owner
         self._link = link
         self._broker = broker

@@ -19,7 +19,7 @@ from .locks import Locks
 from .message import Accepted, Lock, Message, State
 from .records import KeptQueue
 from .refusals import MessageNotFound, NotInDeadLetters, NotToDeadLetters
-from .status import check_receives, check_sends, receives, receiving_disabled
+from .status import check_cancels, check_receives, check_sends, receives, receiving_disabled
 from .store import Counts, Store
 from .tally import Tally
 
@@ -55,6 +55,8 @@ class Queue:
         self._journal = journal
         self._store = Store(partial(alarm, self))
         self._locks = Locks(partial(alarm, self))
+        self._receivers: dict[Consumer, None] = {}
+        """All that are attached, in the order in which they came."""
         self._waiting: dict[Consumer, None] = {}
         self._intake = Intake(path, journal)
         self.tally = Tally()
@@ -70,14 +72,16 @@ class Queue:
         """Follow other properties from now on; messages and locks that are there keep theirs."""
         self.config = config
         if not receives(config.status):
-            waiting, self._waiting = self._waiting, {}
-            for consumer in waiting:
-                consumer.turn_away(receiving_disabled(self.path))
+            receivers, self._receivers = self._receivers, {}
+            self._waiting.clear()
+            for receiver in receivers:
+                receiver.turn_away(receiving_disabled(self.path))
 
     def discard(self) -> None:
         """Forget everything: the queue is deleted. What still calls back finds nothing."""
         self._store, self._locks = Store(_sleep_on), Locks(_sleep_on)
         self._intake = Intake(self.path, self._journal)
+        self._receivers.clear()
         self._waiting.clear()
 
     # Sending
@@ -91,7 +95,8 @@ class Queue:
             NotToDeadLetters: This is the dead-letter queue.
             EntityDisabled: Nothing may be sent.
         """
-        self._check_sends()
+        self._check_takes_messages()
+        check_sends(self.status, self.path)
         self.accessed_ms = now_ms
         added, sequences = [], []
         for content in contents:
@@ -110,16 +115,16 @@ class Queue:
         Raises:
             MessageNotFound: One of them is not scheduled.
             NotToDeadLetters: This is the dead-letter queue.
-            EntityDisabled: Nothing may be sent.
+            EntityDisabled: Nothing may be sent or received.
         """
-        self._check_sends()
+        self._check_takes_messages()
+        check_cancels(self.status, self.path)
         for message in self._store.find(sequences, State.SCHEDULED):
             self._remove(message)
 
-    def _check_sends(self) -> None:
+    def _check_takes_messages(self) -> None:
         if self.dead_letters is None:
             raise NotToDeadLetters
-        check_sends(self.status, self.path)
 
     def _publish(self, added: list[Message], now_ms: int) -> None:
         for message in added:
@@ -127,6 +132,11 @@ class Queue:
         self.dispatch(now_ms)
 
     # Receiving
+
+    def join(self, receiver: Consumer) -> None:
+        """Let a receiver attach, with credit or without. Raises EntityDisabled."""
+        check_receives(self.status, self.path)
+        self._receivers[receiver] = None
 
     def offer(self, consumer: Consumer, now_ms: int) -> None:
         """Let a receiver with credit take part. Raises EntityDisabled."""
@@ -137,6 +147,7 @@ class Queue:
 
     def withdraw(self, consumer: Consumer) -> None:
         """Forget a receiver; what it holds stays locked until it settles or the lock expires."""
+        self._receivers.pop(consumer, None)
         self._waiting.pop(consumer, None)
 
     def dispatch(self, now_ms: int) -> None:

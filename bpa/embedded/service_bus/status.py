@@ -1,4 +1,8 @@
-"""Hold clients to a queue's status."""
+"""Hold clients to a queue's status, as Microsoft's page "Suspend and reactivate" says.
+
+Browsing is allowed whatever the status is (Azure/azure-service-bus#147), and so is the removal of
+a scheduled message while only sending is disabled (Azure/azure-sdk-for-net#22454).
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,12 @@ def check_sends(status: Status, path: str) -> None:
     """Raise EntityDisabled unless messages may be sent to the queue of that path."""
     if status not in _SENDS:
         raise EntityDisabled(f"Sending to queue '{path}' is disabled.")
+
+
+def check_cancels(status: Status, path: str) -> None:
+    """Raise EntityDisabled unless scheduled messages may be taken back there."""
+    if status is Status.DISABLED:
+        raise EntityDisabled(f"Queue '{path}' is disabled.")
 
 
 def check_receives(status: Status, path: str) -> None:

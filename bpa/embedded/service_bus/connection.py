@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol, Handler):
         self.wake()
 
     def hold(self, size: int) -> None:
-        """Count bytes of responses that wait for credit, and hang up on a peer that gives none."""
+        """Count bytes of responses that wait, and hang up on a peer that lets them."""
         self._held_bytes += size
         if self._held_bytes > _UNREAD_BYTES:
             self._drop_links()

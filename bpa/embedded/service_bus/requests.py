@@ -44,7 +44,7 @@ class RequestOwner(LinkOwner, Protocol):
     claims: Claims
 
     def hold(self, size: int) -> None:
-        """Count bytes of responses that wait for credit, less than none for those that left."""
+        """Count bytes of responses that wait, less than none for those that left."""
 
     def reply_link(
         self, node: str, session: Any, name: str, reply_to: str | None
@@ -129,7 +129,7 @@ class RequestLink:
 
 
 class ReplyLink:
-    """Takes responses to a client, as far as its credit goes."""
+    """Takes responses to a client, as far as its credit goes and as fast as it reads."""
 
     def __init__(self, owner: RequestOwner, link: Any, node: str) -> None:
         wrapper = engine.describe(link)
@@ -151,21 +151,22 @@ class ReplyLink:
 
     def on_flow(self) -> None:
         """Send what waits, and answer a drain."""
-        while self._waiting and engine.credit(self._link) > 0:
+        while self._waiting and engine.credit(self._link) > 0 and not self._owner.paused:
             self._sent += 1
             tag = self._sent.to_bytes(8, "big")
             encoded = self._waiting.popleft()
             self._owner.hold(-len(encoded))
             deliveries.send(self._link, tag, encoded, settled=True)
-            self._owner.wake()
-        if engine.draining(self._link):
+            self._owner.sent(len(encoded))
+        if engine.draining(self._link) and not self._owner.paused:
             engine.give_credit_back(self._link)
 
     def on_delivery(self, delivery: Any) -> None:
         """Responses are sent settled; there is nothing to hear of them."""
 
     def on_resumed(self) -> None:
-        """Responses are few and do not wait for a slow reader."""
+        """Go on where the slow reader stopped us."""
+        self.on_flow()
 
     def turn_away(self, refusal: Refused) -> None:
         """Detach."""

@@ -2,11 +2,13 @@
 
 Imports the foundation (``bpa.errors``, ``bpa.amqp``, ``bpa.stderr``) alone. Read it in this order:
 
-1. ``emulator``: what comes up when; ``config``: the official emulator's Config.json.
+1. ``emulator``: what comes up when; ``config``: the official emulator's Config.json; ``tiers``:
+   how large things may be.
 2. ``connection``: bytes between a socket and ``engine`` (qpid-proton's C library, sans I/O), past
    ``sasl``, cut by ``framing`` so that batches are seen; ``attach``: what a link is for.
-3. ``links``: messages to and from a queue, on ``deliveries``; ``requests``: request and response,
-   for ``cbs`` (the tokens, kept as ``claims``) and ``management`` (locks, numbers, peek).
+3. ``links``: messages to and from a queue, on ``deliveries``, joined by ``inbox``; ``requests``:
+   request and response, for ``cbs`` (the tokens, kept as ``claims``) and ``management`` (locks,
+   numbers, peek).
 4. ``queue``: what each settlement does (pure), ``refusals`` and ``status``: why it does not;
    ``intake``: what becomes of what is sent;
    ``store``, ``locks`` and ``deadlines``: where messages stand, who holds them, and when something
@@ -22,12 +24,16 @@ Imports the foundation (``bpa.errors``, ``bpa.amqp``, ``bpa.stderr``) alone. Rea
 
 from .config import DEFAULT_NAMESPACE, NamespaceConfig, QueueConfig, load_config
 from .emulator import EmulatorOptions, ServiceBusEmulator
+from .tiers import PREMIUM, STANDARD, Tier
 
 __all__ = [
     "DEFAULT_NAMESPACE",
+    "PREMIUM",
+    "STANDARD",
     "EmulatorOptions",
     "NamespaceConfig",
     "QueueConfig",
     "ServiceBusEmulator",
+    "Tier",
     "load_config",
 ]

@@ -18,6 +18,7 @@ from bpa.stderr import log_json_lines
 
 from . import DEFAULT_NAMESPACE, EmulatorOptions, ServiceBusEmulator, load_config
 from .emulator import connection_string
+from .tiers import TIERS
 from .top import watch
 
 
@@ -59,6 +60,12 @@ def _parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--admin-port-setting", default="--admin-port", help=argparse.SUPPRESS)
     parser.add_argument("--data-dir", type=Path, help="keep messages here (default: in memory)")
     parser.add_argument("--config", type=Path, help="the official emulator's Config.json")
+    parser.add_argument(
+        "--tier",
+        choices=TIERS,
+        default="standard",
+        help="how large messages, batches and queues may be (default %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="say ready as one line of JSON")
     parser.add_argument(
         "--connection-string", action="store_true", help="print what clients are given, and end"
@@ -87,6 +94,7 @@ def _options(arguments: argparse.Namespace) -> EmulatorOptions:
         admin_port_setting=arguments.admin_port_setting,
         data_dir=arguments.data_dir,
         config=config,
+        tier=TIERS[arguments.tier],
     )
 
 

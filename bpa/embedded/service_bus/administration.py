@@ -61,8 +61,8 @@ class Administration:
         if path.lower().startswith("$resources/"):
             return self._list(request, path.split("/", 1)[1].lower())
         if path.lower() == "$namespaceinfo":
-            since_ms = self._broker.started_ms
-            return _xml(atom.namespace_entry(NAMESPACE, since_ms, _place(request)))
+            tier, since_ms = self._broker.tier, self._broker.started_ms
+            return _xml(atom.namespace_entry(NAMESPACE, tier, since_ms, _place(request)))
         if "/subscriptions" in path.lower():
             raise NotServed("Topics, subscriptions and rules are not served yet.")
         if request.method == "GET":
@@ -87,7 +87,7 @@ class Administration:
             known = self._broker.entity(path).config
         else:
             known = QueueConfig(path, max_delivery_count=10)
-        wanted = read_queue(await request.read(), known, exists=updating)
+        wanted = read_queue(await request.read(), known, self._broker.tier, exists=updating)
         if updating:
             entity = await self._broker.update(wanted)
             _log.info(QUEUE_UPDATED, queue=path)
@@ -114,7 +114,7 @@ class Administration:
         return _xml(atom.queue_feed(described, place, str(request.url), following))
 
     def _runtime(self, entity: Entity) -> atom.Runtime:
-        path = entity.config.name.lower()
+        path, tier = entity.config.name.lower(), self._broker.tier
         queue = self._broker.queues[path]
         dead = self._broker.queues[path + DEAD_LETTER_SUFFIX]
         counts, letters = queue.counts(), dead.counts()
@@ -124,6 +124,7 @@ class Administration:
             scheduled=counts.scheduled,
             size_bytes=queue.size_bytes() + dead.size_bytes(),
             accessed_ms=queue.accessed_ms,
+            max_message_kb=tier.queue_message_kb(entity.config) if tier.settable else None,
         )
 
 

@@ -12,6 +12,7 @@ from html import escape
 
 from .config import QueueConfig, render_duration
 from .entities import Entity
+from .tiers import Tier
 
 ATOM = "http://www.w3.org/2005/Atom"
 CONNECT = "http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"
@@ -32,6 +33,8 @@ class Runtime:
     scheduled: int
     size_bytes: int
     accessed_ms: int | None
+    max_message_kb: int | None
+    """The largest message; None in a tier where that is not the queue's to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +77,13 @@ def empty_feed(title: str, here: str) -> str:
     return _feed(title, here, None, "")
 
 
-def namespace_entry(name: str, since_ms: int, place: Place) -> str:
+def namespace_entry(name: str, tier: Tier, since_ms: int, place: Place) -> str:
     """Describe the namespace."""
     moment = _time(since_ms)
     content = (
         f'<NamespaceInfo xmlns="{CONNECT}" xmlns:i="{_INSTANCE}">'
         + _element("CreatedTime", moment)
-        + _element("MessagingSKU", "Standard")
+        + _element("MessagingSKU", tier.name)
         + _element("ModifiedTime", moment)
         + _element("Name", name)
         + _element("NamespaceType", "Messaging")
@@ -104,6 +107,7 @@ def _queue_entry(entity: Entity, runtime: Runtime, place: Place, attributes: str
 
 def _queue_description(entity: Entity, runtime: Runtime) -> str:
     config = entity.config
+    largest_kb = runtime.max_message_kb
     accessed = _NEVER if runtime.accessed_ms is None else _time(runtime.accessed_ms)
     total = runtime.active + runtime.scheduled + runtime.dead_lettered
     fields = [
@@ -124,6 +128,7 @@ def _queue_description(entity: Entity, runtime: Runtime) -> str:
         ("EnablePartitioning", "false"),
         ("EntityAvailabilityStatus", "Available"),
         ("EnableExpress", "false"),
+        ("MaxMessageSizeInKilobytes", None if largest_kb is None else str(largest_kb)),
     ]
     return (
         f'<QueueDescription xmlns="{CONNECT}" xmlns:i="{_INSTANCE}">'

@@ -18,6 +18,7 @@ from .journal import FileJournal, MemoryJournal
 from .queue import DEAD_LETTER_SUFFIX, Queue
 from .records import Replay
 from .refusals import quotable
+from .tiers import Tier
 
 
 class Broker:
@@ -26,16 +27,14 @@ class Broker:
     Args:
         config: The queues that are there at the start.
         data_dir: Where messages are kept; None keeps them in memory.
-        max_message_bytes: The largest message that is taken.
+        tier: What is taken.
 
     Raises:
         StartupError: The data directory cannot be used.
     """
 
-    def __init__(
-        self, config: NamespaceConfig, data_dir: Path | None, max_message_bytes: int
-    ) -> None:
-        self.max_message_bytes = max_message_bytes
+    def __init__(self, config: NamespaceConfig, data_dir: Path | None, tier: Tier) -> None:
+        self.tier = tier
         self.queues: dict[str, Queue] = {}
         self.entities: dict[str, Entity] = {}
         self.started_ms = self.now_ms()

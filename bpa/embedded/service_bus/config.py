@@ -57,6 +57,8 @@ class QueueConfig:
     status: Status = Status.ACTIVE
     user_metadata: str | None = None
     """A note of the user's own."""
+    max_message_kb: int | None = None
+    """The largest message, where the tier lets it be set; None is the tier's own."""
     max_size_mb: int = 1024
     """Told to those who ask; nothing is refused for it."""
     enable_batched_operations: bool = True

@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol, Handler):
     def hold(self, size: int) -> None:
         """Count bytes of responses that wait, and hang up on a peer that lets them."""
         self._held_bytes += size
-        if self._held_bytes > _UNREAD_BYTES:
+        if self._held_bytes > self._most_unread_bytes():
             self._drop_links()
             self._give_up(_NEVER_READS)
 
@@ -316,7 +316,7 @@ class Connection(asyncio.Protocol, Handler):
         self._engine.dispatch(self)
         while data := self._engine.output():
             self._transport.write(data)
-        if self._transport.get_write_buffer_size() > _UNREAD_BYTES:
+        if self._transport.get_write_buffer_size() > self._most_unread_bytes():
             self._give_up(_NEVER_READS)
             return
         if self._engine.finished():
@@ -325,6 +325,9 @@ class Connection(asyncio.Protocol, Handler):
         self._unflushed_bytes = 0
         if held_back and not self._writing_paused:
             self._resume_links()
+
+    def _most_unread_bytes(self) -> int:
+        return _UNREAD_BYTES + self._broker.tier.largest_message_bytes
 
     def _tick(self) -> None:
         self._timer = None

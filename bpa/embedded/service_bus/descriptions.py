@@ -15,13 +15,13 @@ from defusedxml.ElementTree import fromstring
 from .atom import ATOM, CONNECT
 from .config import QUEUE_NAME, UNENDING_S, QueueConfig, Status, parse_duration_s
 from .refusals import quotable
+from .tiers import SMALLEST_SETTABLE_KB, Tier
 
 _LONGEST_NAME = 260
 _LONGEST_METADATA = 1024
 _LONGEST_LOCK_S = 300.0
 _LONGEST_WINDOW_S = 7 * 86_400.0
 _WINDOW_S = 600.0
-_LARGEST_QUEUE_MB = 81_920
 _MOST_PROBLEMS = 50
 _FLAGS = {"true": True, "false": False, "1": True, "0": False}
 _TOLD_ONLY = frozenset(
@@ -35,7 +35,6 @@ _TOLD_ONLY = frozenset(
         "SupportOrdering",
         "CountDetails",
         "EntityAvailabilityStatus",
-        "MaxMessageSizeInKilobytes",
     }
 )
 _OTHER_ENTITIES = {
@@ -53,12 +52,13 @@ class NotServed(Exception):
     """The description asks for what this emulator does not serve yet."""
 
 
-def read_queue(body: bytes, known: QueueConfig, *, exists: bool) -> QueueConfig:
+def read_queue(body: bytes, known: QueueConfig, tier: Tier, *, exists: bool) -> QueueConfig:
     """Return the properties that a client wants a queue to have.
 
     Args:
         body: An Atom entry that holds a QueueDescription.
         known: The queue's name, and the properties that the entry leaves out.
+        tier: How large things may be.
         exists: Whether the queue is there already, so that some may not change.
 
     Raises:
@@ -69,7 +69,7 @@ def read_queue(body: bytes, known: QueueConfig, *, exists: bool) -> QueueConfig:
         raise BadDescription(
             f"The name must be letters, digits and inner - . / _, at most {_LONGEST_NAME}."
         )
-    reader = _Reader(_description(body))
+    reader = _Reader(_description(body), tier)
     config = reader.config(known)
     if exists and (config.duplicate_window_s is None) != (known.duplicate_window_s is None):
         reader.problems.append("RequiresDuplicateDetection of an existing queue cannot be changed.")
@@ -100,7 +100,8 @@ def _description(body: bytes) -> Element:
 class _Reader:
     """Takes the elements of one description, and collects what is wrong with them."""
 
-    def __init__(self, described: Element) -> None:
+    def __init__(self, described: Element, tier: Tier) -> None:
+        self._tier = tier
         self.problems: list[str] = []
         self.not_served: list[str] = []
         self._texts: dict[str, str] = {}
@@ -116,7 +117,10 @@ class _Reader:
         changed = replace(
             known,
             lock_duration_s=self._lock_s(known.lock_duration_s),
-            max_size_mb=self._whole("MaxSizeInMegabytes", known.max_size_mb, _LARGEST_QUEUE_MB),
+            max_message_kb=self._message_kb(known.max_message_kb),
+            max_size_mb=self._whole(
+                "MaxSizeInMegabytes", known.max_size_mb, self._tier.largest_queue_mb
+            ),
             default_ttl_s=self._span("DefaultMessageTimeToLive", known.default_ttl_s),
             dead_letter_on_expiration=self._flag(
                 "DeadLetteringOnMessageExpiration", known.dead_letter_on_expiration
@@ -171,14 +175,27 @@ class _Reader:
             return known
         return None if seconds >= UNENDING_S else seconds
 
-    def _whole(self, name: str, known: int, most: int) -> int:
+    def _message_kb(self, known: int | None) -> int | None:
+        name, tier = "MaxMessageSizeInKilobytes", self._tier
+        if not tier.settable:
+            if self._texts.pop(name, "") not in ("", str(tier.message_kb)):
+                self.problems.append(
+                    f"{name} is {tier.message_kb} in the {tier.name} tier; Premium lets it be set."
+                )
+            return known
+        if name not in self._texts:
+            return known
+        most = tier.largest_message_kb
+        return self._whole(name, known or tier.message_kb, most, least=SMALLEST_SETTABLE_KB)
+
+    def _whole(self, name: str, known: int, most: int, least: int = 1) -> int:
         text = self._texts.pop(name, None)
         if text is None:
             return known
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
-        if 1 <= number <= most:
+        if least <= number <= most:
             return number
-        self.problems.append(f"{name} must be a whole number from 1 to {most}.")
+        self.problems.append(f"{name} must be a whole number from {least} to {most}.")
         return known
 
     def _flag(self, name: str, known: bool) -> bool:  # noqa: FBT001 - it is the value

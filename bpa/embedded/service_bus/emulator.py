@@ -27,6 +27,7 @@ from .config import DEFAULT_NAMESPACE, NamespaceConfig
 from .connection import Connection
 from .log_events import STARTED, STOPPED
 from .metrics import Metrics
+from .tiers import STANDARD, Tier
 
 _GOODBYE_S = 1.0
 
@@ -51,8 +52,8 @@ class EmulatorOptions:
     data_dir: Path | None = None
     """Where messages are kept; None keeps them in memory."""
     config: NamespaceConfig = DEFAULT_NAMESPACE
-    max_message_bytes: int = 262_144
-    """The largest message, and the largest batch, that is taken."""
+    tier: Tier = STANDARD
+    """How large messages, batches and queues may be."""
 
 
 class ServiceBusEmulator:
@@ -86,7 +87,7 @@ class ServiceBusEmulator:
         """
         async with AsyncExitStack() as stack:
             options = self.options
-            broker = Broker(options.config, options.data_dir, options.max_message_bytes)
+            broker = Broker(options.config, options.data_dir, options.tier)
             stack.push_async_callback(broker.aclose)
             await broker.start()
             await self._listen(broker, stack)

@@ -232,12 +232,18 @@ def describe(link: Any) -> Any:
     return proton.Link.wrap(link)  # type: ignore[no-untyped-call]
 
 
-def accept_link(link: Any, *, max_message_bytes: int | None = None) -> None:
+def accept_link(
+    link: Any,
+    *,
+    max_message_bytes: int | None = None,
+    properties: dict[proton.symbol, Any] | None = None,
+) -> None:
     """Answer an attach by mirroring it, as clients expect.
 
     Args:
         link: The link.
         max_message_bytes: The largest message we take, on a link that brings us messages.
+        properties: What else there is to say of the link.
     """
     wrapper = describe(link)
     wrapper.source.copy(wrapper.remote_source)
@@ -246,6 +252,8 @@ def accept_link(link: Any, *, max_message_bytes: int | None = None) -> None:
     wrapper.rcv_settle_mode = wrapper.remote_rcv_settle_mode
     if max_message_bytes is not None:
         wrapper.max_message_size = max_message_bytes
+    if properties is not None:
+        wrapper.properties = properties
     wrapper.open()
 
 

@@ -9,18 +9,23 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Protocol
 
+import proton
+
 from bpa.amqp import MalformedMessage
 
 from . import conditions, deliveries, engine
 from .broker import Broker
 from .content import DEAD_LETTER_DESCRIPTION, DEAD_LETTER_REASON, read_batch, read_content
+from .inbox import CREDIT, Inbox
 from .message import Accepted, Lock, Message
 from .queue import Queue
 from .refusals import MessageTooLarge, Refused
 from .status import check_sends
 
-_CREDIT = 1000
 _PRE_SETTLED_TAG_BYTES = 16
+_BATCH_LIMIT = proton.symbol("com.microsoft:max-message-batch-size")
+"""Where the SDKs look for the size of a batch before they take a message's (azure-sdk-for-net
+57941; those for Go, Python and JavaScript test it alike): a large message makes no large batch."""
 
 
 class LinkOwner(Protocol):
@@ -60,48 +65,6 @@ class LinkHandler(Protocol):
         """The link is about to be freed."""
 
 
-class Inbox:
-    """Joins the transfers of the deliveries on a link that brings us messages."""
-
-    def __init__(self, owner: LinkOwner, link: Any, max_bytes: int) -> None:
-        self._owner = owner
-        self._link = link
-        self._max_bytes = max_bytes
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._in_delivery = False
-        self.is_batch = False
-
-    def drop(self, delivery: Any) -> None:
-        """Forget a delivery that comes on a detached link, whole or in parts; grant nothing."""
-        self._pieces.clear()
-        if not deliveries.readable(delivery):
-            return
-        deliveries.read(self._link, delivery)
-        if not deliveries.partial(delivery):
-            deliveries.forget(delivery)
-
-    def take(self, delivery: Any) -> bytes | None:
-        """Return the delivery's bytes when it is whole, None before; cut short when too large."""
-        if not deliveries.readable(delivery):
-            return None
-        if not self._in_delivery:
-            self._in_delivery = True
-            self.is_batch = self._owner.feeding_batch
-        piece = deliveries.read(self._link, delivery)
-        if self._size <= self._max_bytes:
-            self._pieces.append(piece)
-        self._size += len(piece)
-        if deliveries.partial(delivery):
-            return None
-        whole = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces, self._size, self._in_delivery = [], 0, False
-        deliveries.advance(self._link)
-        if engine.credit(self._link) < _CREDIT // 2:
-            engine.grant(self._link, _CREDIT - engine.credit(self._link))
-        return whole
-
-
 class IncomingLink:
     """A sender's link to a queue."""
 
@@ -112,9 +75,17 @@ class IncomingLink:
         self._broker = broker
         self._queue = queue
         self._alive = True
-        self._inbox = Inbox(owner, link, broker.max_message_bytes)
-        engine.accept_link(link, max_message_bytes=broker.max_message_bytes)
-        engine.grant(link, _CREDIT)
+        self._inbox = Inbox(owner, link)
+        engine.accept_link(
+            link,
+            max_message_bytes=self._message_bytes,
+            properties={_BATCH_LIMIT: proton.ulong(broker.tier.batch_bytes)},
+        )
+        engine.grant(link, CREDIT)
+
+    @property
+    def _message_bytes(self) -> int:
+        return self._broker.tier.message_bytes(self._queue.config)
 
     def on_flow(self) -> None:
         """Ignore the peer's hint of what it has."""
@@ -124,13 +95,15 @@ class IncomingLink:
         if not self._alive:
             self._inbox.drop(delivery)
             return
-        encoded = self._inbox.take(delivery)
+        limit = self._message_bytes
+        encoded = self._inbox.take(delivery, limit)
         if encoded is None:
             return
         if deliveries.aborted(delivery):
             deliveries.forget(delivery)
             return
-        limit = self._broker.max_message_bytes
+        if self._inbox.is_batch:
+            limit = min(limit, self._broker.tier.batch_bytes)
         if len(encoded) > limit:
             refusal = MessageTooLarge(limit)
             deliveries.reject(delivery, refusal.condition, str(refusal))

@@ -116,8 +116,9 @@ class Management:
 
     def _schedule(self, body: dict[str, Any]) -> Reply:
         found = _encoded_messages(body)
-        if any(len(encoded) > self._broker.max_message_bytes for encoded in found):
-            raise MessageTooLarge(self._broker.max_message_bytes)
+        limit = self._broker.tier.message_bytes(self._queue.config)
+        if any(len(encoded) > limit for encoded in found):
+            raise MessageTooLarge(limit)
         contents = [read_content(encoded) for encoded in found]
         if any(content.scheduled_ms is None for content in contents):
             raise BadRequest("A message lacks the annotation x-opt-scheduled-enqueue-time.")

@@ -17,7 +17,8 @@ import proton
 from . import conditions, deliveries, engine
 from .broker import Broker
 from .claims import Claims
-from .links import Inbox, LinkOwner
+from .inbox import Inbox
+from .links import LinkOwner
 from .refusals import MessageTooLarge, Refused
 
 _CREDIT = 100
@@ -65,8 +66,8 @@ class RequestLink:
         self._answer = answer
         self._name = engine.describe(link).name
         self._alive = True
-        self._max_bytes = broker.max_message_bytes + _ENVELOPE_BYTES
-        self._inbox = Inbox(owner, link, self._max_bytes)
+        self._max_bytes = broker.tier.largest_message_bytes + _ENVELOPE_BYTES
+        self._inbox = Inbox(owner, link)
         engine.accept_link(link, max_message_bytes=self._max_bytes)
         engine.grant(link, _CREDIT)
 
@@ -91,7 +92,7 @@ class RequestLink:
         if not self._alive:
             self._inbox.drop(delivery)
             return
-        encoded = self._inbox.take(delivery)
+        encoded = self._inbox.take(delivery, self._max_bytes)
         if encoded is None:
             return
         if len(encoded) > self._max_bytes:

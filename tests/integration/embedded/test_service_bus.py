@@ -14,7 +14,7 @@ from azure.servicebus import (
 from azure.servicebus._pyamqp.error import MessageException
 from azure.servicebus.exceptions import MessageLockLostError, ServiceBusError
 
-from bpa.embedded.service_bus import QueueConfig
+from bpa.embedded.service_bus import PREMIUM, QueueConfig
 from tests.eventually import eventually
 from tests.integration.embedded.service_bus import (
     body_of,
@@ -100,7 +100,7 @@ async def test_a_batch_becomes_as_many_messages_as_it_holds(kept):
 
 
 async def test_a_batch_larger_than_a_frame_becomes_as_many_messages_as_it_holds():
-    async with bus(max_message_bytes=1_048_576) as one, one.sender() as sender:
+    async with bus(tier=PREMIUM) as one, one.sender() as sender:
         await sender.send_messages([ServiceBusMessage(bytes([n]) * 100_000) for n in range(6)])
         async with one.receiver() as receiver:
             for n in range(6):

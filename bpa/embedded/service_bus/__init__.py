@@ -10,7 +10,7 @@ Imports the foundation (``bpa.errors``, ``bpa.amqp``, ``bpa.stderr``) alone. Rea
    request and response, for ``cbs`` (the tokens, kept as ``claims``) and ``management`` (locks,
    numbers, peek).
 4. ``queue``: what each settlement does (pure), ``refusals`` and ``status``: why it does not;
-   ``intake``: what becomes of what is sent;
+   ``intake``: what becomes of what is sent; ``receivers``: whose turn it is;
    ``store``, ``locks`` and ``deadlines``: where messages stand, who holds them, and when something
    is due; ``duplicates``: what was sent before; ``counterparts``: whom a queue works with;
    ``message`` and ``content``: what is kept of a message, on the bytes alone, with ``bpa.amqp``;

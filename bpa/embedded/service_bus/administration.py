@@ -122,7 +122,7 @@ class Administration:
             active=counts.active + counts.locked + counts.deferred,
             dead_lettered=letters.active + letters.locked + letters.deferred,
             scheduled=counts.scheduled,
-            size_bytes=queue.size_bytes() + dead.size_bytes(),
+            size_bytes=queue.size_bytes + dead.size_bytes,
             accessed_ms=queue.accessed_ms,
             max_message_kb=tier.queue_message_kb(entity.config) if tier.settable else None,
         )

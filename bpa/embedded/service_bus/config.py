@@ -60,7 +60,7 @@ class QueueConfig:
     max_message_kb: int | None = None
     """The largest message, where the tier lets it be set; None is the tier's own."""
     max_size_mb: int = 1024
-    """Told to those who ask; nothing is refused for it."""
+    """Nothing more is taken once the messages, dead letters included, come to this."""
     enable_batched_operations: bool = True
     """Told to those who ask, without effect."""
     duplicate_window_s: float | None = None

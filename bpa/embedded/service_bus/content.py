@@ -16,6 +16,7 @@ from bpa.amqp import MalformedMessage
 DEAD_LETTER_REASON = "DeadLetterReason"
 DEAD_LETTER_DESCRIPTION = "DeadLetterErrorDescription"
 _LONGEST_REASON_CHARS = 4096
+_LARGE_BYTES = 1024 * 1024
 
 _SEQUENCE_NUMBER = amqp.encode_symbol("x-opt-sequence-number")
 _ENQUEUED_TIME = amqp.encode_symbol("x-opt-enqueued-time")
@@ -55,6 +56,12 @@ class Content:
     """Properties to footer, as sent (a message id is added where there was none)."""
     ttl_ms: int | None = None
     scheduled_ms: int | None = None
+
+    @property
+    def counted_bytes(self) -> int:
+        """What it adds to its queue's size; a large one twice (Microsoft's limits by tier)."""
+        size = len(self.header) + len(self.annotations) + len(self.bare)
+        return 2 * size if size > _LARGE_BYTES else size
 
 
 def read_content(encoded: bytes) -> Content:

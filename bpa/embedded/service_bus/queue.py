@@ -17,8 +17,9 @@ from .counterparts import Consumer, Journal
 from .intake import Intake
 from .locks import Locks
 from .message import Accepted, Lock, Message, State
+from .receivers import Receivers
 from .records import KeptQueue
-from .refusals import MessageNotFound, NotInDeadLetters, NotToDeadLetters
+from .refusals import MessageNotFound, NotInDeadLetters, NotToDeadLetters, QuotaExceeded
 from .status import check_cancels, check_receives, check_sends, receives, receiving_disabled
 from .store import Counts, Store
 from .tally import Tally
@@ -55,11 +56,11 @@ class Queue:
         self._journal = journal
         self._store = Store(partial(alarm, self))
         self._locks = Locks(partial(alarm, self))
-        self._receivers: dict[Consumer, None] = {}
-        """All that are attached, in the order in which they came."""
-        self._waiting: dict[Consumer, None] = {}
+        self._receivers = Receivers()
         self._intake = Intake(path, journal)
         self.tally = Tally()
+        self.size_bytes = 0
+        """How much the messages come to, as the service counts."""
         self.accessed_ms: int | None = None
         """When something was last sent, or asked for; None for not in this life."""
 
@@ -72,17 +73,14 @@ class Queue:
         """Follow other properties from now on; messages and locks that are there keep theirs."""
         self.config = config
         if not receives(config.status):
-            receivers, self._receivers = self._receivers, {}
-            self._waiting.clear()
-            for receiver in receivers:
-                receiver.turn_away(receiving_disabled(self.path))
+            self._receivers.turn_away(receiving_disabled(self.path))
 
     def discard(self) -> None:
         """Forget everything: the queue is deleted. What still calls back finds nothing."""
         self._store, self._locks = Store(_sleep_on), Locks(_sleep_on)
         self._intake = Intake(self.path, self._journal)
-        self._receivers.clear()
-        self._waiting.clear()
+        self._receivers = Receivers()
+        self.size_bytes = 0
 
     # Sending
 
@@ -94,16 +92,18 @@ class Queue:
         Raises:
             NotToDeadLetters: This is the dead-letter queue.
             EntityDisabled: Nothing may be sent.
+            QuotaExceeded: The queue is full.
         """
         self._check_takes_messages()
         check_sends(self.status, self.path)
+        self._check_room()
         self.accessed_ms = now_ms
         added, sequences = [], []
         for content in contents:
             first = self._intake.first_copy(content, now_ms, self.config)
             if first is None:
                 message = self._intake.admit(content, now_ms, self.config)
-                self._store.hold(message)
+                self._hold(message)
                 added.append(message)
             sequences.append(message.sequence if first is None else first)
         self.tally.incoming += len(added)
@@ -126,6 +126,22 @@ class Queue:
         if self.dead_letters is None:
             raise NotToDeadLetters
 
+    def _check_room(self) -> None:
+        """Raise QuotaExceeded when the queue is full, which its dead letters fill as well.
+
+        As the service's exception for it says, the limit is one that is reached or exceeded: what
+        exceeds it first is taken.
+        """
+        assert self.dead_letters is not None
+        size_bytes = self.size_bytes + self.dead_letters.size_bytes
+        most_bytes = self.config.max_size_mb * 1024 * 1024
+        if size_bytes >= most_bytes:
+            raise QuotaExceeded(self.path, size_bytes, most_bytes)
+
+    def _hold(self, message: Message) -> None:
+        self.size_bytes += message.content.counted_bytes
+        self._store.hold(message)
+
     def _publish(self, added: list[Message], now_ms: int) -> None:
         for message in added:
             self._store.send_home(message)
@@ -136,32 +152,26 @@ class Queue:
     def join(self, receiver: Consumer) -> None:
         """Let a receiver attach, with credit or without. Raises EntityDisabled."""
         check_receives(self.status, self.path)
-        self._receivers[receiver] = None
+        self._receivers.join(receiver)
 
     def offer(self, consumer: Consumer, now_ms: int) -> None:
         """Let a receiver with credit take part. Raises EntityDisabled."""
         check_receives(self.status, self.path)
         self.accessed_ms = now_ms
-        self._waiting[consumer] = None
+        self._receivers.wait(consumer)
         self.dispatch(now_ms)
 
     def withdraw(self, consumer: Consumer) -> None:
         """Forget a receiver; what it holds stays locked until it settles or the lock expires."""
-        self._receivers.pop(consumer, None)
-        self._waiting.pop(consumer, None)
+        self._receivers.leave(consumer)
 
     def dispatch(self, now_ms: int) -> None:
         """Hand active messages, oldest first, to the waiting receivers in turn."""
-        while self._waiting:
-            consumer = next(iter(self._waiting))
-            if consumer.capacity() <= 0:
-                del self._waiting[consumer]
-                continue
+        while (consumer := self._receivers.next()) is not None:
             message = self._take(now_ms)
             if message is None:
                 return
-            del self._waiting[consumer]
-            self._waiting[consumer] = None
+            self._receivers.served(consumer)
             self.tally.outgoing += 1
             if consumer.takes_and_deletes:
                 self.tally.settled["received_and_deleted"] += 1
@@ -290,8 +300,12 @@ class Queue:
 
     def _change(self, message: Message, changes: Mapping[str, bytes]) -> None:
         if changes:
-            message.content = with_properties(message.content, changes)
+            self._rewrite(message, with_properties(message.content, changes))
             self._journal.append(records.enqueued(self.path, message))
+
+    def _rewrite(self, message: Message, content: Content) -> None:
+        self.size_bytes += content.counted_bytes - message.content.counted_bytes
+        message.content = content
 
     def _count_delivery(self, message: Message, now_ms: int) -> None:
         if self.dead_letters is not None:
@@ -311,6 +325,7 @@ class Queue:
             self._store.send_home(message)
 
     def _remove(self, message: Message) -> None:
+        self.size_bytes -= message.content.counted_bytes
         self._store.remove(message)
         self._journal.append(records.removed(self.path, message.sequence))
 
@@ -324,7 +339,8 @@ class Queue:
     ) -> None:
         target = self.dead_letters
         assert target is not None
-        message.content = with_dead_letter_reason(message.content, reason, description, changes)
+        content = with_dead_letter_reason(message.content, reason, description, changes)
+        self._rewrite(message, content)
         message.expires_ms, message.home = None, State.ACTIVE
         # In this order: a journal torn in between has the message twice, and never not at all.
         self._journal.append(records.enqueued(target.path, message))
@@ -333,7 +349,7 @@ class Queue:
 
     def receive_dead_letter(self, message: Message, now_ms: int) -> None:
         """Take a dead letter over; it becomes visible when it is durable."""
-        self._store.hold(message)
+        self._hold(message)
         self._journal.when_durable(partial(self._publish, [message], now_ms))
 
     # Time
@@ -377,18 +393,13 @@ class Queue:
         """Count the messages."""
         return self._store.counts()
 
-    def size_bytes(self) -> int:
-        """Add up the messages' bytes; takes a moment when there are many."""
-        contents = [message.content for message in self._store]
-        return sum(len(it.header) + len(it.annotations) + len(it.bare) for it in contents)
-
     # Starting again
 
     def restore(self, kept: KeptQueue, now_ms: int) -> None:
         """Take in what a journal kept; the locks of the last life have expired."""
         self._intake.restore(kept, self.config)
         for message in sorted(kept.messages.values(), key=lambda message: message.sequence):
-            self._store.hold(message)
+            self._hold(message)
             if message.sequence in kept.locked:
                 self._count_delivery(message, now_ms)
             else:

@@ -7,6 +7,7 @@ Refused
 ├── EntityDisabled       403
 ├── Unauthorized         401
 ├── MessageTooLarge      413
+├── QuotaExceeded        403
 └── NotAllowed           400
     ├── NotInDeadLetters
     └── NotToDeadLetters
@@ -99,6 +100,20 @@ class Unauthorized(Refused):
 
     condition = conditions.UNAUTHORIZED
     status = 401
+
+
+class QuotaExceeded(Refused):
+    """The queue holds as much as it may, or more."""
+
+    condition = conditions.RESOURCE_LIMIT_EXCEEDED
+    status = 403
+
+    def __init__(self, path: str, size_bytes: int, most_bytes: int) -> None:
+        super().__init__(
+            f"The maximum size of queue '{path}' has been reached or exceeded: it holds "
+            f"{size_bytes} bytes, and may hold {most_bytes}. Receive messages and dead letters, or "
+            "raise MaxSizeInMegabytes."
+        )
 
 
 class MessageTooLarge(Refused):

@@ -74,7 +74,7 @@ async def test_credit_that_a_settlement_kept_from_being_withdrawn_is_withdrawn_a
         first = await queue.source.receive(5)
         assert first is not None
         receiving = asyncio.create_task(queue.source.receive(5))
-        await eventually(lambda: broker._waiting)
+        await eventually(lambda: broker._receivers.anyone_waits)
         link._urgent += 1  # as if the settlement below were waiting for its turn already
         receiving.cancel()
         await asyncio.wait({receiving})
@@ -93,8 +93,8 @@ async def test_a_message_that_a_slow_broker_sent_before_it_heard_of_a_cancel_is_
     async with open_queue(links=1, lock_duration_s=30) as queue:
         broker = queue.emulator._broker.queues[QUEUE]
         receiving = asyncio.create_task(queue.source.receive(5))
-        await eventually(lambda: broker._waiting)
-        (consumer,) = broker._waiting
+        await eventually(lambda: broker._receivers.anyone_waits)
+        (consumer,) = broker._receivers._waiting
         unheard: list[bytes] = []
         hears, consumer._owner.data_received = consumer._owner.data_received, unheard.append
 

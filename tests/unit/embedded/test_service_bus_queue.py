@@ -400,6 +400,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.is_the_same(message, one)
             for nth, message in enumerate(seen):
                 assert queue.peek(message.sequence + 1, 2) == seen[nth + 1 : nth + 3]
+            assert queue.size_bytes == sum(one.content.counted_bytes for one in queue._store)
             states = [one.state for one in known.values()]
             assert queue.counts() == Counts(
                 **{name: states.count(name) for name in ("active", "locked", "deferred")},

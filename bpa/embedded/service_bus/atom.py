@@ -124,7 +124,7 @@ def _queue_description(entity: Entity, runtime: Runtime) -> str:
         ("SupportOrdering", "true"),
     ]
     last = [
-        ("AutoDeleteOnIdle", render_duration(None)),
+        ("AutoDeleteOnIdle", render_duration(config.auto_delete_s)),
         ("EnablePartitioning", "false"),
         ("EntityAvailabilityStatus", "Available"),
         ("EnableExpress", "false"),

@@ -9,16 +9,23 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import structlog
+
 from bpa.errors import Conflict, NotFound, StartupError
 
 from . import entities, records
 from .config import NamespaceConfig, QueueConfig
 from .entities import Entity
 from .journal import FileJournal, MemoryJournal
+from .log_events import QUEUE_DELETED
 from .queue import DEAD_LETTER_SUFFIX, Queue
 from .records import Replay
 from .refusals import quotable
 from .tiers import Tier
+
+_LONGEST_DELAY_S = 86_400.0
+
+_log = structlog.get_logger(__name__)
 
 
 class Broker:
@@ -46,6 +53,7 @@ class Broker:
         """Called with a deleted queue's name, and the paths that are gone with it."""
         self._config = config
         self._alarms: dict[Queue, tuple[int, asyncio.TimerHandle]] = {}
+        self._idle_looks: dict[str, asyncio.TimerHandle] = {}
 
     async def start(self) -> None:
         """Take up what the journal kept, and merge the configuration with it.
@@ -60,12 +68,15 @@ class Broker:
         self._restore(replay)
         if isinstance(self.journal, FileJournal):
             self.journal.start(self._snapshot)
+        for path in list(self.entities):
+            self._look_for_idleness(path)
 
     async def aclose(self) -> None:
         """Write what is left and stop the clocks."""
-        for _, handle in self._alarms.values():
+        for handle in (*self._idle_looks.values(), *(alarm[1] for alarm in self._alarms.values())):
             handle.cancel()
         self._alarms.clear()
+        self._idle_looks.clear()
         await self.journal.aclose()
 
     def find(self, path: str) -> Queue | None:
@@ -114,7 +125,10 @@ class Broker:
         Raises:
             NotFound: There is none of this name.
         """
-        entity = self.entity(name)
+        self._drop(self.entity(name))
+        await self._durable()
+
+    def _drop(self, entity: Entity) -> None:
         path = entity.config.name.lower()
         paths = frozenset((path, path + DEAD_LETTER_SUFFIX))
         self.on_deleted(entity.config.name, paths)
@@ -125,7 +139,7 @@ class Broker:
             queue.discard()
             self._silence(queue)
             self.journal.append(records.deleted(gone))
-        await self._durable()
+        self._look_for_idleness(path)
 
     def entity(self, name: str) -> Entity:
         """Return what is known of a queue.
@@ -147,6 +161,7 @@ class Broker:
 
     async def _keep(self, path: str, entity: Entity) -> Entity:
         self.entities[path] = entity
+        self._look_for_idleness(path)
         self.journal.append(records.entity(path, entity.encoded()))
         await self._durable()
         return entity
@@ -191,6 +206,36 @@ class Broker:
             self.failure.set_result(error)
 
     # Time
+
+    def _look_for_idleness(self, path: str) -> None:
+        """Delete a queue that has been idle for too long, or look again when it may have been.
+
+        Idle is a queue without sends, receives, updates, scheduled messages and browsing, as the
+        section on idleness of Microsoft's "Message expiration" says; with its dead letters. A
+        receiver that waits and a message that is locked are receives that have not ended.
+        """
+        earlier = self._idle_looks.pop(path, None)
+        if earlier is not None:
+            earlier.cancel()
+        entity = self.entities.get(path)
+        if entity is None or entity.config.auto_delete_s is None:
+            return
+        idle_s = (self.now_ms() - self._last_used_ms(path, entity)) / 1000
+        left_s = entity.config.auto_delete_s - idle_s
+        if left_s <= 0:
+            _log.info(QUEUE_DELETED, queue=entity.config.name, idle_s=idle_s)
+            self._drop(entity)
+            return
+        look = partial(self._look_for_idleness, path)
+        delay_s = min(left_s, _LONGEST_DELAY_S)
+        self._idle_looks[path] = asyncio.get_running_loop().call_later(delay_s, look)
+
+    def _last_used_ms(self, path: str, entity: Entity) -> int:
+        queues = self.queues[path], self.queues[path + DEAD_LETTER_SUFFIX]
+        if any(queue.in_use for queue in queues):
+            return self.now_ms()
+        accessed = (queue.accessed_ms or 0 for queue in queues)
+        return max(self.started_ms, entity.updated_ms, *accessed)
 
     def _alarm(self, queue: Queue, at_ms: int) -> None:
         armed = self._alarms.get(queue)

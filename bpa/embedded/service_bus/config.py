@@ -63,6 +63,8 @@ class QueueConfig:
     """Nothing more is taken once the messages, dead letters included, come to this."""
     enable_batched_operations: bool = True
     """Told to those who ask, without effect."""
+    auto_delete_s: float | None = None
+    """How long the queue may be idle before it is deleted; None keeps it."""
     duplicate_window_s: float | None = None
     """For how long a message id is not accepted again; None accepts all."""
 

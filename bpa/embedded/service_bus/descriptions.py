@@ -20,6 +20,7 @@ from .tiers import SMALLEST_SETTABLE_KB, Tier
 _LONGEST_NAME = 260
 _LONGEST_METADATA = 1024
 _LONGEST_LOCK_S = 300.0
+_SHORTEST_IDLE_S = 300.0
 _LONGEST_WINDOW_S = 7 * 86_400.0
 _WINDOW_S = 600.0
 _MOST_PROBLEMS = 50
@@ -129,6 +130,7 @@ class _Reader:
             enable_batched_operations=self._flag(
                 "EnableBatchedOperations", known.enable_batched_operations
             ),
+            auto_delete_s=self._idle_s(known.auto_delete_s),
             duplicate_window_s=self._window_s(known.duplicate_window_s),
             status=self._status(known.status),
             user_metadata=self._metadata(known.user_metadata),
@@ -148,14 +150,20 @@ class _Reader:
         for name in ("ForwardTo", "ForwardDeadLetteredMessagesTo"):
             if self._texts.pop(name, ""):
                 self.not_served.append(name)
-        if self._span("AutoDeleteOnIdle", None) is not None:
-            self.not_served.append("AutoDeleteOnIdle")
 
     def _lock_s(self, known: float) -> float:
         seconds = self._span("LockDuration", known)
         if seconds is None or seconds > _LONGEST_LOCK_S:
             self.problems.append("LockDuration must be at most PT5M.")
             return known
+        return seconds
+
+    def _idle_s(self, known: float | None) -> float | None:
+        if "AutoDeleteOnIdle" not in self._texts:
+            return known
+        seconds = self._span("AutoDeleteOnIdle", known)
+        if seconds is not None and seconds < _SHORTEST_IDLE_S:
+            self.problems.append("AutoDeleteOnIdle must be at least PT5M.")
         return seconds
 
     def _window_s(self, known: float | None) -> float | None:

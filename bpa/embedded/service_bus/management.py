@@ -53,6 +53,7 @@ class Management:
 
     def answer(self, request: proton.Message) -> Reply:
         """Carry out a request."""
+        self._queue.accessed_ms = self._broker.now_ms()
         operation = _properties(request).get("operation")
         serve = self._operations.get(str(operation))
         if serve is None:

@@ -62,12 +62,18 @@ class Queue:
         self.size_bytes = 0
         """How much the messages come to, as the service counts."""
         self.accessed_ms: int | None = None
-        """When something was last sent, or asked for; None for not in this life."""
+        """When something was last sent or asked for, by number too; None for not in this life."""
 
     @property
     def status(self) -> Status:
         """What clients may do with the queue now."""
         return self.config.status
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it is not idle, however long ago it was accessed."""
+        counts = self.counts()
+        return self._receivers.anyone_waits or counts.scheduled > 0 or counts.locked > 0
 
     def reconfigure(self, config: QueueConfig) -> None:
         """Follow other properties from now on; messages and locks that are there keep theirs."""

@@ -28,6 +28,11 @@ class Receivers:
         """Let one wait for messages."""
         self._waiting[receiver] = None
 
+    @property
+    def anyone_waits(self) -> bool:
+        """Whether a message would be sent to someone now."""
+        return any(receiver.capacity() > 0 for receiver in self._waiting)
+
     def next(self) -> Consumer | None:
         """Return whose turn it is; those that take nothing now wait no longer."""
         while self._waiting:

@@ -77,6 +77,7 @@ async def test_a_queue_is_created_with_the_properties_asked_for_and_keeps_them(t
         "max_size_in_megabytes": 2048,
         "user_metadata": "<&> ü",
         "enable_batched_operations": False,
+        "auto_delete_on_idle": timedelta(minutes=5),
         "status": EntityStatus.SEND_DISABLED,
     }
     for create in (True, False):
@@ -213,6 +214,7 @@ async def test_a_queue_that_is_there_already_is_a_conflict():
         ({"lock_duration": "P1Y"}, "LockDuration must be an ISO 8601 duration"),
         ({"max_delivery_count": 0}, "MaxDeliveryCount must be a whole number from 1 to 2000"),
         ({"max_delivery_count": 2001}, "MaxDeliveryCount must be"),
+        ({"auto_delete_on_idle": timedelta(minutes=4)}, "AutoDeleteOnIdle must be at least PT5M"),
         ({"max_size_in_megabytes": 100_000}, "MaxSizeInMegabytes must be"),
         ({"user_metadata": "x" * 1025}, "UserMetadata must be at most 1024"),
         ({"status": "Sleeping"}, "Status must be one of Active, Disabled"),
@@ -242,7 +244,6 @@ async def test_what_is_not_served_yet_is_refused_by_name():
             ({"requires_session": True}, "RequiresSession"),
             ({"enable_partitioning": True}, "EnablePartitioning"),
             ({"forward_to": f"{host}/invoices"}, "ForwardTo"),
-            ({"auto_delete_on_idle": timedelta(hours=1)}, "AutoDeleteOnIdle"),
         ):
             with pytest.raises(HttpResponseError, match=f"Not served yet: {name}") as caught:
                 await client.create_queue("q", **wanted)

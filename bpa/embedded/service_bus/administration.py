@@ -14,17 +14,15 @@ from urllib.parse import quote
 import structlog
 from aiohttp import web
 
-from bpa.errors import Conflict, NotFound
-
 from . import atom
 from .broker import Broker
-from .claims import TokenRefused, read_token
+from .claims import read_token
 from .config import NAMESPACE, QueueConfig
-from .descriptions import BadDescription, NotServed, read_queue
+from .descriptions import read_queue
 from .entities import Entity
 from .log_events import ADMINISTRATION_REFUSED, QUEUE_CREATED, QUEUE_DELETED, QUEUE_UPDATED
 from .queue import DEAD_LETTER_SUFFIX
-from .refusals import quotable
+from .refusals import BadRequest, NotServed, Refused, quotable
 
 _PAGE = 100
 _LARGEST_PAGE = 1000
@@ -46,16 +44,10 @@ class Administration:
         try:
             read_token(authorization.removeprefix("Bearer "), time.time())
             return await self._carry_out(request, path)
-        except TokenRefused as refusal:
-            return _refuse(request, HTTPStatus.UNAUTHORIZED, f"SubCode=40100. {refusal}")
-        except BadDescription as error:
-            return _refuse(request, HTTPStatus.BAD_REQUEST, f"SubCode=40000. {error}")
-        except NotFound as error:
-            return _refuse(request, HTTPStatus.NOT_FOUND, f"SubCode=40400. {error}")
-        except Conflict as error:
-            return _refuse(request, HTTPStatus.CONFLICT, f"SubCode=40900. {error}")
-        except NotServed as error:
-            return _refuse(request, HTTPStatus.NOT_IMPLEMENTED, f"SubCode=50100. {error}")
+        except Refused as refusal:
+            return _refuse(
+                request, HTTPStatus(refusal.status), f"SubCode={refusal.status}00. {refusal}"
+            )
 
     async def _carry_out(self, request: web.Request, path: str) -> web.Response:
         if path.lower().startswith("$resources/"):
@@ -137,7 +129,7 @@ def _place(request: web.Request) -> atom.Place:
 def _number(request: web.Request, name: str, default: int) -> int:
     text = request.query.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise BadDescription(f"{name} must be a whole number.")
+        raise BadRequest(f"{name} must be a whole number.")
     return int(text)
 
 

@@ -38,7 +38,7 @@ def attach(owner: RequestOwner, link: Any, broker: Broker) -> LinkHandler:
         return _request_or_reply(owner, link, broker, management.answer)
     queue = broker.find(node)
     if queue is None:
-        raise EntityNotFound(f"The messaging entity '{node}' could not be found.")
+        raise EntityNotFound(node)
     if outgoing:
         if _SESSION_FILTER in engine.source_filters(link):
             text = "A session cannot be accepted on an entity that does not require sessions."

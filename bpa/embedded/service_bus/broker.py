@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from bpa.errors import Conflict, NotFound, StartupError
+from bpa.errors import StartupError
 
 from . import entities, records
 from .config import NamespaceConfig, QueueConfig
@@ -20,7 +20,7 @@ from .journal import FileJournal, MemoryJournal
 from .log_events import QUEUE_DELETED
 from .queue import DEAD_LETTER_SUFFIX, Queue
 from .records import Replay
-from .refusals import quotable
+from .refusals import EntityExists, EntityNotFound, Refused
 from .tiers import Tier
 
 _LONGEST_DELAY_S = 86_400.0
@@ -49,8 +49,8 @@ class Broker:
         self.journal: MemoryJournal | FileJournal = (
             MemoryJournal() if data_dir is None else FileJournal(data_dir, self._fail)
         )
-        self.on_deleted: Callable[[str, frozenset[str]], None] = lambda _name, _paths: None
-        """Called with a deleted queue's name, and the paths that are gone with it."""
+        self.on_deleted: Callable[[frozenset[str], Refused], None] = lambda _paths, _refusal: None
+        """Called with the paths that are gone with a queue, and what their links are told."""
         self._config = config
         self._alarms: dict[Queue, tuple[int, asyncio.TimerHandle]] = {}
         self._idle_looks: dict[str, asyncio.TimerHandle] = {}
@@ -94,11 +94,11 @@ class Broker:
         """Make a queue; return when it is durable.
 
         Raises:
-            Conflict: There is one of this name.
+            EntityExists: There is one of this name.
         """
         path = config.name.lower()
         if path in self.entities:
-            raise Conflict(f"The messaging entity '{quotable(config.name)}' already exists.")
+            raise EntityExists(config.name)
         now_ms = self.now_ms()
         configured = entities.named(path, self._config.queues)
         entity = Entity(config, now_ms, now_ms, configured)
@@ -109,7 +109,7 @@ class Broker:
         """Give a queue other properties; return when they are durable.
 
         Raises:
-            NotFound: There is none of this name.
+            EntityNotFound: There is none of this name.
         """
         known = self.entity(config.name)
         path = known.config.name.lower()
@@ -123,7 +123,7 @@ class Broker:
         """Delete a queue and its messages, and close its links; return when that is durable.
 
         Raises:
-            NotFound: There is none of this name.
+            EntityNotFound: There is none of this name.
         """
         self._drop(self.entity(name))
         await self._durable()
@@ -131,7 +131,7 @@ class Broker:
     def _drop(self, entity: Entity) -> None:
         path = entity.config.name.lower()
         paths = frozenset((path, path + DEAD_LETTER_SUFFIX))
-        self.on_deleted(entity.config.name, paths)
+        self.on_deleted(paths, EntityNotFound(entity.config.name))
         del self.entities[path]
         # In this order: a journal torn in between has the queue still, without dead letters.
         for gone in sorted(paths, reverse=True):
@@ -145,11 +145,11 @@ class Broker:
         """Return what is known of a queue.
 
         Raises:
-            NotFound: There is none of this name.
+            EntityNotFound: There is none of this name.
         """
         entity = self.entities.get(name.lower())
         if entity is None:
-            raise NotFound(f"The messaging entity '{quotable(name)}' could not be found.")
+            raise EntityNotFound(name)
         return entity
 
     def _add(self, path: str, entity: Entity) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import proton
 import structlog
 
-from . import conditions
-from .claims import Claims, TokenRefused, read_token
+from .claims import Claims, read_token
 from .log_events import SIGNATURE_REFUSED
+from .refusals import BadRequest, NotServed, Refused, quotable
 from .requests import Reply
 
 NODE = "$cbs"
@@ -31,19 +31,21 @@ class TokenDesk:
     def answer(self, request: proton.Message) -> Reply:
         """Answer a put-token."""
         properties: dict[str, Any] = dict(request.properties or {})
-        if properties.get("operation") != "put-token":
-            return _status(501, "Only put-token is served.", conditions.NOT_IMPLEMENTED)
-        if properties.get("type") not in _TYPES:
-            text = f"The token type must be one of {', '.join(_TYPES)}."
-            return _status(400, text, conditions.ARGUMENT_ERROR)
         try:
-            token = read_token(request.body, time.time())
-            self._claims.put(str(properties.get("name") or ""), token)
-        except TokenRefused as refusal:
-            audience = str(properties.get("name"))[:200]
+            self._put(properties, request.body)
+        except Refused as refusal:
+            audience = quotable(str(properties.get("name")))
             _log.info(SIGNATURE_REFUSED, audience=audience, reason=str(refusal))
-            return _status(401, str(refusal), conditions.UNAUTHORIZED)
+            return _status(refusal.status, str(refusal), refusal.condition)
         return _status(202, "Accepted")
+
+    def _put(self, properties: dict[str, Any], token: object) -> None:
+        if properties.get("operation") != "put-token":
+            raise NotServed("Only put-token is served.")
+        if properties.get("type") not in _TYPES:
+            raise BadRequest(f"The token type must be one of {', '.join(_TYPES)}.")
+        audience = str(properties.get("name") or "")
+        self._claims.put(audience, read_token(token, time.time()))
 
 
 def _status(code: int, description: str, condition: str | None = None) -> Reply:

@@ -14,14 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
+from .refusals import Unauthorized
+
 _AUTHORITY = re.compile(r"^[a-z]+://[^/]*/?", re.IGNORECASE)
 _SCHEME = "SharedAccessSignature "
 _PARTS = {"sr", "sig", "se"}
 _MOST_RESOURCES = 1000
-
-
-class TokenRefused(Exception):
-    """The token is none, has expired, or does not cover what it is put for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +40,23 @@ def read_token(token: object, now_s: float) -> Token:
     """Read a shared access signature or a JSON web token.
 
     Raises:
-        TokenRefused: It is neither, or has expired.
+        Unauthorized: It is neither, or has expired.
     """
     text = bytes(token).decode("utf-8", "replace") if isinstance(token, bytes) else token
     if not isinstance(text, str):
-        raise TokenRefused("The token is no text.")
+        raise Unauthorized("The token is no text.")
     found = _read_signature(text) if text.startswith(_SCHEME) else _read_web_token(text)
     if found.expires_s <= now_s:
-        raise TokenRefused("ExpiredToken: the token has expired.")
+        raise Unauthorized("ExpiredToken: the token has expired.")
     return found
 
 
 def _read_signature(text: str) -> Token:
     parts = dict(parse_qsl(text[len(_SCHEME) :]))
     if not parts.keys() >= _PARTS:
-        raise TokenRefused("The shared access signature lacks one of sr, sig and se.")
+        raise Unauthorized("The shared access signature lacks one of sr, sig and se.")
     if not (parts["se"].isascii() and parts["se"].isdigit()):
-        raise TokenRefused("The expiry (se) of the signature is not a number of seconds.")
+        raise Unauthorized("The expiry (se) of the signature is not a number of seconds.")
     return Token(node_path(parts["sr"]), float(parts["se"]))
 
 
@@ -69,7 +67,7 @@ def _read_web_token(text: str) -> Token:
         expires_s = float(claims["exp"])
     except (ValueError, LookupError, TypeError, RecursionError, OverflowError) as error:
         text = "The token is neither a shared access signature nor a JSON web token with an expiry."
-        raise TokenRefused(text) from error
+        raise Unauthorized(text) from error
     return Token(None, expires_s)
 
 
@@ -93,11 +91,11 @@ class Claims:
         """Cover an audience until the token expires; a later token for it takes its place.
 
         Raises:
-            TokenRefused: The token is for something else.
+            Unauthorized: The token is for something else.
         """
         path = node_path(audience)
         if token.resource is not None and not _within(path, token.resource):
-            raise TokenRefused(f"The token is for '{token.resource}', not for '{path}'.")
+            raise Unauthorized(f"The token is for '{token.resource}', not for '{path}'.")
         self._expiries_s.pop(path, None)
         self._expiries_s[path] = token.expires_s
         if len(self._expiries_s) > _MOST_RESOURCES:

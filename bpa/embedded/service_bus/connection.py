@@ -215,12 +215,15 @@ class Connection(asyncio.Protocol, Handler):
         finally:
             self._transport.close()
 
-    def close_links_to(self, paths: frozenset[str], description: str) -> None:
+    def close_links_to(self, paths: frozenset[str], refusal: Refused) -> None:
         """Detach the links whose queue is gone, those for its management included."""
         for link in [link for link in self._links if link_path(link) in paths]:
-            self._links.pop(link).on_closed()
-            close_link(link, conditions.NOT_FOUND, description)
-            self.wake()
+            self._detach(link, refusal)
+
+    def _detach(self, link: Any, refusal: Refused) -> None:
+        self._links[link].on_closed()
+        close_link(link, refusal.condition, str(refusal))
+        self.wake()
 
     def abort(self) -> None:
         """Hang up without a word."""
@@ -294,11 +297,11 @@ class Connection(asyncio.Protocol, Handler):
 
     def _on_claims_due(self) -> None:
         now_s = time.time()
-        for link, handler in list(self._links.items()):
+        for link in list(self._links):
             node = link_node(link)
             if node != cbs.NODE and not self.claims.cover(node, now_s):
-                expired = Unauthorized(f"ExpiredToken: the token for '{node}' has expired.")
-                handler.turn_away(expired)
+                expired = f"ExpiredToken: the token for '{node}' has expired."
+                self._detach(link, Unauthorized(expired))
         self._watch_claims()
 
     # Bytes and time

@@ -14,7 +14,7 @@ from defusedxml.ElementTree import fromstring
 
 from .atom import ATOM, CONNECT
 from .config import QUEUE_NAME, UNENDING_S, QueueConfig, Status, parse_duration_s
-from .refusals import quotable
+from .refusals import BadRequest, NotServed, quotable
 from .tiers import SMALLEST_SETTABLE_KB, Tier
 
 _LONGEST_NAME = 260
@@ -45,14 +45,6 @@ _OTHER_ENTITIES = {
 }
 
 
-class BadDescription(Exception):
-    """The description is wrong."""
-
-
-class NotServed(Exception):
-    """The description asks for what this emulator does not serve yet."""
-
-
 def read_queue(body: bytes, known: QueueConfig, tier: Tier, *, exists: bool) -> QueueConfig:
     """Return the properties that a client wants a queue to have.
 
@@ -63,11 +55,11 @@ def read_queue(body: bytes, known: QueueConfig, tier: Tier, *, exists: bool) -> 
         exists: Whether the queue is there already, so that some may not change.
 
     Raises:
-        BadDescription: It is no such entry, or has wrong values.
+        BadRequest: It is no such entry, or has wrong values.
         NotServed: It asks for what there is not.
     """
     if not QUEUE_NAME.match(known.name) or len(known.name) > _LONGEST_NAME:
-        raise BadDescription(
+        raise BadRequest(
             f"The name must be letters, digits and inner - . / _, at most {_LONGEST_NAME}."
         )
     reader = _Reader(_description(body), tier)
@@ -75,7 +67,7 @@ def read_queue(body: bytes, known: QueueConfig, tier: Tier, *, exists: bool) -> 
     if exists and (config.duplicate_window_s is None) != (known.duplicate_window_s is None):
         reader.problems.append("RequiresDuplicateDetection of an existing queue cannot be changed.")
     if reader.problems:
-        raise BadDescription(" ".join(reader.problems[:_MOST_PROBLEMS]))
+        raise BadRequest(" ".join(reader.problems[:_MOST_PROBLEMS]))
     if reader.not_served:
         raise NotServed(f"Not served yet: {', '.join(reader.not_served)}.")
     return config
@@ -85,16 +77,16 @@ def _description(body: bytes) -> Element:
     try:
         root: Element = fromstring(body, forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError) as error:
-        raise BadDescription(f"The body is not XML: {quotable(str(error))}") from error
+        raise BadRequest(f"The body is not XML: {quotable(str(error))}") from error
     content = root.find(f"{{{ATOM}}}content")
     if root.tag != f"{{{ATOM}}}entry" or content is None or len(content) != 1:
-        raise BadDescription("The body must be an Atom entry whose content is a QueueDescription.")
+        raise BadRequest("The body must be an Atom entry whose content is a QueueDescription.")
     described = content[0]
     name = described.tag.removeprefix(f"{{{CONNECT}}}")
     if name in _OTHER_ENTITIES:
         raise NotServed(f"{_OTHER_ENTITIES[name]} are not served yet.")
     if name != "QueueDescription":
-        raise BadDescription(f"The content must be a QueueDescription, not {quotable(name)!r}.")
+        raise BadRequest(f"The content must be a QueueDescription, not {quotable(name)!r}.")
     return described
 
 

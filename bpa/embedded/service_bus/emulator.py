@@ -27,6 +27,7 @@ from .config import DEFAULT_NAMESPACE, NamespaceConfig
 from .connection import Connection
 from .log_events import STARTED, STOPPED
 from .metrics import Metrics
+from .refusals import Refused
 from .tiers import STANDARD, Tier
 
 _GOODBYE_S = 1.0
@@ -135,9 +136,9 @@ class ServiceBusEmulator:
         stack.push_async_callback(self._let_clients_go)
         stack.callback(server.close)
 
-    def _close_links(self, name: str, paths: frozenset[str]) -> None:
+    def _close_links(self, paths: frozenset[str], refusal: Refused) -> None:
         for connection in list(self._connections):
-            connection.close_links_to(paths, f"The messaging entity '{name}' could not be found.")
+            connection.close_links_to(paths, refusal)
 
     async def _let_clients_go(self) -> None:
         for connection in list(self._connections):

@@ -58,9 +58,6 @@ class LinkHandler(Protocol):
     def on_resumed(self) -> None:
         """The peer reads again."""
 
-    def turn_away(self, refusal: Refused) -> None:
-        """Detach, and say why."""
-
     def on_closed(self) -> None:
         """The link is about to be freed."""
 
@@ -129,12 +126,6 @@ class IncomingLink:
 
     def on_resumed(self) -> None:
         """Nothing waits here for a slow reader."""
-
-    def turn_away(self, refusal: Refused) -> None:
-        """Detach."""
-        self.on_closed()
-        engine.close_link(self._link, refusal.condition, str(refusal))
-        self._owner.wake()
 
     def on_closed(self) -> None:
         """Touch no delivery any more."""

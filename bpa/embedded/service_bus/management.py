@@ -10,13 +10,12 @@ import proton
 
 from bpa.amqp import MalformedMessage
 
-from . import conditions
 from .broker import Broker
 from .content import read_content
 from .links import encoded_properties, optional_text
 from .message import Lock, Message
 from .queue import Queue
-from .refusals import MessageTooLarge, Refused
+from .refusals import BadRequest, MessageTooLarge, NotServed, Refused
 from .requests import Reply
 
 _MOST_PEEKED = 1000
@@ -25,10 +24,6 @@ _RECEIVE_AND_DELETE, _PEEK_LOCK = 0, 1
 _DEFERRED = ("defered", "deferred")
 """The SDKs spell it with one r."""
 _UNDESCRIBED: Any = proton.UNDESCRIBED
-
-
-class BadRequest(Exception):
-    """The request lacks a field, or has one of a wrong type."""
 
 
 class Management:
@@ -54,19 +49,20 @@ class Management:
     def answer(self, request: proton.Message) -> Reply:
         """Carry out a request."""
         self._queue.accessed_ms = self._broker.now_ms()
-        operation = _properties(request).get("operation")
+        try:
+            return self._serve(_properties(request).get("operation"), request.body)
+        except MalformedMessage as error:
+            return _failure(BadRequest(str(error)))
+        except Refused as refusal:
+            return _failure(refusal)
+
+    def _serve(self, operation: object, body: object) -> Reply:
         serve = self._operations.get(str(operation))
         if serve is None:
-            text = f"The operation {operation!r} is not served yet."
-            return _failure(501, conditions.NOT_IMPLEMENTED, text)
-        if not isinstance(request.body, dict):
-            return _failure(400, conditions.ARGUMENT_ERROR, "The body must be a map.")
-        try:
-            return serve(request.body)
-        except (BadRequest, MalformedMessage) as error:
-            return _failure(400, conditions.ARGUMENT_ERROR, str(error))
-        except Refused as refusal:
-            return _failure(refusal.status, refusal.condition, str(refusal))
+            raise NotServed(f"The operation {operation!r} is not served yet.")
+        if not isinstance(body, dict):
+            raise BadRequest("The body must be a map.")
+        return serve(body)
 
     def _renew_locks(self, body: dict[str, Any]) -> Reply:
         now_ms = self._broker.now_ms()
@@ -76,7 +72,7 @@ class Management:
 
     def _peek(self, body: dict[str, Any]) -> Reply:
         if body.get("session-id") is not None:
-            return _failure(501, conditions.NOT_IMPLEMENTED, "Sessions are not served yet.")
+            raise NotServed("Sessions are not served yet.")
         start = _whole_number(body, "from-sequence-number")
         limit = min(_whole_number(body, "message-count"), _MOST_PEEKED)
         found: list[dict[str, bytes]] = []
@@ -201,12 +197,13 @@ def _success(body: Any, when_durable: Callable[[], None] | None = None) -> Reply
     return Reply(properties, body, when_durable)
 
 
-def _failure(code: int, condition: str, description: str) -> Reply:
+def _failure(refusal: Refused) -> Reply:
+    condition = proton.symbol(refusal.condition)
     return Reply(
         {
-            "statusCode": proton.int32(code),
-            "statusDescription": description,
-            "errorCondition": proton.symbol(condition),
-            "error-condition": proton.symbol(condition),
+            "statusCode": proton.int32(refusal.status),
+            "statusDescription": str(refusal),
+            "errorCondition": condition,
+            "error-condition": condition,
         }
     )

@@ -1,16 +1,19 @@
-"""Why a queue does not do what it was asked: each with the AMQP condition clients know it by.
+"""Why something is not done that was asked: each with the AMQP condition clients know it by.
 
 Refused
-├── MessageLockLost      410
+├── BadRequest           400
+├── NotAllowed           400
+│   ├── NotInDeadLetters
+│   └── NotToDeadLetters
+├── Unauthorized         401
+├── EntityDisabled       403
+├── QuotaExceeded        403
 ├── MessageNotFound      404
 ├── EntityNotFound       404
-├── EntityDisabled       403
-├── Unauthorized         401
+├── EntityExists         409
+├── MessageLockLost      410
 ├── MessageTooLarge      413
-├── QuotaExceeded        403
-└── NotAllowed           400
-    ├── NotInDeadLetters
-    └── NotToDeadLetters
+└── NotServed            501
 """
 
 from __future__ import annotations
@@ -28,9 +31,10 @@ def quotable(text: str) -> str:
 
 
 class Refused(Exception):
-    """The queue does not do it; the message says why.
+    """It is not done; the message says why.
 
-    ``condition`` is the AMQP error, ``status`` the code of a response that carries it.
+    ``condition`` is the AMQP error, ``status`` the code of a response that carries it, over HTTP
+    as well.
     """
 
     condition: ClassVar[str]
@@ -66,6 +70,33 @@ class EntityNotFound(Refused):
     condition = conditions.NOT_FOUND
     status = 404
 
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The messaging entity '{quotable(name)}' could not be found.")
+
+
+class EntityExists(Refused):
+    """There is such a queue already."""
+
+    condition = conditions.ENTITY_ALREADY_EXISTS
+    status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The messaging entity '{quotable(name)}' already exists.")
+
+
+class BadRequest(Refused):
+    """What was asked lacks something, or has it wrong."""
+
+    condition = conditions.ARGUMENT_ERROR
+    status = 400
+
+
+class NotServed(Refused):
+    """The service does it, and this emulator does not yet."""
+
+    condition = conditions.NOT_IMPLEMENTED
+    status = 501
+
 
 class NotAllowed(Refused):
     """It can never be done there."""
@@ -96,7 +127,7 @@ class EntityDisabled(Refused):
 
 
 class Unauthorized(Refused):
-    """No token that is good now covers it."""
+    """The token is none, has expired or is for something else; or there is none that covers it."""
 
     condition = conditions.UNAUTHORIZED
     status = 401

@@ -19,7 +19,7 @@ from .broker import Broker
 from .claims import Claims
 from .inbox import Inbox
 from .links import LinkOwner
-from .refusals import MessageTooLarge, Refused
+from .refusals import MessageTooLarge
 
 _CREDIT = 100
 _ENVELOPE_BYTES = 64 * 1024
@@ -76,12 +76,6 @@ class RequestLink:
 
     def on_resumed(self) -> None:
         """Nothing waits here for a slow reader."""
-
-    def turn_away(self, refusal: Refused) -> None:
-        """Detach."""
-        self.on_closed()
-        engine.close_link(self._link, refusal.condition, str(refusal))
-        self._owner.wake()
 
     def on_closed(self) -> None:
         """Answer nothing any more."""
@@ -168,12 +162,6 @@ class ReplyLink:
     def on_resumed(self) -> None:
         """Go on where the slow reader stopped us."""
         self.on_flow()
-
-    def turn_away(self, refusal: Refused) -> None:
-        """Detach."""
-        self.on_closed()
-        engine.close_link(self._link, refusal.condition, str(refusal))
-        self._owner.wake()
 
     def on_closed(self) -> None:
         """Send nothing any more."""

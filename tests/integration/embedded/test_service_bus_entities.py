@@ -9,7 +9,7 @@ from azure.servicebus.exceptions import MessagingEntityNotFoundError, ServiceBus
 
 from bpa.embedded.service_bus import QueueConfig, ServiceBusEmulator
 from bpa.embedded.service_bus.records import deleted
-from bpa.errors import Conflict, NotFound
+from bpa.embedded.service_bus.refusals import EntityExists, EntityNotFound
 from tests.integration.embedded.service_bus import body_of, bus, options_for, receive_one
 
 DEAD = ServiceBusSubQueue.DEAD_LETTER
@@ -23,7 +23,7 @@ def broker_of(one):
 async def test_a_queue_made_at_run_time_serves_and_survives(tmp_path):
     async with bus(data_dir=tmp_path) as one:
         await broker_of(one).create(NEW)
-        with pytest.raises(Conflict, match="'new' already exists"):
+        with pytest.raises(EntityExists, match="'new' already exists"):
             await broker_of(one).create(replace(NEW, name="new"))
         await one.send("kept", queue="new")
     async with bus(data_dir=tmp_path) as one, one.receiver("New") as receiver:
@@ -61,7 +61,7 @@ async def test_a_deleted_queue_detaches_its_links_and_is_not_found(tmp_path):
                 await sender.send_messages(ServiceBusMessage("c"), timeout=5)
             with pytest.raises(MessagingEntityNotFoundError):
                 await sender.send_messages(ServiceBusMessage("c"), timeout=5)
-        with pytest.raises(NotFound):
+        with pytest.raises(EntityNotFound):
             await broker_of(one).delete("invoices")
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpa.embedded.service_bus.claims import Claims, Token, TokenRefused, read_token
+from bpa.embedded.service_bus.claims import Claims, Token, read_token
+from bpa.embedded.service_bus.refusals import Unauthorized
 from bpa.embedded.service_bus.sasl import SaslFailed, SaslServer
 
 SASL_HEADER = b"AMQP\x03\x01\x00\x00"
@@ -47,7 +48,7 @@ def test_a_token_is_a_signature_or_a_web_token_of_any_key(token, resource):
     ],
 )
 def test_a_token_that_is_malformed_or_expired_is_refused(token, problem):
-    with pytest.raises(TokenRefused, match=problem):
+    with pytest.raises(Unauthorized, match=problem):
         read_token(token, 100.0)
 
 
@@ -73,7 +74,7 @@ def test_a_token_covers_its_audience_and_what_is_part_of_it(audience, node, cove
 
 
 def test_a_token_for_something_else_is_refused():
-    with pytest.raises(TokenRefused, match="is for 'a', not for 'b'"):
+    with pytest.raises(Unauthorized, match="is for 'a', not for 'b'"):
         Claims(lambda: None).put("sb://h/b", Token("a", 200.0))
 
 

@@ -1,5 +1,6 @@
 """Suspended queues: entity-suspend in Microsoft's documentation."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -10,8 +11,10 @@ from azure.servicebus import ServiceBusMessage
 from azure.servicebus.exceptions import MessagingEntityDisabledError
 
 from bpa.embedded.service_bus.config import Status
+from tests.eventually import eventually
 from tests.integration.embedded.conformance.peer import peer_of, tag_of
 from tests.integration.embedded.conformance.sdk import DEAD, body_of, next_message, running
+from tests.integration.embedded.javascript import run_node
 from tests.integration.embedded.service_bus import bus
 
 
@@ -145,6 +148,28 @@ async def test_nothing_can_be_received_while_receiving_is_disabled(kind, status,
             await waiting.receive_messages(1, max_wait_time=10)
         with pytest.raises(MessagingEntityDisabledError):
             await receive_over_a_new_link(bus, sub_queue)
+
+
+async def test_a_subscriber_in_javascript_hears_that_receiving_is_disabled():
+    code = """
+        import { ServiceBusClient } from "@azure/service-bus";
+        const client = new ServiceBusClient(process.env.SERVICE_BUS);
+        client.createReceiver("invoices").subscribe({
+          processMessage: async () => {},
+          processError: async ({ error }) => {
+            console.log(error.code);
+            process.exit(0);
+          },
+        });
+    """
+    async with bus() as one:
+        where = one.emulator.connection_string
+        words = ("--input-type=module", "-")
+        said = asyncio.ensure_future(run_node(*words, stdin=code.encode(), SERVICE_BUS=where))
+        receivers = one.emulator._broker.find("invoices")._receivers
+        await eventually(lambda: receivers.anyone_waits or said.done())
+        await suspended(one.emulator, Status.RECEIVE_DISABLED)
+        assert await said == "MessagingEntityDisabled\n"
 
 
 async def test_sending_goes_on_while_receiving_is_disabled(kind):

@@ -12,6 +12,7 @@ CASES = re.findall(r"^  async (\w+)\(\) \{", (FOLDER / "cases.mjs").read_text(),
 QUEUES = (
     QueueConfig("invoices", max_delivery_count=10),
     QueueConfig("once", duplicate_window_s=60),
+    QueueConfig("small", max_size_mb=1),
 )
 
 

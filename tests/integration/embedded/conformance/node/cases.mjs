@@ -56,6 +56,16 @@ const cases = {
     assert.deepEqual(received, ["a", "b", "c"]);
   },
 
+  async a_full_queue_takes_nothing_until_something_is_received() {
+    const small = client.createSender("small");
+    for (let n = 0; n < 6; n++) await small.sendMessages({ body: Buffer.alloc(200_000) });
+    const refused = { code: "QuotaExceeded", retryable: false };
+    await assert.rejects(small.sendMessages({ body: "one more" }), refused);
+    const emptying = client.createReceiver("small");
+    await emptying.completeMessage(await next(emptying));
+    await small.sendMessages({ body: "one more" });
+  },
+
   async a_scheduled_message_is_kept_back_and_can_be_cancelled() {
     const [number] = await sender.scheduleMessages({ body: "later" }, inAnHour());
     await nothingComes();

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from bpa.batching import Batcher
@@ -252,6 +252,7 @@ class Runs:
             documents=[a.document for a in arrivals],
             digests=[a.body_sha256 for a in arrivals],
         )
+        self._tell_of_rejected(rows, arrivals)
         return [
             Received(
                 run_id=RunId(row["run_id"]),
@@ -262,6 +263,23 @@ class Runs:
             )
             for row in rows
         ]
+
+    def _tell_of_rejected(self, rows: Sequence[Row], arrivals: Sequence[Arrival]) -> None:
+        """Tell of runs that ended as they were recorded: nothing else will ever end them."""
+        new = {row["run_id"]: row for row in rows if row["is_new"]}
+        for arrival in arrivals:
+            row = new.pop(arrival.run_id, None)
+            if row is None or arrival.reason is None:
+                continue
+            took = max(row["recorded_at"] - arrival.enqueued_at, timedelta(0))
+            self._tell(
+                {
+                    **_arrival_row(arrival, self._replica_id),
+                    "node_id": None,
+                    "owner": None,
+                    "latency_ms": took.total_seconds() * 1000,
+                }
+            )
 
     async def _record_steps(self, items: list[StepReport]) -> list[Exception | None]:
         outcomes: list[Exception | None] = [None] * len(items)

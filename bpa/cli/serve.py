@@ -19,7 +19,7 @@ from bpa.config import Settings
 from bpa.demo.documents import shipped_demo
 from bpa.errors import BpaError
 from bpa.roles.addresses import Addresses
-from bpa.telemetry.logs import configure_logging
+from bpa.telemetry.logs import logging_of
 
 _ROLES = ("all", "control", "node")
 _log = structlog.stdlib.get_logger(__name__)
@@ -47,7 +47,6 @@ def command(context: click.Context, *, role: str, as_json: bool) -> None:
     its messages come again when their locks run out.
     """
     settings = loaded(context).settings
-    configure_logging(settings.log, role)
 
     def announce(addresses: Addresses) -> None:
         if as_json:
@@ -55,7 +54,10 @@ def command(context: click.Context, *, role: str, as_json: bool) -> None:
         else:
             _print_addresses(role, addresses)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        logging_of(settings, role),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         try:
             runner.run(_serve(role, settings, announce))
         except BaseExceptionGroup as group:

@@ -9,28 +9,26 @@ from contextlib import asynccontextmanager
 from bpa.config import Settings
 from bpa.telemetry.metrics import Metrics
 from bpa.telemetry.pulse import Pulse
+from bpa.telemetry.senders import sender_of
 
 
 @asynccontextmanager
-async def metering(settings: Settings, service: str, instance: str) -> AsyncIterator[Pulse]:
+async def metering(settings: Settings, role: str) -> AsyncIterator[Pulse]:
     """Measure the process for as long as the context is open, and send its metrics if they go out.
 
     Args:
         settings: Where to.
-        service: Who sends them, by the conventions' ``service.name``.
-        instance: Which one of its kind.
+        role: Who sends them.
     """
     pulse = Pulse(Metrics())
-    async with _pushing(settings, service, instance, pulse.metrics), asyncio.TaskGroup() as tasks:
+    async with _pushing(settings, role, pulse.metrics), asyncio.TaskGroup() as tasks:
         beat = tasks.create_task(pulse.run())
         yield pulse
         beat.cancel()
 
 
 @asynccontextmanager
-async def _pushing(
-    settings: Settings, service: str, instance: str, metrics: Metrics
-) -> AsyncIterator[None]:
+async def _pushing(settings: Settings, role: str, metrics: Metrics) -> AsyncIterator[None]:
     if not settings.telemetry.otlp_endpoint:
         yield
         return
@@ -42,7 +40,7 @@ async def _pushing(
     )
     from bpa.telemetry.push import Push  # noqa: PLC0415 - slow
 
-    resource = resource_of(settings, service, instance)
+    resource = resource_of(settings, *sender_of(settings, role))
     push = Push(metrics.registry, metric_exporter(settings.telemetry), resource)
     try:
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -37,6 +36,7 @@ from bpa.node.runtime import NodeRuntime
 from bpa.node.sandbox import SandboxLimits
 from bpa.node.zygote import Zygote
 from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.senders import node_id_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +182,6 @@ class NodeProvider(Provider):
         return NodeRuntime(link=link, executor=executor, log=log)
 
     worker = provide(Worker)
-
-
-def node_id_of(settings: Settings) -> str:
-    """Return a node's name."""
-    return settings.node.id or socket.gethostname()
 
 
 def _prices(config_dir: str) -> Prices:

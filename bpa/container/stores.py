@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import socket
 import time
 from collections.abc import AsyncIterator
 from typing import NewType
@@ -18,15 +16,11 @@ from bpa.connectors.service_bus import namespace_of
 from bpa.control.database import Database
 from bpa.postgres import Notifications, Pipeline, Pool, pool_of
 from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.senders import replica_of
 from bpa.valkey import valkey_of
 
 ReplicaId = NewType("ReplicaId", str)
 Namespace = NewType("Namespace", str)
-
-
-def replica_of(settings: Settings) -> ReplicaId:
-    """Return a control replica's name."""
-    return ReplicaId(settings.control.replica_id or f"{socket.gethostname()}-{os.getpid()}")
 
 
 class StoresProvider(Provider):
@@ -47,7 +41,7 @@ class StoresProvider(Provider):
     @provide
     def replica_id(self) -> ReplicaId:
         """Return who we are among the control replicas."""
-        return replica_of(self._settings)
+        return ReplicaId(replica_of(self._settings))
 
     @provide
     def metrics(self) -> Metrics:

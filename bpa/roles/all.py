@@ -19,7 +19,6 @@ from bpa.config import Settings
 from bpa.container import LocalStack, local_stack
 from bpa.container.control import ControlPlane
 from bpa.container.metering import metering
-from bpa.container.stores import replica_of
 from bpa.manifests import read_all, shipped_config
 from bpa.roles.addresses import Addresses, kept
 from bpa.roles.control import Listening, control, either, listening
@@ -46,7 +45,7 @@ async def serve(
 
                 ours = _with_local(settings, local)
                 async with (
-                    metering(ours, "bpa-control", replica_of(ours)) as pulse,
+                    metering(ours, "all") as pulse,
                     listening(ours, pulse) as here,
                 ):
                     await either(here.started(), stop.wait())

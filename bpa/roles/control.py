@@ -13,7 +13,6 @@ import structlog
 from bpa.config import Settings
 from bpa.container.control import ControlPlane, open_control_plane
 from bpa.container.metering import metering
-from bpa.container.stores import replica_of
 from bpa.errors import SettingsError
 from bpa.roles.addresses import Addresses
 from bpa.telemetry.pulse import Pulse
@@ -110,7 +109,7 @@ async def serve(
 ) -> None:
     """Serve role ``control`` until ``stop`` is set."""
     async with (
-        metering(settings, "bpa-control", replica_of(settings)) as pulse,
+        metering(settings, "control") as pulse,
         listening(settings, pulse) as here,
     ):
         await either(here.started(), stop.wait())

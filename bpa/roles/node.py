@@ -11,7 +11,7 @@ from litestar import Litestar, Response, get
 
 from bpa.config import Settings
 from bpa.container.metering import metering
-from bpa.container.node import Worker, node_id_of, open_worker
+from bpa.container.node import Worker, open_worker
 from bpa.errors import Unavailable
 from bpa.node.runtime import NodeState
 from bpa.roles.addresses import Addresses
@@ -75,7 +75,7 @@ async def serve(
 ) -> None:
     """Serve role ``node`` until ``stop`` is set."""
     async with (
-        metering(settings, "bpa-node", node_id_of(settings)) as pulse,
+        metering(settings, "node") as pulse,
         node(settings, pulse) as running,
     ):
         pulse.look(running.worker.look_at_slots)

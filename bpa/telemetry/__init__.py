@@ -1,7 +1,7 @@
 """Names of spans and metrics, once; how spans, metrics and log lines leave the process.
 
 Read ``metrics``, ``spans``, ``logs``; then how they leave over OTLP: ``otlp`` (the exporters),
-``bridge`` and ``push`` (metrics).
+``bridge`` and ``push`` (metrics), ``log_records``.
 
 Spans of one run, one trace::
 

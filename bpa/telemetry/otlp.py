@@ -11,6 +11,7 @@ lost between. Headers (a vendor's key) and certificates come from OpenTelemetry'
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -45,6 +46,7 @@ def span_exporter(telemetry: Telemetry) -> SpanExporter:
     endpoint = telemetry.otlp_endpoint.rstrip("/")
     exporter: SpanExporter
     if telemetry.otlp_protocol == "grpc":
+        _hush_grpc()
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # noqa: PLC0415 - slow
 
         exporter = grpc.OTLPSpanExporter(endpoint, timeout=TRY_S)
@@ -61,6 +63,7 @@ def metric_exporter(telemetry: Telemetry) -> MetricExporter:
     endpoint = telemetry.otlp_endpoint.rstrip("/")
     exporter: MetricExporter
     if telemetry.otlp_protocol == "grpc":
+        _hush_grpc()
         from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc  # noqa: PLC0415 - slow
 
         exporter = grpc.OTLPMetricExporter(endpoint, timeout=TRY_S)
@@ -76,6 +79,7 @@ def log_exporter(telemetry: Telemetry) -> LogRecordExporter:
     endpoint = telemetry.otlp_endpoint.rstrip("/")
     exporter: LogRecordExporter
     if telemetry.otlp_protocol == "grpc":
+        _hush_grpc()
         from opentelemetry.exporter.otlp.proto.grpc import _log_exporter as grpc  # noqa: PLC0415 - slow
 
         exporter = grpc.OTLPLogExporter(endpoint, timeout=TRY_S)
@@ -107,6 +111,16 @@ def closed_within(seconds: float, *closers: Callable[[], object]) -> None:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, until_s - time.monotonic()))
+
+
+def _hush_grpc() -> None:
+    """Keep the core of gRPC, loaded next, from lines of its own on standard error, and from forks.
+
+    Its lines are no JSON, and what is wrong with a collector `Delivery` says. Nothing that we fork
+    speaks gRPC.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 class Delivery:

@@ -4,11 +4,9 @@ The broker hands out dead letters in order and none by its number (only deferred
 had so). To get at one, those before it are locked as well and given back afterwards; that costs
 time, but never a message: in a dead-letter queue a delivery counts for nothing.
 """
-# ruff: noqa: SLF001 - the SDK has no public door to a peeked message as it was encoded
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,11 +14,10 @@ from typing import Any, Self
 
 import structlog
 from azure.servicebus import ServiceBusReceivedMessage, ServiceBusSubQueue
-from azure.servicebus._common import constants, mgmt_handlers
 
 from bpa.connectors.sdk import Message, SettlementLost
-from bpa.connectors.service_bus.client import SOCKET_POLL_S, close, connect, opened, translated
 from bpa.connectors.service_bus.messages import as_message
+from bpa.connectors.service_bus.peeking import PAGE, encoded_messages, peeking
 from bpa.connectors.service_bus.replayed import DESCRIPTION, REASON
 from bpa.connectors.service_bus.source import ServiceBusSource
 from bpa.errors import Unavailable
@@ -29,9 +26,6 @@ DEAD_LETTER_SUFFIX = "/$deadletterqueue"
 HELD_AT_MOST = 5_000
 """Dead letters locked on the way to the wanted ones: a deeper one is out of reach."""
 HELD_BYTES_AT_MOST = 64 * 1024 * 1024
-PAGE = 250
-"""Dead letters of one peek at most; the broker may return fewer."""
-_PEEK_TIMEOUT_S = 15.0
 _ARRIVAL_WAIT_S = 2.0
 _PARTITION_SHIFT = 48
 """A partitioned queue keeps the partition above these bits of a sequence number, and order only
@@ -117,35 +111,22 @@ class DeadLetterReader:
 
         None when it is empty. Raises as `peek`.
         """
-        async with self._peeking(None, f"queue {self._queue!r}") as peek:
+        async with self._peeking(None) as peek:
             first = await peek(1, 1)
         return first[0].message.sequence_number if first else None
 
     def peeking(self) -> AbstractAsyncContextManager[Peek]:
         """Connect to the dead letters; yields what peeks at them, and raises as `peek`."""
-        entity = f"dead-letter queue of {self._queue!r}"
-        return self._peeking(ServiceBusSubQueue.DEAD_LETTER, entity)
+        return self._peeking(ServiceBusSubQueue.DEAD_LETTER)
 
     @asynccontextmanager
-    async def _peeking(
-        self, sub_queue: ServiceBusSubQueue | None, entity: str
-    ) -> AsyncIterator[Peek]:
-        receiver = connect(self._connection_string).get_queue_receiver(
-            self._queue, sub_queue=sub_queue, socket_timeout=SOCKET_POLL_S
-        )
-        open_receiver = await opened(receiver, entity)
+    async def _peeking(self, sub_queue: ServiceBusSubQueue | None) -> AsyncIterator[Peek]:
+        async with peeking(self._connection_string, self._queue, sub_queue) as ask:
 
-        async def peek(max_count: int, first: int) -> list[DeadLetter]:
-            try:
-                async with asyncio.timeout(_PEEK_TIMEOUT_S):
-                    return await _page(receiver, max_count, first)
-            except Exception as error:
-                raise translated(error, entity) from error
+            async def peek(max_count: int, first: int) -> list[DeadLetter]:
+                return await ask(max_count, first, _dead_letters)
 
-        try:
             yield peek
-        finally:
-            await close(open_receiver)
 
 
 class DeadLetterLocks:
@@ -215,29 +196,14 @@ class DeadLetterLocks:
         return has_room and any(n > self._passed.get(n >> _PARTITION_SHIFT, 0) for n in wanted)
 
 
-async def _page(receiver: Any, max_count: int, first: int) -> list[DeadLetter]:
-    """Peek as the SDK does, and keep the bytes that it decodes and throws away."""
-
-    def answered(
-        status: int, answer: Any, description: bytes | None, *, amqp_transport: Any
-    ) -> list[DeadLetter]:
-        peeked: Any = mgmt_handlers.peek_op
-        decoded = peeked(status, answer, description, receiver, amqp_transport)
-        encoded = answer.value[b"messages"] if decoded else []
-        return [
-            _dead_letter(message, bytes(one[b"message"]))
-            for message, one in zip(decoded, encoded, strict=True)
-        ]
-
-    number = receiver._amqp_transport.AMQP_LONG_VALUE(first)
-    request = {
-        constants.MGMT_REQUEST_FROM_SEQUENCE_NUMBER: number,
-        constants.MGMT_REQUEST_MAX_MESSAGE_COUNT: max_count,
-    }
-    letters: list[DeadLetter] = await receiver._mgmt_request_response_with_retry(
-        constants.REQUEST_RESPONSE_PEEK_OPERATION, request, answered
+def _dead_letters(receiver: Any, answer: Any) -> list[DeadLetter]:
+    decoded = receiver._amqp_transport.parse_received_message(  # noqa: SLF001 - as the SDK's peek
+        answer, message_type=ServiceBusReceivedMessage, receiver=receiver, is_peeked_message=True
     )
-    return letters
+    return [
+        _dead_letter(message, encoded)
+        for message, encoded in zip(decoded, encoded_messages(answer), strict=True)
+    ]
 
 
 def _dead_letter(received: ServiceBusReceivedMessage, encoded: bytes) -> DeadLetter:

@@ -2,10 +2,13 @@
 
 ``source`` is the front; behind it ``link`` owns one SDK receiver and keeps its calls apart,
 ``messages`` translates messages both ways without I/O, ``client`` opens connections and translates
-the SDK's errors. ``dead_letters`` peeks and locks; ``replayed`` writes what replays one. Nothing
-else in the tree touches azure-servicebus.
+the SDK's errors. ``peeking`` looks without a lock, ``dead_letters`` also with one; ``replayed``
+writes what replays one. ``backlog`` tells how much waits: ``administration`` counts, or it peeks.
+Nothing else in the tree touches azure-servicebus.
 """
 
+from bpa.connectors.service_bus.administration import Administration
+from bpa.connectors.service_bus.backlog import Backlog, BacklogReader, Counts, Trouble
 from bpa.connectors.service_bus.client import namespace_of
 from bpa.connectors.service_bus.dead_letters import (
     DeadLetter,
@@ -18,6 +21,10 @@ from bpa.connectors.service_bus.replayed import Rewrite, replayed
 from bpa.connectors.service_bus.source import ServiceBusSource
 
 __all__ = [
+    "Administration",
+    "Backlog",
+    "BacklogReader",
+    "Counts",
     "DeadLetter",
     "DeadLetterLocks",
     "DeadLetterReader",
@@ -25,6 +32,7 @@ __all__ = [
     "Rewrite",
     "ServiceBusPublisher",
     "ServiceBusSource",
+    "Trouble",
     "namespace_of",
     "replayed",
 ]

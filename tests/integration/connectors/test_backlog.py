@@ -1,0 +1,241 @@
+"""How much waits in a queue: counted by the administration, or estimated by peeking."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from azure.servicebus import ServiceBusMessage
+from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
+from azure.servicebus.aio.management import ServiceBusAdministrationClient
+from azure.servicebus.management import EntityStatus
+
+from bpa.connectors.service_bus import Administration, BacklogReader, Counts, Trouble
+from bpa.connectors.service_bus import backlog as module
+from bpa.connectors.service_bus.administration import CLIENT_LASTS_S
+from bpa.embedded.service_bus import (
+    EmulatorOptions,
+    NamespaceConfig,
+    QueueConfig,
+    ServiceBusEmulator,
+)
+from bpa.errors import StartupError
+from tests.integration.embedded.service_bus import SOCKET_TIMEOUT_S, client_of
+
+QUEUE = "invoices"
+KEY = "SharedAccessKeyName=n;SharedAccessKey=k"
+EXPIRED = "SharedAccessSignature=SharedAccessSignature sr=x&sig=y&se=1"
+CUT_AT = 5
+
+
+@dataclass
+class Bus:
+    emulator: ServiceBusEmulator
+    client: ServiceBusClient
+
+    def reader(self, credential: str = KEY, *, port: int | None = None) -> BacklogReader:
+        port = port or self.emulator.admin_tls_port
+        administration = Administration(
+            f"Endpoint=sb://localhost:{port};{credential}", str(self.emulator.certificate)
+        )
+        return BacklogReader(self.emulator.connection_string, administration)
+
+    def peeker(self) -> BacklogReader:
+        return BacklogReader(self.emulator.connection_string, None)
+
+    async def send(self, count: int, **fields: object) -> None:
+        async with self.client.get_queue_sender(QUEUE) as sender:
+            await sender.send_messages([ServiceBusMessage(b"x" * 100, **fields)] * count)
+
+    def receiver(self) -> ServiceBusReceiver:
+        return self.client.get_queue_receiver(QUEUE, socket_timeout=SOCKET_TIMEOUT_S)
+
+    async def one_of_each(self) -> None:
+        """Leave a deferred, a scheduled, a locked, a free and a dead-lettered message, in order."""
+        await self.send(1)
+        async with self.receiver() as receiver:
+            (first,) = await receiver.receive_messages(1)
+            await receiver.defer_message(first)
+            await self.send(1, scheduled_enqueue_time_utc=datetime.now(UTC) + timedelta(hours=1))
+            await self.send(3)
+            (second,) = await receiver.receive_messages(1)
+            await receiver.dead_letter_message(second)
+
+
+@asynccontextmanager
+async def bus(max_delivery_count: int = 10) -> AsyncIterator[Bus]:
+    queue = QueueConfig(QUEUE, max_delivery_count=max_delivery_count)
+    options = EmulatorOptions(
+        port=0, admin_port=None, admin_tls_port=0, config=NamespaceConfig(queues=(queue,))
+    )
+    async with (
+        ServiceBusEmulator(options) as emulator,
+        client_of(emulator.connection_string) as client,
+    ):
+        yield Bus(emulator, client)
+
+
+@pytest.fixture
+async def one() -> AsyncIterator[Bus]:
+    async with bus() as one:
+        yield one
+
+
+@asynccontextmanager
+async def closing(reader: BacklogReader) -> AsyncIterator[BacklogReader]:
+    try:
+        yield reader
+    finally:
+        await reader.aclose()
+
+
+async def test_an_empty_queue_has_no_oldest_message_and_no_trouble(one: Bus):
+    async with closing(one.reader()) as reader:
+        backlog = await reader.read(QUEUE)
+    assert backlog.counts == Counts(active=0, scheduled=0, dead_letters=0)
+    assert (backlog.oldest_enqueued_at, backlog.trouble) == (None, None)
+    assert backlog.max_delivery_count == 10
+
+
+async def test_counts_are_the_administrations_while_messages_are_locked_scheduled_and_dead(
+    one: Bus,
+):
+    await one.one_of_each()
+    async with (
+        closing(one.reader()) as reader,
+        one.receiver() as holder,
+    ):
+        assert len(await holder.receive_messages(1)) == 1
+        counted, estimated = await reader.read(QUEUE), await one.peeker().read(QUEUE)
+    assert counted.counts == Counts(active=3, scheduled=1, dead_letters=1)
+    assert estimated.counts == Counts(active=3, scheduled=1, dead_letters=1, estimated=True)
+
+
+@pytest.mark.parametrize("peeking", [True, False])
+async def test_the_oldest_message_is_the_first_that_is_neither_deferred_nor_scheduled(
+    one: Bus, *, peeking: bool
+):
+    await one.one_of_each()
+    async with one.receiver() as receiver:
+        peeked = await receiver.peek_messages(10)
+    active = next(message for message in peeked if message.state.name == "ACTIVE")
+    assert active is peeked[2]
+    async with closing(one.peeker() if peeking else one.reader()) as reader:
+        assert (await reader.read(QUEUE)).oldest_enqueued_at == active.enqueued_time_utc
+
+
+async def test_a_key_without_the_manage_right_gets_an_estimate_that_says_so(one: Bus):
+    await one.send(2)
+    async with closing(one.reader(EXPIRED)) as reader:
+        backlog = await reader.read(QUEUE)
+    assert backlog.counts == Counts(active=2, scheduled=0, dead_letters=0, estimated=True)
+    assert backlog.oldest_enqueued_at is not None
+    assert backlog.trouble is Trouble.NO_MANAGE
+    assert "(HTTP 401): its key needs the Manage right" in backlog.detail
+    assert backlog.max_delivery_count is None
+
+
+async def test_where_the_administration_is_out_of_reach_the_estimate_says_that_instead(one: Bus):
+    await one.send(2)
+    async with closing(one.reader(port=1)) as reader:
+        backlog = await reader.read(QUEUE)
+    assert backlog.counts == Counts(active=2, scheduled=0, dead_letters=0, estimated=True)
+    assert backlog.trouble is Trouble.ADMINISTRATION_AWAY
+    assert backlog.detail == "the administration does not answer (ClientConnectorError)"
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_believed(one: Bus):
+    administration = Administration(f"Endpoint=sb://localhost:{one.emulator.admin_tls_port};{KEY}")
+    async with closing(BacklogReader(one.emulator.connection_string, administration)) as reader:
+        backlog = await reader.read(QUEUE)
+    assert backlog.trouble is Trouble.ADMINISTRATION_AWAY
+    assert "Certificate" in backlog.detail
+
+
+async def test_a_queue_that_is_not_there_is_said_to_be_missing_by_either_way(one: Bus):
+    async with closing(one.reader()) as reader:
+        for missing in (await reader.read("nix"), await one.peeker().read("nix")):
+            assert missing.counts is None
+            assert missing.trouble is Trouble.NOT_FOUND
+            assert "'nix' does not exist" in missing.detail
+
+
+async def test_a_namespace_that_does_not_answer_at_all_gives_no_numbers():
+    async with bus() as one:
+        reader, peeker = one.reader(), one.peeker()
+    async with closing(reader):
+        for gone in (await reader.read(QUEUE), await peeker.read(QUEUE)):
+            assert gone.counts is None
+            assert gone.trouble is Trouble.UNREADABLE
+            assert gone.detail.startswith("queue 'invoices' does not answer")
+
+
+async def test_an_estimate_ends_after_so_many_messages_and_says_that_there_may_be_more(
+    one: Bus, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "ESTIMATE_AT_MOST", CUT_AT)
+    monkeypatch.setattr(module, "_PAGE", 2)
+    for waiting in (CUT_AT - 1, CUT_AT):
+        await one.send(waiting if waiting < CUT_AT else 3)
+        counts = (await one.peeker().read(QUEUE)).counts
+        assert counts is not None
+        assert (counts.active, counts.active_at_least) == (waiting, waiting == CUT_AT)
+        assert not counts.dead_letters_at_least
+
+
+async def test_an_age_that_lies_too_deep_is_unknown_and_the_counts_are_true(
+    one: Bus, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "ESTIMATE_AT_MOST", 2)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    await one.send(2, scheduled_enqueue_time_utc=later)
+    await one.send(1)
+    async with closing(one.reader()) as reader:
+        backlog = await reader.read(QUEUE)
+    assert backlog.counts == Counts(active=1, scheduled=2, dead_letters=0)
+    assert (backlog.oldest_enqueued_at, backlog.trouble) == (None, Trouble.AGE_UNKNOWN)
+
+
+async def test_a_disabled_queue_is_counted_though_nobody_may_look_into_it(one: Bus):
+    await one.send(1)
+    async with ServiceBusAdministrationClient.from_connection_string(
+        f"Endpoint=sb://localhost:{one.emulator.admin_tls_port};{KEY}",
+        connection_verify=str(one.emulator.certificate),
+    ) as client:
+        queue = await client.get_queue(QUEUE)
+        queue.status = EntityStatus.DISABLED
+        await client.update_queue(queue)
+    async with closing(one.reader()) as reader:
+        backlog = await reader.read(QUEUE)
+    assert backlog.counts is not None
+    assert backlog.counts.active == 1
+    assert backlog.trouble is Trouble.AGE_UNKNOWN
+
+
+async def test_the_max_delivery_count_is_told():
+    async with bus(max_delivery_count=3) as one, closing(one.reader()) as reader:
+        assert (await reader.read(QUEUE)).max_delivery_count == 3
+
+
+async def test_a_client_is_replaced_before_its_token_expires(one: Bus):
+    now_s = [time.monotonic()]
+    administration = Administration(
+        f"Endpoint=sb://localhost:{one.emulator.admin_tls_port};{KEY}",
+        str(one.emulator.certificate),
+        lambda: now_s[0],
+    )
+    clients = []
+    for pause_s in (0.0, CLIENT_LASTS_S - 1, 2.0):
+        now_s[0] += pause_s
+        await administration.describe(QUEUE)
+        clients.append(administration._client)
+    await administration.aclose()
+    assert clients[0] is clients[1]
+    assert clients[1] is not clients[2]
+
+
+def test_a_connection_string_that_cannot_be_read_is_refused_at_once():
+    with pytest.raises(StartupError, match="cannot be read"):
+        Administration("Endpoint=sb://somewhere/;SharedAccessKeyName=n")

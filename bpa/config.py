@@ -22,7 +22,13 @@ from bpa.errors import SettingsError
 PREFIX = "BPA_"
 _FLAG = "flag"
 SECRETS = frozenset(
-    {"postgres.dsn", "redis.url", "service_bus.connection_string", "anthropic.api_key"}
+    {
+        "postgres.dsn",
+        "redis.url",
+        "service_bus.connection_string",
+        "service_bus.administration",
+        "anthropic.api_key",
+    }
 )
 
 _URLS = frozenset(
@@ -69,6 +75,11 @@ class ServiceBus(Section, frozen=True):
     """Of the namespace; empty starts the embedded emulator (role ``all``)."""
     namespace: str = ""
     """The namespace's name as run ids use it; empty takes it from the connection string."""
+    administration: str = ""
+    """Connection string with the Manage right, to count what waits; empty is that for messages.
+    Without the right the counts are estimated, and say so."""
+    administration_ca: str = ""
+    """File with the certificates to trust the administration by; empty: those of the system."""
 
 
 class Anthropic(Section, frozen=True):
@@ -109,6 +120,8 @@ class Control(Section, frozen=True):
     """How often lapsed leases are looked for: what a lost run waits on top of the TTL."""
     sweep_every_s: float = 30.0
     """How often the dead letters are gone through for what the broker put there by itself."""
+    measure_queues_every_s: float = 20.0
+    """How often one of the replicas asks how much waits in each queue."""
     cancel_grace_s: float = 20.0
     """What a node has to end a cancelled run: two heartbeats and ten seconds by default."""
     clock_skew_max_s: float = SKEW_MAX_S

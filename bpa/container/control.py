@@ -31,6 +31,7 @@ from bpa.control.leases import Leases
 from bpa.control.measure import Measured
 from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
+from bpa.control.queues import Queues
 from bpa.control.readiness import Dependency, Readiness
 from bpa.control.reaper import Reaper
 from bpa.control.replaying import Replaying
@@ -69,6 +70,7 @@ class ControlPlane:
     nodes: Nodes
     notifications: Notifications
     offers: Offers
+    queues: Queues
     readiness: Readiness
     reaper: Reaper
     runs: Runs
@@ -94,6 +96,7 @@ class ControlPlane:
             self.notifications.run(),
             self.settlement.run(),
             self.offers.listen(self.notifications),
+            self.queues.run(),
             self.reaper.run(),
             self.scheduler.run(),
             self.sweep.run(),
@@ -286,6 +289,7 @@ class ControlProvider(Provider):
         history: History,
         dead_letters: DeadLetters,
         replaying: Replaying,
+        queues: Queues,
         metrics: Metrics,
         readiness: Readiness,
         ingest: Ingest,
@@ -304,6 +308,7 @@ class ControlProvider(Provider):
             history=history,
             dead_letters=dead_letters,
             replaying=replaying,
+            queues=queues,
             metrics=metrics,
             state=lambda: readiness.state,
             deployments_changed=ingest.deployments_changed,

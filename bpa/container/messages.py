@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import partial
 
 from dishka import Provider, Scope, provide
@@ -10,10 +11,13 @@ from bpa.clocks import Clocks
 from bpa.config import Settings
 from bpa.connectors import Source
 from bpa.connectors.service_bus import (
+    Administration,
+    BacklogReader,
     DeadLetterLocks,
     DeadLetterReader,
     ServiceBusPublisher,
     ServiceBusSource,
+    is_emulator,
 )
 from bpa.container.stores import Namespace, ReplicaId
 from bpa.control.burials import Burials
@@ -22,6 +26,7 @@ from bpa.control.deployments import Deployments
 from bpa.control.history import History
 from bpa.control.ingest import Feeder, Ingest
 from bpa.control.intake import Intake, Origin
+from bpa.control.queues import Queues
 from bpa.control.replaying import Replaying
 from bpa.control.replays import Replays
 from bpa.control.rooms import Rooms
@@ -123,6 +128,24 @@ class MessagesProvider(Provider):
             partial(DeadLetterReader, bus),
             self._settings.control.sweep_every_s,
         )
+
+    @provide
+    async def backlog_reader(self) -> AsyncIterator[BacklogReader]:
+        """Open what tells how much waits in a queue; nothing is asked yet."""
+        bus = self._settings.service_bus
+        counting = bus.administration or bus.connection_string
+        administration = None
+        if bus.administration or not is_emulator(counting):  # whose administration has its own port
+            administration = Administration(counting, bus.administration_ca)
+        reader = BacklogReader(bus.connection_string, administration)
+        yield reader
+        await reader.aclose()
+
+    @provide
+    def queues(self, pool: Pool, reader: BacklogReader, metrics: Metrics) -> Queues:
+        """Return what knows how much waits in each queue."""
+        every_s = self._settings.control.measure_queues_every_s
+        return Queues(self._settings.environment, pool, reader, metrics, every_s)
 
     @provide
     def dead_letters(

@@ -19,6 +19,7 @@ from bpa.control.rest import (
     leases,
     nodes,
     problems,
+    queues,
     runs,
 )
 from bpa.control.rest.bodies import JsonRequest
@@ -32,7 +33,7 @@ __all__ = ["BODY_BYTES_MAX", "Services", "create_app"]
 BODY_BYTES_MAX = 4 * 1024 * 1024
 """The size of a request's body at most; a larger one is answered 413."""
 
-_RESOURCES = (nodes, leases, runs, dead_letters, agents, deployments, breakers, health)
+_RESOURCES = (nodes, leases, runs, dead_letters, agents, deployments, breakers, queues, health)
 
 
 def create_app(services: Services) -> ASGIApp:

@@ -18,6 +18,9 @@ from bpa.errors import BpaError, StartupError
 STUB_API_KEY = "stub"
 """The model stub wants a key, any key."""
 
+_ANY_KEY = "SharedAccessKeyName=RootManageSharedAccessKey;SharedAccessKey=SAS_KEY_VALUE"
+"""The emulator checks no key."""
+
 
 @dataclass(slots=True)
 class LocalStack:
@@ -28,6 +31,10 @@ class LocalStack:
     service_bus: str = ""
     """Connection string of the emulator."""
     service_bus_admin_url: str = ""
+    service_bus_administration: str = ""
+    """Connection string of its administration, which is served under a certificate of its own."""
+    service_bus_certificate: str = ""
+    """Path of that certificate."""
     anthropic_url: str = ""
     anthropic_api_key: str = ""
     target_url: str = ""
@@ -113,10 +120,15 @@ async def _service_bus(
         *_port("service_bus_port", embedded.service_bus_port),
         *("--admin-port", str(embedded.service_bus_admin_port)),
         *("--admin-port-setting", "embedded.service_bus_admin_port"),
+        *("--admin-tls-port", "0"),
         *("--data-dir", str(data_dir / "service_bus")),
     )
     stack.service_bus = ready["connection_string"]
     stack.service_bus_admin_url = f"http://{embedded.host}:{ready['admin_port']}"
+    stack.service_bus_administration = (
+        f"Endpoint=sb://{embedded.host}:{ready['admin_tls_port']};{_ANY_KEY}"
+    )
+    stack.service_bus_certificate = ready["certificate"]
 
 
 async def _anthropic(

@@ -94,7 +94,12 @@ def _with_local(settings: Settings, local: LocalStack) -> Settings:
         "postgres": local.postgres_dsn and replace(settings.postgres, dsn=local.postgres_dsn),
         "redis": local.redis_url and replace(settings.redis, url=local.redis_url),
         "service_bus": local.service_bus
-        and replace(settings.service_bus, connection_string=local.service_bus),
+        and replace(
+            settings.service_bus,
+            connection_string=local.service_bus,
+            administration=local.service_bus_administration,
+            administration_ca=local.service_bus_certificate,
+        ),
         "anthropic": local.anthropic_url
         and replace(
             settings.anthropic, base_url=local.anthropic_url, api_key=local.anthropic_api_key

@@ -27,6 +27,11 @@ declares them and as they are exposed::
     bpa_lock_renewals_total                 counter    result
     bpa_dlq_messages_total                  counter    queue, reason
     bpa_dlq_replayed_total                  counter    result
+    sb_queue_lag                            gauge      queue
+    bpa_queue_oldest_message_age_seconds    gauge      queue
+    bpa_queue_dead_letters                  gauge      queue
+    bpa_queue_lag_estimated                 gauge      queue
+    bpa_queue_reading_age_seconds           gauge      queue
     node_slots_used                         gauge      node
     bpa_node_slots_capacity                 gauge      node
     bpa_node_heartbeat_age_seconds          gauge      node
@@ -52,7 +57,7 @@ declares them and as they are exposed::
     bpa_build_info                          gauge      version
 
 Every control replica shows the same of the fleet (``node_*``, ``bpa_node_*``,
-``bpa_leases_active``): take the maximum over replicas, never their sum; role ``node`` shows its own
+``bpa_leases_active``) and of the queues (``sb_queue_lag``, ``bpa_queue_*``): take the maximum over replicas, never their sum; role ``node`` shows its own
 slots. Counters are of the process that counted: sum them. No label holds an id of a run or message
 or free text; ``host`` is one of the first fifty targets, or ``other``.
 """

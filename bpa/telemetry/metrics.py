@@ -88,6 +88,7 @@ class Metrics:
         self._count_runs()
         self._count_messages()
         self._measure_the_fleet()
+        self._measure_the_queues()
         self._count_models()
         self._measure_targets()
         self._measure_the_process()
@@ -141,6 +142,19 @@ class Metrics:
         self.leases_active = self._gauge("bpa_leases_active", "Leases, offers among them")
         self.leases_fenced = self._counter("bpa_leases_fenced_total", "Reports under a stale lease")
         self.leases_expired = self._counter("bpa_leases_expired_total", "Leases that lapsed")
+
+    def _measure_the_queues(self) -> None:
+        self.queue_lag = self._gauge("sb_queue_lag", "Messages not settled yet", "queue")
+        self.queue_oldest_age_s = self._gauge(
+            "bpa_queue_oldest_message_age_seconds", "Age of the oldest when it was read", "queue"
+        )
+        self.queue_dead_letters = self._gauge("bpa_queue_dead_letters", "Dead letters", "queue")
+        self.queue_lag_estimated = self._gauge(
+            "bpa_queue_lag_estimated", "Whether the queue's counts are an estimate", "queue"
+        )
+        self.queue_reading_age_s = self._gauge(
+            "bpa_queue_reading_age_seconds", "Since the queue was last read", "queue"
+        )
 
     def _count_models(self) -> None:
         model = ("agent", "model")

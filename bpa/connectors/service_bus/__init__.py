@@ -9,7 +9,7 @@ Nothing else in the tree touches azure-servicebus.
 
 from bpa.connectors.service_bus.administration import Administration
 from bpa.connectors.service_bus.backlog import Backlog, BacklogReader, Counts, Trouble
-from bpa.connectors.service_bus.client import namespace_of
+from bpa.connectors.service_bus.client import is_emulator, namespace_of
 from bpa.connectors.service_bus.dead_letters import (
     DeadLetter,
     DeadLetterLocks,
@@ -33,6 +33,7 @@ __all__ = [
     "ServiceBusPublisher",
     "ServiceBusSource",
     "Trouble",
+    "is_emulator",
     "namespace_of",
     "replayed",
 ]

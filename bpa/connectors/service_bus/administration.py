@@ -112,7 +112,7 @@ def _described(element: Any, queue: str) -> Described:
     models = importlib.import_module("azure.servicebus.management._generated.models")
     entry = models.QueueDescriptionEntry.deserialize(element)
     if entry.content is None or entry.content.queue_description is None:
-        raise NotFound(_absent(queue))  # an empty feed, or a topic
+        raise NotFound(f"queue {queue!r} does not exist")  # an empty feed, or a topic
     description = entry.content.queue_description
     counts = description.message_count_details
     return Described(
@@ -134,7 +134,7 @@ def _translated(error: Exception, queue: str) -> BpaError:
                 "needs the Manage right"
             )
         case http.HttpResponseError() if status in _ABSENT:
-            return NotFound(_absent(queue))
+            return NotFound(f"queue {queue!r} does not exist")
         case http.HttpResponseError() if status is not None:
             return Unavailable(f"the administration answers with HTTP {status}")
         case FileNotFoundError():
@@ -149,10 +149,3 @@ def _kind(error: Exception) -> str:
     """Name what happened beneath the SDK, whose own texts hold addresses and repeat themselves."""
     inner = getattr(error, "inner_exception", None)
     return type(inner or error).__name__
-
-
-def _absent(queue: str) -> str:
-    return (
-        f"queue {queue!r} does not exist in the namespace: create it, or correct the name in the "
-        "deployment"
-    )

@@ -72,6 +72,12 @@ class Backlog:
     """The trouble in words, and what to do."""
 
 
+_NO_QUEUE = Backlog(
+    trouble=Trouble.NOT_FOUND,
+    detail="the namespace has no such queue: create it, or correct the name in the deployment",
+)
+
+
 class BacklogReader:
     """Reads the backlog of any queue of a namespace; nothing it meets is raised.
 
@@ -94,8 +100,8 @@ class BacklogReader:
             )
         try:
             described = await self._administration.describe(queue)
-        except NotFound as error:
-            return Backlog(trouble=Trouble.NOT_FOUND, detail=str(error))
+        except NotFound:
+            return _NO_QUEUE
         except StartupError as error:
             return await self._estimated(queue, Trouble.NO_MANAGE, str(error))
         except BpaError as error:
@@ -136,8 +142,8 @@ class BacklogReader:
         try:
             waiting = await self._seen(queue, None)
             dead = await self._seen(queue, ServiceBusSubQueue.DEAD_LETTER)
-        except NotFound as error:
-            return Backlog(trouble=Trouble.NOT_FOUND, detail=str(error))
+        except NotFound:
+            return _NO_QUEUE
         except BpaError as error:
             return Backlog(trouble=Trouble.UNREADABLE, detail=f"{error}; {why}")
         counts = Counts(

@@ -62,13 +62,21 @@ def namespace_of(connection_string: str) -> str:
     Raises:
         StartupError: The connection string names no endpoint.
     """
-    parts = dict(part.partition("=")[::2] for part in connection_string.split(";") if part)
-    if parts.get("UseDevelopmentEmulator") == "true":
+    if is_emulator(connection_string):
         return "sbemulatorns"
-    host = urlsplit(parts.get("Endpoint", "")).hostname
+    host = urlsplit(_parts(connection_string).get("Endpoint", "")).hostname
     if not host:
         raise StartupError("the Service Bus connection string names no Endpoint=sb://host/")
     return host.partition(".")[0]
+
+
+def is_emulator(connection_string: str) -> bool:
+    """Tell whether it is that of an emulator, whose one port serves messages alone."""
+    return _parts(connection_string).get("UseDevelopmentEmulator") == "true"
+
+
+def _parts(connection_string: str) -> dict[str, str]:
+    return dict(part.partition("=")[::2] for part in connection_string.split(";") if part)
 
 
 def translated(error: Exception, entity: str) -> BpaError:

@@ -15,6 +15,7 @@ from bpa.control.history import History
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
+from bpa.control.queues import Queues
 from bpa.control.readiness import State
 from bpa.control.replaying import Replaying
 from bpa.control.runs import Runs
@@ -38,6 +39,7 @@ class Services:
     history: History
     dead_letters: DeadLetters
     replaying: Replaying
+    queues: Queues
     metrics: Metrics
     state: Callable[[], State]
     """Returns whether the replica is ready, and why not."""

@@ -2,93 +2,25 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from azure.servicebus import ServiceBusMessage
-from azure.servicebus.aio import ServiceBusClient, ServiceBusReceiver
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
 from azure.servicebus.management import EntityStatus
 
 from bpa.connectors.service_bus import Administration, BacklogReader, Counts, Trouble
 from bpa.connectors.service_bus import backlog as module
 from bpa.connectors.service_bus.administration import CLIENT_LASTS_S
-from bpa.embedded.service_bus import (
-    EmulatorOptions,
-    NamespaceConfig,
-    QueueConfig,
-    ServiceBusEmulator,
-)
 from bpa.errors import StartupError
-from tests.integration.embedded.service_bus import SOCKET_TIMEOUT_S, client_of
+from tests.integration.connectors.backlogs import EXPIRED, KEY, QUEUE, Bus, bus, closing
 
-QUEUE = "invoices"
-KEY = "SharedAccessKeyName=n;SharedAccessKey=k"
-EXPIRED = "SharedAccessSignature=SharedAccessSignature sr=x&sig=y&se=1"
 CUT_AT = 5
-
-
-@dataclass
-class Bus:
-    emulator: ServiceBusEmulator
-    client: ServiceBusClient
-
-    def reader(self, credential: str = KEY, *, port: int | None = None) -> BacklogReader:
-        port = port or self.emulator.admin_tls_port
-        administration = Administration(
-            f"Endpoint=sb://localhost:{port};{credential}", str(self.emulator.certificate)
-        )
-        return BacklogReader(self.emulator.connection_string, administration)
-
-    def peeker(self) -> BacklogReader:
-        return BacklogReader(self.emulator.connection_string, None)
-
-    async def send(self, count: int, **fields: object) -> None:
-        async with self.client.get_queue_sender(QUEUE) as sender:
-            await sender.send_messages([ServiceBusMessage(b"x" * 100, **fields)] * count)
-
-    def receiver(self) -> ServiceBusReceiver:
-        return self.client.get_queue_receiver(QUEUE, socket_timeout=SOCKET_TIMEOUT_S)
-
-    async def one_of_each(self) -> None:
-        """Leave a deferred, a scheduled, a locked, a free and a dead-lettered message, in order."""
-        await self.send(1)
-        async with self.receiver() as receiver:
-            (first,) = await receiver.receive_messages(1)
-            await receiver.defer_message(first)
-            await self.send(1, scheduled_enqueue_time_utc=datetime.now(UTC) + timedelta(hours=1))
-            await self.send(3)
-            (second,) = await receiver.receive_messages(1)
-            await receiver.dead_letter_message(second)
-
-
-@asynccontextmanager
-async def bus(max_delivery_count: int = 10) -> AsyncIterator[Bus]:
-    queue = QueueConfig(QUEUE, max_delivery_count=max_delivery_count)
-    options = EmulatorOptions(
-        port=0, admin_port=None, admin_tls_port=0, config=NamespaceConfig(queues=(queue,))
-    )
-    async with (
-        ServiceBusEmulator(options) as emulator,
-        client_of(emulator.connection_string) as client,
-    ):
-        yield Bus(emulator, client)
 
 
 @pytest.fixture
 async def one() -> AsyncIterator[Bus]:
     async with bus() as one:
         yield one
-
-
-@asynccontextmanager
-async def closing(reader: BacklogReader) -> AsyncIterator[BacklogReader]:
-    try:
-        yield reader
-    finally:
-        await reader.aclose()
 
 
 async def test_an_empty_queue_has_no_oldest_message_and_no_trouble(one: Bus):
@@ -159,7 +91,7 @@ async def test_a_queue_that_is_not_there_is_said_to_be_missing_by_either_way(one
         for missing in (await reader.read("nix"), await one.peeker().read("nix")):
             assert missing.counts is None
             assert missing.trouble is Trouble.NOT_FOUND
-            assert "'nix' does not exist" in missing.detail
+            assert missing.detail.startswith("the namespace has no such queue: create it")
 
 
 async def test_a_namespace_that_does_not_answer_at_all_gives_no_numbers():

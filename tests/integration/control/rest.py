@@ -9,9 +9,15 @@ from typing import Any
 
 import aiohttp
 
-from bpa.connectors.service_bus import DeadLetterLocks, DeadLetterReader, ServiceBusPublisher
+from bpa.connectors.service_bus import (
+    BacklogReader,
+    DeadLetterLocks,
+    DeadLetterReader,
+    ServiceBusPublisher,
+)
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.http import Services, create_app
+from bpa.control.queues import Queues
 from bpa.control.readiness import State
 from bpa.control.replaying import Replaying
 from bpa.control.replays import Replays
@@ -72,6 +78,7 @@ async def rest_over(
     """Serve REST over the services of a fleet, on any free port."""
     told: list[str] = []
     metrics, replays = Metrics(), Replays(fleet.pool)
+    queues = Queues("dev", fleet.pool, BacklogReader(bus, None), metrics, every_s=20.0)
     reader = partial(DeadLetterReader, bus)
     dead_letters = DeadLetters("dev", "ns", fleet.deployments, replays, reader)
     services = Services(
@@ -95,6 +102,7 @@ async def rest_over(
             partial(ServiceBusPublisher, bus),
             metrics,
         ),
+        queues=queues,
         metrics=metrics,
         state=state,
         deployments_changed=lambda: told.append("deployments_changed"),

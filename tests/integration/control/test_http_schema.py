@@ -43,6 +43,7 @@ DOCUMENTED = {
     ("get", "/v1/deployments"),
     ("get", "/v1/deployments/{deployment_id}"),
     ("get", "/v1/breakers"),
+    ("get", "/v1/queues"),
     ("get", "/livez"),
     ("get", "/readyz"),
     ("get", "/startupz"),
@@ -121,6 +122,7 @@ async def test_answers_are_what_the_document_says(rest: Rest, fleet: Fleet):
         "/v1/agents": "/v1/agents",
         "/v1/deployments": "/v1/deployments",
         "/v1/totals": "/v1/totals",
+        "/v1/queues": "/v1/queues",
         "/readyz": "/readyz",
     }.items():
         said = document["paths"][template]["get"]["responses"]["200"]

@@ -27,6 +27,7 @@ _COMMANDS = {
     "drain": "bpa.cli.drain",
     "emulate": "bpa.cli.emulate",
     "nodes": "bpa.cli.nodes",
+    "queues": "bpa.cli.queues",
     "runs": "bpa.cli.runs",
     "send": "bpa.cli.send",
     "serve": "bpa.cli.serve",

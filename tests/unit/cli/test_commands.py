@@ -32,6 +32,7 @@ COMMANDS = [
     "drain",
     "emulate",
     "nodes",
+    "queues",
     "runs",
     "send",
     "serve",

@@ -4,14 +4,18 @@ insert into queues (queue)
 select distinct d.queue from deployments as d
 where (d.status ->> 'active')::boolean
     and not exists (select from queues as q where q.queue = d.queue)
+order by d.queue -- in one order, since all replicas do
 on conflict (queue) do nothing;
 
 -- name: drop_unfed
 -- Forget the queues that none feeds from any more.
-delete from queues as q
-where not exists (
-    select from deployments as d
-    where d.queue = q.queue and (d.status ->> 'active')::boolean
+delete from queues where queue in (
+    select q.queue from queues as q
+    where not exists (
+        select from deployments as d
+        where d.queue = q.queue and (d.status ->> 'active')::boolean
+    )
+    for update of q skip locked
 );
 
 -- name: claim

@@ -22,7 +22,7 @@ from bpa.errors import BpaError, NotFound, StartupError, Unavailable
 TIMEOUT_S = 5.0
 CLIENT_LASTS_S = 1800.0
 """The SDK takes a new token a minute after the old one, good for an hour, has expired: it is never
-left to get so old."""
+left to get so old, and replaced when nobody waits for its answer."""
 _MODULE = "azure.servicebus.aio.management"
 _REFUSED = frozenset({401, 403})
 _ABSENT = frozenset({404, 410})
@@ -63,6 +63,7 @@ class Administration:
         self._steady = steady
         self._client: Any = None
         self._opened_s = 0.0
+        self._asking = 0
         self._turn = asyncio.Lock()
 
     async def describe(self, queue: str) -> Described:
@@ -76,10 +77,14 @@ class Administration:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 client = await self._opened()
-                element = await client._get_entity_element(queue)
+                self._asking += 1
+                try:
+                    element = await client._get_entity_element(queue)
+                finally:
+                    self._asking -= 1
+            return _described(element, queue)
         except Exception as error:
             raise _translated(error, queue) from error
-        return _described(element, queue)
 
     async def aclose(self) -> None:
         """Disconnect."""
@@ -88,7 +93,7 @@ class Administration:
 
     async def _opened(self) -> Any:
         async with self._turn:
-            if self._steady() - self._opened_s > CLIENT_LASTS_S:
+            if self._steady() - self._opened_s > CLIENT_LASTS_S and not self._asking:
                 await self._close()
             if self._client is None:
                 management = await asyncio.to_thread(importlib.import_module, _MODULE)
@@ -116,10 +121,10 @@ def _described(element: Any, queue: str) -> Described:
     description = entry.content.queue_description
     counts = description.message_count_details
     return Described(
-        active=counts.active_message_count,
-        scheduled=counts.scheduled_message_count,
-        dead_letters=counts.dead_letter_message_count,
-        max_delivery_count=description.max_delivery_count,
+        active=int(counts.active_message_count),
+        scheduled=int(counts.scheduled_message_count),
+        dead_letters=int(counts.dead_letter_message_count),
+        max_delivery_count=int(description.max_delivery_count),
     )
 
 

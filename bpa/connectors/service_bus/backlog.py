@@ -177,7 +177,7 @@ class _Peeked(NamedTuple):
     """What the broker wrote on a message."""
 
     sequence_number: int
-    enqueued_ms: int
+    enqueued_at: datetime
     state: int
 
 
@@ -200,7 +200,7 @@ class _Seen:
             self.messages += 1
             self.scheduled += one.state == _SCHEDULED
             if one.state == _ACTIVE and self.oldest is None:
-                self.oldest = datetime.fromtimestamp(one.enqueued_ms / 1000, UTC)
+                self.oldest = one.enqueued_at
 
 
 def _annotations(_: Any, answer: Any) -> list[_Peeked]:
@@ -217,6 +217,6 @@ def _peeked(encoded: bytes) -> _Peeked:
             break
     return _Peeked(
         found.get("x-opt-sequence-number") or 0,
-        found.get("x-opt-enqueued-time") or 0,
+        datetime.fromtimestamp((found.get("x-opt-enqueued-time") or 0) / 1000, UTC),
         found.get("x-opt-message-state") or 0,
     )

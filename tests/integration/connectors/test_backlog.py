@@ -1,8 +1,10 @@
 """How much waits in a queue: counted by the administration, or estimated by peeking."""
 
-import time
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from unittest.mock import AsyncMock
 
 import pytest
 from azure.servicebus.aio.management import ServiceBusAdministrationClient
@@ -11,7 +13,7 @@ from azure.servicebus.management import EntityStatus
 from bpa.connectors.service_bus import Administration, BacklogReader, Counts, Trouble
 from bpa.connectors.service_bus import backlog as module
 from bpa.connectors.service_bus.administration import CLIENT_LASTS_S
-from bpa.errors import StartupError
+from bpa.errors import StartupError, Unavailable
 from tests.integration.connectors.backlogs import EXPIRED, KEY, QUEUE, Bus, bus, closing
 
 CUT_AT = 5
@@ -151,21 +153,71 @@ async def test_the_max_delivery_count_is_told():
         assert (await reader.read(QUEUE)).max_delivery_count == 3
 
 
+@dataclass
+class Watched:
+    """An administration whose clock the test sets."""
+
+    one: Bus
+    now_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.administration = Administration(
+            f"Endpoint=sb://localhost:{self.one.emulator.admin_tls_port};{KEY}",
+            str(self.one.emulator.certificate),
+            lambda: self.now_s,
+        )
+
+
 async def test_a_client_is_replaced_before_its_token_expires(one: Bus):
-    now_s = [time.monotonic()]
-    administration = Administration(
-        f"Endpoint=sb://localhost:{one.emulator.admin_tls_port};{KEY}",
-        str(one.emulator.certificate),
-        lambda: now_s[0],
-    )
-    clients = []
+    watched, clients = Watched(one), []
     for pause_s in (0.0, CLIENT_LASTS_S - 1, 2.0):
-        now_s[0] += pause_s
-        await administration.describe(QUEUE)
-        clients.append(administration._client)
-    await administration.aclose()
+        watched.now_s += pause_s
+        await watched.administration.describe(QUEUE)
+        clients.append(watched.administration._client)
+    await watched.administration.aclose()
     assert clients[0] is clients[1]
     assert clients[1] is not clients[2]
+
+
+async def test_a_client_whose_answer_somebody_waits_for_is_not_replaced(
+    one: Bus, monkeypatch: pytest.MonkeyPatch
+):
+    watched = Watched(one)
+    await watched.administration.describe(QUEUE)
+    client, entered, go_on = watched.administration._client, asyncio.Event(), asyncio.Event()
+    ask = client._get_entity_element
+
+    async def slowly(queue: str) -> object:
+        entered.set()
+        await go_on.wait()
+        return await ask(queue)
+
+    monkeypatch.setattr(client, "_get_entity_element", slowly)
+    waiting = asyncio.ensure_future(watched.administration.describe(QUEUE))
+    await entered.wait()
+    watched.now_s += CLIENT_LASTS_S + 1
+    late = asyncio.ensure_future(watched.administration.describe(QUEUE))
+    go_on.set()
+    assert await waiting == await late
+    assert watched.administration._client is client
+    await watched.administration.aclose()
+
+
+async def test_an_answer_that_says_less_than_it_should_counts_as_none(
+    one: Bus, monkeypatch: pytest.MonkeyPatch
+):
+    watched = Watched(one)
+    await watched.administration.describe(QUEUE)
+    client = watched.administration._client
+    element = await client._get_entity_element(QUEUE)
+    for parent in element.iter():
+        for child in list(parent):
+            if child.tag.endswith("CountDetails"):
+                parent.remove(child)
+    monkeypatch.setattr(client, "_get_entity_element", AsyncMock(return_value=element))
+    with pytest.raises(Unavailable):
+        await watched.administration.describe(QUEUE)
+    await watched.administration.aclose()
 
 
 def test_a_connection_string_that_cannot_be_read_is_refused_at_once():

@@ -57,7 +57,8 @@ declares them and as they are exposed::
     bpa_build_info                          gauge      version
 
 Every control replica shows the same of the fleet (``node_*``, ``bpa_node_*``,
-``bpa_leases_active``) and of the queues (``sb_queue_lag``, ``bpa_queue_*``): take the maximum over replicas, never their sum; role ``node`` shows its own
-slots. Counters are of the process that counted: sum them. No label holds an id of a run or message
-or free text; ``host`` is one of the first fifty targets, or ``other``.
+``bpa_leases_active``) and of the queues (``sb_queue_lag``, ``bpa_queue_*``): take the maximum over
+replicas, never their sum; role ``node`` shows its own slots. Counters are of the process that
+counted: sum them. No label holds an id of a run or message or free text; ``host`` is one of the
+first fifty targets, or ``other``.
 """

@@ -257,13 +257,17 @@ class StepKind(StrEnum):
     EFFECT = "effect"
 
 
-class UnitPrice(msgspec.Struct, frozen=True, kw_only=True):
-    """USD per million tokens of each kind, as decimal strings, and whose price that is."""
+Amount = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+([.][0-9]+)?$", max_length=60)]
+"""USD, exactly: a decimal string, for a float would round it."""
 
-    input: str
-    output: str
-    cache_read: str
-    cache_write: str
+
+class UnitPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """USD per million tokens of each kind, and whose price that is."""
+
+    input: Amount
+    output: Amount
+    cache_read: Amount
+    cache_write: Amount
     source: str
     version: str
 
@@ -275,8 +279,8 @@ class Usage(msgspec.Struct, frozen=True):
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
-    cost_usd: str = "0"
-    """Decimal string; what no price is known for is not in it."""
+    cost_usd: Amount = "0"
+    """What no price is known for is not in it."""
     unpriced_tokens: int = 0
     price: UnitPrice | None = None
     """What ``cost_usd`` was computed from; None where no price is known."""
@@ -307,8 +311,8 @@ class ModelCall(msgspec.Struct, frozen=True, kw_only=True, tag="model", omit_def
     model: str
     """The model that was asked for."""
     max_tokens: int
-    reserved_usd: str = ""
-    """The most that the call can cost, a decimal string; empty where its model has no price."""
+    reserved_usd: Amount | None = None
+    """The most that the call can cost; None where its model has no price."""
     tries: int = 0
     """Requests up to the answer, a refusal included. One whose answer was lost ends its step."""
     response_id: Said = ""

@@ -22,6 +22,7 @@ _COMMANDS = {
     "breakers": "bpa.cli.breakers",
     "config": "bpa.cli.settings",
     "cordon": "bpa.cli.cordon:cordon",
+    "costs": "bpa.cli.costs",
     "demo": "bpa.cli.demo",
     "dlq": "bpa.cli.dlq",
     "drain": "bpa.cli.drain",

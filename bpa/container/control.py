@@ -19,6 +19,7 @@ from bpa.container.stores import ReplicaId, StoresProvider
 from bpa.control.agents import Agents
 from bpa.control.breakers import Breakers
 from bpa.control.census import Census
+from bpa.control.costs import Costs
 from bpa.control.database import Database
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
@@ -146,6 +147,7 @@ class ControlProvider(Provider):
 
     agents = provide(Agents)
     breakers = provide(Breakers)
+    costs = provide(Costs)
     deployments = provide(Deployments)
     drains = provide(Drains)
     history = provide(History)
@@ -287,6 +289,7 @@ class ControlProvider(Provider):
         offers: Offers,
         runs: Runs,
         history: History,
+        costs: Costs,
         dead_letters: DeadLetters,
         replaying: Replaying,
         queues: Queues,
@@ -306,6 +309,7 @@ class ControlProvider(Provider):
             offers=offers,
             runs=runs,
             history=history,
+            costs=costs,
             dead_letters=dead_letters,
             replaying=replaying,
             queues=queues,

@@ -10,11 +10,12 @@ from typing import Any
 
 from bpa.errors import InvalidRequest
 
+_NONE_OF_OURS = "this cursor is none of ours; start again without one"
+
 
 def cursor_of(row: Mapping[str, Any]) -> str:
     """Return the cursor that continues after ``row``, by its ``created_at`` and ``run_id``."""
-    text = f"{row['created_at'].isoformat()}|{row['run_id']}"
-    return base64.urlsafe_b64encode(text.encode()).decode()
+    return _written(row["created_at"].isoformat(), row["run_id"])
 
 
 def read_cursor(cursor: str) -> tuple[datetime, str]:
@@ -24,7 +25,36 @@ def read_cursor(cursor: str) -> tuple[datetime, str]:
         InvalidRequest: The cursor is none of ours.
     """
     try:
-        at, run_id = base64.urlsafe_b64decode(cursor.encode()).decode().split("|")
+        at, run_id = _read(cursor)
         return datetime.fromisoformat(at).astimezone(UTC), str(uuid.UUID(run_id))
     except (ValueError, OverflowError) as error:
-        raise InvalidRequest("this cursor is none of ours; start again without one") from error
+        raise InvalidRequest(_NONE_OF_OURS) from error
+
+
+def cursor_of_execution(run_id: str, epoch: int) -> str:
+    """Return the cursor that continues after an execution of a run."""
+    return _written(run_id, str(epoch))
+
+
+def read_execution(cursor: str) -> tuple[str, int]:
+    """Return after which execution to continue.
+
+    Raises:
+        InvalidRequest: The cursor is none of ours.
+    """
+    try:
+        run_id, epoch = _read(cursor)
+        if not epoch.isdecimal() or int(epoch) >= 2**63:
+            raise ValueError(epoch)
+        return str(uuid.UUID(run_id)), int(epoch)
+    except ValueError as error:
+        raise InvalidRequest(_NONE_OF_OURS) from error
+
+
+def _written(*parts: str) -> str:
+    return base64.urlsafe_b64encode("|".join(parts).encode()).decode()
+
+
+def _read(cursor: str) -> tuple[str, str]:
+    first, second = base64.urlsafe_b64decode(cursor.encode()).decode().split("|")
+    return first, second

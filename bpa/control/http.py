@@ -13,6 +13,7 @@ from litestar.types import ASGIApp
 from bpa.control.rest import (
     agents,
     breakers,
+    costs,
     dead_letters,
     deployments,
     health,
@@ -33,7 +34,18 @@ __all__ = ["BODY_BYTES_MAX", "Services", "create_app"]
 BODY_BYTES_MAX = 4 * 1024 * 1024
 """The size of a request's body at most; a larger one is answered 413."""
 
-_RESOURCES = (nodes, leases, runs, dead_letters, agents, deployments, breakers, queues, health)
+_RESOURCES = (
+    nodes,
+    leases,
+    runs,
+    dead_letters,
+    agents,
+    deployments,
+    breakers,
+    queues,
+    costs,
+    health,
+)
 
 
 def create_app(services: Services) -> ASGIApp:

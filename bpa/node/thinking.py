@@ -92,7 +92,7 @@ class Thinking:
                 provider=self._run.agent.model_profile.provider,
                 model=question.request.model,
                 max_tokens=question.request.max_tokens,
-                reserved_usd="" if reservation.cost_usd is None else plain(reservation.cost_usd),
+                reserved_usd=None if reservation.cost_usd is None else plain(reservation.cost_usd),
             ),
             started_at_ms=now_ms(),
         )

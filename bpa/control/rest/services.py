@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bpa.control.agents import Agents
 from bpa.control.breakers import Breakers
+from bpa.control.costs import Costs
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
@@ -37,6 +38,7 @@ class Services:
     offers: Offers
     runs: Runs
     history: History
+    costs: Costs
     dead_letters: DeadLetters
     replaying: Replaying
     queues: Queues

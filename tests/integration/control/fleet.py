@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from bpa.control.agents import Agents
 from bpa.control.breakers import Breakers
 from bpa.control.burials import Burials
+from bpa.control.costs import Costs
 from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
 from bpa.control.history import History
@@ -69,6 +70,10 @@ class Fleet:
     @property
     def history(self) -> History:
         return History(self.pool)
+
+    @property
+    def costs(self) -> Costs:
+        return Costs(self.pool)
 
     @property
     def drains(self) -> Drains:

@@ -44,6 +44,7 @@ DOCUMENTED = {
     ("get", "/v1/deployments/{deployment_id}"),
     ("get", "/v1/breakers"),
     ("get", "/v1/queues"),
+    ("get", "/v1/costs"),
     ("get", "/livez"),
     ("get", "/readyz"),
     ("get", "/startupz"),

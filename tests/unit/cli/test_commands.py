@@ -27,6 +27,7 @@ COMMANDS = [
     "apply",
     "config",
     "cordon",
+    "costs",
     "demo",
     "dlq",
     "drain",

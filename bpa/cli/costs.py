@@ -1,0 +1,172 @@
+"""``bpa costs``: what the models used and cost."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bpa.cli.api import open_api
+from bpa.cli.context import json_option, print_json
+from bpa.cli.tables import ROOMY_CHARS, cut, output, table, usd
+from bpa.control.ledger import LINES_MAX, PAGED, By
+from bpa.control.rest.cost_schemas import Cost, Costs
+
+_BACK = re.compile(r"(\d{1,6})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_NOT_RECORDED = "(not recorded)"
+
+_Line = tuple[list[str | Text], Cost]
+"""The cells that name a sum, and the sum."""
+
+
+class _Moment(click.ParamType[datetime]):
+    """A time: so long ago, as 7d, or a date, with or without a time of day, in UTC."""
+
+    name = "when"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        back = _BACK.fullmatch(str(value))
+        try:
+            if back is not None:
+                return datetime.now(UTC) - timedelta(**{_UNITS[back[2]]: int(back[1])})
+            at = datetime.fromisoformat(str(value))
+            return at if at.tzinfo else at.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no time; write for example 7d, 12h or 2026-03-01", param, ctx)
+
+
+@click.command("costs", short_help="Sum up what the models used and cost.")
+@click.option(
+    "--by",
+    type=click.Choice([by.value for by in By]),
+    default=By.MODEL.value,
+    show_default=True,
+    help="What each line is the sum of; an attempt is one execution of a run.",
+)
+@click.option(
+    "--since",
+    type=_Moment(),
+    default="7d",
+    show_default=True,
+    metavar="WHEN",
+    help="From then on: so long ago, or a date in UTC.",
+)
+@click.option("--until", type=_Moment(), metavar="WHEN", help="Before then; now by default.")
+@click.option("--agent", metavar="ID", help="Only runs of this agent.")
+@click.option("--deployment", metavar="ID", help="Only runs of this deployment.")
+@click.option("--model", metavar="NAME", help="Only calls of this model.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1, max=LINES_MAX),
+    default=20,
+    show_default=True,
+    help="So many runs or attempts at most.",
+)
+@json_option
+@click.pass_context
+def command(context: click.Context, /, *, as_json: bool, **asked: Any) -> None:
+    """Sum up model calls: tokens by kind, and USD as exact decimals.
+
+    Each call is counted once, on the day of its answer (UTC), at the price that was recorded with
+    it: an answer that a later attempt or a replay went on from is not counted again. Tokens of a
+    model that prices.toml does not list have no price: they are listed apart, and cost something
+    all the same. So are calls whose answers were lost: each may have been billed, for what was
+    reserved at most.
+    """
+    costs = asyncio.run(_costs(context, asked))
+    if as_json:
+        print_json(costs)
+        return
+    if not costs.costs:
+        click.echo("no model calls in that time", err=True)
+        return
+    _print(output(), costs)
+    if costs.next_cursor:
+        click.echo(f"more than {asked['limit']}; --limit shows more", err=True)
+
+
+async def _costs(context: click.Context, asked: dict[str, Any]) -> Costs:
+    query = {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in asked.items()
+    }
+    async with open_api(context) as api:
+        return await api.get("/v1/costs", Costs, **query)
+
+
+def _print(console: Console, costs: Costs) -> None:
+    lines = [(_named(costs.by, cost), cost) for cost in costs.costs]
+    if costs.total is not None and len(lines) > 1:
+        lines.append((["total", ""] if costs.by is By.ATTEMPT else ["total"], costs.total))
+    console.print(_answered(costs.by, lines, roomy=console.width >= ROOMY_CHARS))
+    for apart in (_unpriced(costs.by, lines), _unknown(costs.by, lines)):
+        if apart.row_count:
+            console.print()
+            console.print(apart)
+
+
+def _answered(by: By, lines: list[_Line], *, roomy: bool) -> Table:
+    """Return what was answered; a run's id leaves no room for each kind of tokens."""
+    kinds: tuple[str, ...] = ("input", "from cache", "to cache", "output")
+    if by in PAGED and not roomy:
+        kinds = ("tokens in", "tokens out")
+    rows = _table(by, "calls", *kinds, "USD")
+    for names, cost in lines:
+        figures = {
+            "input": cost.input_tokens,
+            "from cache": cost.cache_read_tokens,
+            "to cache": cost.cache_write_tokens,
+            "output": cost.output_tokens,
+            "tokens in": cost.input_tokens + cost.cache_read_tokens + cost.cache_write_tokens,
+            "tokens out": cost.output_tokens,
+        }
+        shown = [f"{figures[kind]:,}" for kind in kinds]
+        rows.add_row(*names, f"{cost.calls:,}", *shown, usd(cost.cost_usd))
+    return rows
+
+
+def _unpriced(by: By, lines: list[_Line]) -> Table:
+    """Return the tokens that the USD leave out, and what to do about it."""
+    rows = _table(by, "unpriced tokens")
+    rows.add_column("")
+    advice = "add it to prices.toml" if by is By.MODEL else "--by model says of which"
+    for names, cost in lines:
+        if cost.unpriced_tokens:
+            told = "" if names[0] == "total" else f"no price: {advice}"
+            rows.add_row(*names, f"{cost.unpriced_tokens:,}", told)
+    return rows
+
+
+def _unknown(by: By, lines: list[_Line]) -> Table:
+    """Return the calls whose answers were lost, beside all that stands above."""
+    rows = _table(by, "unknown calls", "tokens at most", "USD at most")
+    for names, cost in lines:
+        if cost.unknown_calls:
+            most = usd(cost.unknown_usd)
+            if cost.unknown_unpriced_tokens == cost.unknown_tokens:
+                most = "no price"
+            elif cost.unknown_unpriced_tokens:
+                most += " and no price"
+            rows.add_row(*names, f"{cost.unknown_calls:,}", f"{cost.unknown_tokens:,}", most)
+    return rows
+
+
+def _table(by: By, *figures: str) -> Table:
+    names = ("run", "attempt") if by is By.ATTEMPT else (by.value,)
+    return table(*names, *figures, right=("attempt", *figures), cut="" if by in PAGED else by.value)
+
+
+def _named(by: By, cost: Cost) -> list[str | Text]:
+    if by is By.ATTEMPT:
+        return [cost.key or "", str(cost.epoch)]
+    name = _NOT_RECORDED if cost.key is None else cost.key
+    return [name if by in PAGED else cut(name)]

@@ -29,8 +29,11 @@ class Answer:
     content: list[dict[str, Any]]
     stop_reason: str
     input_tokens: int
+    """Neither read from a cache nor written to one."""
     output_tokens: int
     stop_sequence: str | None = None
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 def answer(request: MessagesRequest, behave: Behaviour, call_id: str) -> Answer:
@@ -50,6 +53,18 @@ def answer(request: MessagesRequest, behave: Behaviour, call_id: str) -> Answer:
         arguments = {**arguments, "route": _next_route(tool, arguments["route"])}
     call = {"type": "tool_use", "id": call_id, "name": tool["name"], "input": arguments}
     return _finish(request, [call], "tool_use")
+
+
+def cached(made: Answer, read: int, written: int) -> Answer:
+    """Have so many of an answer's input tokens, if there are as many, pass through a cache."""
+    read = min(read, made.input_tokens)
+    written = min(written, made.input_tokens - read)
+    return replace(
+        made,
+        input_tokens=made.input_tokens - read - written,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+    )
 
 
 def _text(text: str) -> dict[str, Any]:

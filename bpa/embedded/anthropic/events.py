@@ -21,7 +21,7 @@ def message(made: Answer, message_id: str, model: str) -> dict[str, Any]:
         "content": made.content,
         "stop_reason": made.stop_reason,
         "stop_sequence": made.stop_sequence,
-        "usage": _usage(made.input_tokens, made.output_tokens),
+        "usage": _usage(made, made.output_tokens),
     }
 
 
@@ -29,7 +29,7 @@ def stream(made: Answer, message_id: str, model: str) -> Iterator[bytes]:
     """Yield the events of an answer in their order, each ready for the wire."""
     start = message(made, message_id, model)
     start |= {"content": [], "stop_reason": None, "stop_sequence": None}
-    start["usage"] = _usage(made.input_tokens, 1)
+    start["usage"] = _usage(made, 1)
     yield event("message_start", {"message": start})
     yield event("ping", {})
     for index, block in enumerate(made.content):
@@ -50,12 +50,12 @@ def event(kind: str, fields: dict[str, Any]) -> bytes:
     return f"event: {kind}\ndata: {data}\n\n".encode()
 
 
-def _usage(input_tokens: int, output_tokens: int) -> dict[str, Any]:
+def _usage(made: Answer, output_tokens: int) -> dict[str, Any]:
     return {
-        "input_tokens": input_tokens,
+        "input_tokens": made.input_tokens,
         "output_tokens": output_tokens,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
+        "cache_creation_input_tokens": made.cache_write_tokens,
+        "cache_read_input_tokens": made.cache_read_tokens,
         "service_tier": "standard",
     }
 

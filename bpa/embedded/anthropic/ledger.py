@@ -24,6 +24,8 @@ class Entry(msgspec.Struct, frozen=True):
     stream: bool
     invoice_id: str = ""
     """The document that it was about, as the stub read it; empty where it read none."""
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 class Ledger:
@@ -41,6 +43,8 @@ class Ledger:
         self._totals["requests"] += 1
         self._totals["input_tokens"] += entry.input_tokens
         self._totals["output_tokens"] += entry.output_tokens
+        self._totals["cache_read_tokens"] += entry.cache_read_tokens
+        self._totals["cache_write_tokens"] += entry.cache_write_tokens
         self._by_status[entry.status] += 1
         self._by_outcome[entry.outcome] += 1
 
@@ -55,6 +59,8 @@ class Ledger:
             "requests": self._totals["requests"],
             "input_tokens": self._totals["input_tokens"],
             "output_tokens": self._totals["output_tokens"],
+            "cache_read_tokens": self._totals["cache_read_tokens"],
+            "cache_write_tokens": self._totals["cache_write_tokens"],
             "by_status": {str(status): count for status, count in self._by_status.items()},
             "by_outcome": dict(self._by_outcome),
         }

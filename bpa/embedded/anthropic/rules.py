@@ -62,5 +62,9 @@ class StubRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """The error's message."""
     retry_after_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
     """Send ``retry-after`` with these seconds."""
+    cache_read_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Say that so many of the input tokens were read from a cache."""
+    cache_write_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Say that so many more were written to one."""
     behave: Behaviour = Behaviour.ANSWER
     """What to do where no status is given."""

@@ -14,7 +14,7 @@ import structlog
 from aiohttp import web
 
 from bpa.embedded.anthropic import events, tokens
-from bpa.embedded.anthropic.answers import Answer, answer
+from bpa.embedded.anthropic.answers import Answer, answer, cached
 from bpa.embedded.anthropic.documents import read_document
 from bpa.embedded.anthropic.ledger import Entry, Ledger
 from bpa.embedded.anthropic.protocol import (
@@ -62,6 +62,8 @@ class _Exchange:
     invoice_id: str = ""
     input_tokens: int = 0
     output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
     headers: dict[str, str] | None = None
 
     def entry(self, status: int, outcome: str) -> Entry:
@@ -75,6 +77,8 @@ class _Exchange:
             output_tokens=self.output_tokens,
             stream=self.stream,
             invoice_id=self.invoice_id,
+            cache_read_tokens=self.cache_read_tokens,
+            cache_write_tokens=self.cache_write_tokens,
         )
 
 
@@ -204,17 +208,21 @@ class AnthropicStub:
             rule.behave is Behaviour.DROP_MID_STREAM and not parsed.stream
         ):
             raise _Dropped
-        return await self._answer(request, exchange, parsed, rule.behave)
+        return await self._answer(request, exchange, parsed, rule)
 
     async def _answer(
         self,
         request: web.BaseRequest,
         exchange: _Exchange,
         parsed: MessagesRequest,
-        behave: Behaviour,
+        rule: StubRule,
     ) -> web.StreamResponse:
         suffix = exchange.request_id.removeprefix("req_stub_")
+        behave = rule.behave
         made = answer(parsed, behave, f"toolu_stub_{suffix}")
+        made = cached(made, rule.cache_read_tokens, rule.cache_write_tokens)
+        exchange.cache_read_tokens = made.cache_read_tokens
+        exchange.cache_write_tokens = made.cache_write_tokens
         exchange.input_tokens, exchange.output_tokens = made.input_tokens, made.output_tokens
         message_id = f"msg_stub_{suffix}"
         if parsed.stream:

@@ -338,6 +338,27 @@ async def test_the_ledger_accounts_for_every_request(client, raw):
     assert (await raw.get("/_stub/ledger")).json()["totals"]["requests"] == 0
 
 
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_input_passes_through_a_cache_as_told_and_is_never_more_than_there_is(
+    client, raw, is_streamed
+):
+    plain = (await client.messages.create(**ASK)).usage
+    await raw.delete("/_stub/ledger")
+    await script(raw, {"cache_read_tokens": 10, "cache_write_tokens": 1_000_000})
+    if is_streamed:
+        async with client.messages.stream(**ASK) as stream:
+            usage = (await stream.get_final_message()).usage
+    else:
+        usage = (await client.messages.create(**ASK)).usage
+    written = plain.input_tokens - 10
+    assert (usage.input_tokens, usage.output_tokens) == (0, plain.output_tokens)
+    assert (usage.cache_read_input_tokens, usage.cache_creation_input_tokens) == (10, written)
+    ledger = (await raw.get("/_stub/ledger")).json()
+    for account in (ledger["totals"], *ledger["entries"]):
+        assert (account["input_tokens"], account["cache_read_tokens"]) == (0, 10)
+        assert account["cache_write_tokens"] == written
+
+
 async def test_the_ledger_names_the_document_that_each_request_was_about(raw):
     for number in ("A-1", "B-2", "A-1"):
         document = f'{{"invoice_id": "{number}", "vendor": "Bergblick AG", "total": "1.00"}}'

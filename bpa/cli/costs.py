@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json
-from bpa.cli.tables import ROOMY_CHARS, cut, output, table, usd
+from bpa.cli.tables import ROOMY_CHARS, cut, output, table, usd, whole
 from bpa.control.ledger import LINES_MAX, PAGED, By
 from bpa.control.rest.cost_schemas import Cost, Costs
 
@@ -118,7 +118,7 @@ def _answered(by: By, lines: list[_Line], *, roomy: bool) -> Table:
     """Return what was answered; a run's id leaves no room for each kind of tokens."""
     kinds: tuple[str, ...] = ("input", "from cache", "to cache", "output")
     if by in PAGED and not roomy:
-        kinds = ("tokens in", "tokens out")
+        kinds = ("in", "out")
     rows = _table(by, "calls", *kinds, "USD")
     for names, cost in lines:
         figures = {
@@ -126,12 +126,14 @@ def _answered(by: By, lines: list[_Line], *, roomy: bool) -> Table:
             "from cache": cost.cache_read_tokens,
             "to cache": cost.cache_write_tokens,
             "output": cost.output_tokens,
-            "tokens in": cost.input_tokens + cost.cache_read_tokens + cost.cache_write_tokens,
-            "tokens out": cost.output_tokens,
+            "in": cost.input_tokens + cost.cache_read_tokens + cost.cache_write_tokens,
+            "out": cost.output_tokens,
         }
         shown = [f"{figures[kind]:,}" for kind in kinds]
-        rows.add_row(*names, f"{cost.calls:,}", *shown, usd(cost.cost_usd))
-    return rows
+        is_unpriced = 0 < cost.unpriced_tokens == sum(figures[kind] for kind in kinds)
+        paid = "no price" if is_unpriced else usd(cost.cost_usd)
+        rows.add_row(*names, f"{cost.calls:,}", *shown, paid)
+    return whole(rows, "run", "USD")
 
 
 def _unpriced(by: By, lines: list[_Line]) -> Table:

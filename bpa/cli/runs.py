@@ -14,6 +14,7 @@ from rich.text import Text
 from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.dlq import REPLAY_S, exit_code, print_replayed, whoami
+from bpa.cli.steps import prices, print_steps, unknown
 from bpa.cli.tables import (
     ROOMY_CHARS,
     ago,
@@ -34,9 +35,7 @@ from bpa.control.rest.schemas import (
     Run,
     RunPage,
     RunSummary,
-    StepView,
 )
-from bpa.control.steps import StepState
 from bpa.domain import RunStatus
 from bpa.errors import NotFound
 
@@ -98,7 +97,7 @@ def list_runs(
 @json_option
 @click.pass_context
 def show_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
-    """Show one run: state, reasons, timings, steps with tokens and USD, deliveries.
+    """Show one run: state, reasons, timings, steps with model, tokens, USD and price, deliveries.
 
     A step is recorded once it has its answer, and replayed where a later execution went on from
     that answer instead of asking again: it was paid once. A model call that lost its answer is
@@ -286,13 +285,15 @@ def _print_run(console: Console, run: Run) -> None:
                 ("took", f"{_took(run)}, {span(run.worked_s)} of it at work" if _took(run) else ""),
                 ("tokens", f"{run.tokens_used:,}" if run.steps else ""),
                 ("cost", f"{usd(run.cost_usd)} USD" if run.steps else ""),
-                ("unknown calls", _unknown(run)),
+                *(("price", line) for line in prices(run)),
+                ("unknown calls", unknown(run)),
             ]
         )
     )
     _print_nodes(console, run)
     _print_timings(console, run)
-    _print_steps(console, run)
+    if run.steps:
+        print_steps(console, run)
     _print_deliveries(console, run)
 
 
@@ -344,48 +345,6 @@ def _print_timings(console: Console, run: Run) -> None:
         rows.add_row(name.replace("_", " "), span(value / 1000))
     console.print()
     console.print(rows)
-
-
-def _print_steps(console: Console, run: Run) -> None:
-    if not run.steps:
-        return
-    rows = table(
-        "step", "kind", "took", "tokens in", "tokens out", "USD", "answer",
-        right=("step", "took", "tokens in", "tokens out", "USD"),
-    )  # fmt: skip
-    for step in run.steps:
-        usage = step.usage or {}
-        tokens_in = sum(
-            int(usage.get(kind, 0))
-            for kind in ("input_tokens", "cache_read_tokens", "cache_write_tokens")
-        )
-        took = step.ended_at - step.started_at if step.ended_at else None
-        rows.add_row(
-            str(step.seq),
-            step.kind,
-            span(took.total_seconds()) if took is not None else "",
-            f"{tokens_in:,}" if tokens_in else "",
-            f"{int(usage.get('output_tokens', 0)):,}" if tokens_in else "",
-            usd(step.cost_usd) if tokens_in else "",
-            _answer(step),
-        )
-    console.print()
-    console.print(rows)
-
-
-def _answer(step: StepView) -> str:
-    """Say what is known of a step, and that later executions took its answer instead of asking."""
-    if step.inherited_from and step.answered:
-        return f"inherited from {step.inherited_from}"
-    if not step.replays:
-        return step.state.replace("_", " ")
-    return "replayed" if step.replays == 1 else f"replayed {step.replays} times"
-
-
-def _unknown(run: Run) -> str:
-    """Say how many model calls have lost their answer, and what they were billed for at most."""
-    lost = [step.reserved_tokens for step in run.steps if step.state is StepState.UNKNOWN]
-    return f"{len(lost)}, of {sum(lost):,} tokens at most, not in the cost" if lost else ""
 
 
 def _print_deliveries(console: Console, run: Run) -> None:

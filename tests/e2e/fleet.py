@@ -138,10 +138,14 @@ class Fleet:
             await eventually(lambda: self._knows(name), within_s=15, every_s=0.1)
             yield node
 
-    async def deploy(self, queue: str, regions: Sequence[str], **spec: Any) -> None:
+    async def deploy(
+        self, queue: str, regions: Sequence[str], *, model: str = "", **spec: Any
+    ) -> None:
         """Create an agent and a deployment of the queue, for nodes of these regions."""
         agent = json.loads((ROOT / "config/agents/invoice-classifier.json").read_text("utf-8"))
         agent |= {"agentId": f"classifier-{queue}"}
+        if model:
+            agent["modelProfile"] |= {"model": model}
         (path,) = (ROOT / "config/deployments").glob("*.json")
         deployment = json.loads(path.read_text("utf-8"))
         del deployment["inputSchema"]

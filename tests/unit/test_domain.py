@@ -8,6 +8,7 @@ from bpa.domain import (
     TRANSITIONS,
     DeploymentSpec,
     RunStatus,
+    Usage,
     cpu_millis,
     duration_s,
     effect_key_of,
@@ -15,6 +16,13 @@ from bpa.domain import (
     run_id_of,
 )
 from bpa.errors import InvalidRequest
+
+
+@pytest.mark.parametrize("amount", ["NaN", "Infinity", "-1", "1e3", "", " 1", "1.", "1" * 61])
+def test_an_amount_that_is_no_plain_decimal_is_refused(amount):
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"cost_usd": amount}, Usage)
+    assert msgspec.convert({"cost_usd": "0.0000003"}, Usage).cost_usd == "0.0000003"
 
 
 def test_the_run_id_of_a_known_message_is_known():

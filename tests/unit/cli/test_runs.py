@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from bpa.cli.runs import _answer, _pairs, _status, _waits_for, _why
+from bpa.cli.runs import _pairs, _status, _waits_for, _why
+from bpa.cli.steps import answer
 from bpa.control.rest.schemas import RunSummary, StepView
 from bpa.control.steps import StepState
 
@@ -36,13 +37,13 @@ def a_step(**changes):
 
 
 def test_a_step_says_whether_its_answer_was_taken_again():
-    assert [_answer(a_step(replays=n)) for n in range(3)] == [
+    assert [answer(a_step(replays=n)) for n in range(3)] == [
         "recorded",
         "replayed",
         "replayed 2 times",
     ]
-    assert _answer(a_step(state=StepState.IN_FLIGHT)) == "in flight"
-    assert _answer(a_step(state=StepState.UNKNOWN)) == "unknown"
+    assert answer(a_step(state=StepState.IN_FLIGHT)) == "in flight"
+    assert answer(a_step(state=StepState.UNKNOWN)) == "unknown"
 
 
 def test_an_outcome_of_several_effects_shows_the_first():

@@ -7,9 +7,12 @@ judge itself, to tell which run each of those belongs to, and what was recorded.
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,6 +23,14 @@ from tests.chaos.servers import QUEUE, Servers
 from tests.chaos.watch import Watch, rows
 
 ENDED = ("completed", "dead_lettered")
+_PRICES = tomllib.loads(Path("config/prices.toml").read_text("utf-8"))["models"]
+_KINDS = {
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "cache_read_tokens": "cache_read",
+    "cache_write_tokens": "cache_write",
+}
+"""The kinds of tokens in the stub's account, as prices.toml calls them."""
 _RUNS = """
 select
     runs.run_id::text as run_id,
@@ -50,7 +61,11 @@ select
     digest,
     inherited_from is not null as inherited,
     answer is not null as known,
-    length(answer) > 0 as answered
+    length(answer) > 0 as answered,
+    coalesce(input_tokens + output_tokens + cache_read_tokens + cache_write_tokens, 0) as tokens,
+    steps.cost_usd as usd,
+    reserved_tokens,
+    coalesce(reserved_usd, 0) as reserved_usd
 from steps join runs using (run_id)
 left join replays as replay on replay.run_id::text = input_ref ->> 'message_id'
 where steps.kind = 'model'
@@ -111,7 +126,9 @@ async def judge(servers: Servers, load: Load, watch: Watch, prefix: str) -> Verd
     _dead_letters(verdict, runs, await _letters(servers, prefix))
     _effects(verdict, runs, await _tries(servers))
     steps = await rows(servers.postgres.dsn, _STEPS, prefix=prefix + "%")
-    _paid_once(verdict, runs, steps, await _answers(servers, prefix))
+    entries = await _billed(servers, prefix)
+    _paid_once(verdict, runs, steps, Counter(entry["invoice_id"] for entry in entries))
+    _accounted(verdict, steps, entries)
     verdict.violations += sorted(watch.violations)
     verdict.must(watch.looks >= 5, f"epochs and slots were looked at {watch.looks} times only")
     verdict.figures |= {
@@ -239,6 +256,40 @@ def _paid_once(
     }
 
 
+def _accounted(
+    verdict: Verdict, steps: list[dict[str, Any]], entries: list[dict[str, Any]]
+) -> None:
+    """The model's own account lies between ours and ours with the unknown calls, in USD as well.
+
+    To the last digit: where no call is unknown the three are one.
+    """
+    own = [step for step in steps if not step["inherited"]]
+    lost = [step for step in own if not step["known"]]
+    for unit, ours, at_most, theirs in (
+        ("tokens", "tokens", "reserved_tokens", sum(map(_tokens, entries))),
+        ("USD", "usd", "reserved_usd", sum(map(_usd, entries), Decimal(0))),
+    ):
+        sums = sum(Decimal(step[ours]) for step in own)
+        unknown = sum(Decimal(step[at_most]) for step in lost)
+        told = f"the model's account has {theirs} {unit}, ours {sums} and at most {unknown} unknown"
+        verdict.must(sums <= theirs <= sums + unknown, told)
+        verdict.figures |= {
+            f"{unit} billed": float(theirs),
+            f"{unit} recorded": float(sums),
+            f"{unit} unknown at most": float(unknown),
+        }
+
+
+def _tokens(entry: dict[str, Any]) -> int:
+    return sum(int(entry[kind]) for kind in _KINDS)
+
+
+def _usd(entry: dict[str, Any]) -> Decimal:
+    price = _PRICES[entry["model"]]
+    each = (Decimal(price[priced_as]) * entry[kind] for kind, priced_as in _KINDS.items())
+    return sum(each, Decimal(0)) / 1_000_000
+
+
 async def _letters(servers: Servers, prefix: str) -> dict[str, list[str]]:
     letters: dict[str, list[str]] = defaultdict(list)
     reader = DeadLetterReader(servers.bus_by(servers.bus_port), QUEUE)
@@ -261,14 +312,15 @@ async def _tries(servers: Servers) -> dict[str, dict[str, Any]]:
     return tries
 
 
-async def _answers(servers: Servers, prefix: str) -> Counter[str]:
+async def _billed(servers: Servers, prefix: str) -> list[dict[str, Any]]:
+    """Return what the model stub answered: its maker would bill for that, heard or not."""
     entries: Iterable[dict[str, Any]] = (await servers.get(f"{servers.model_url}/_stub/ledger"))[
         "entries"
     ]
-    return Counter(
-        entry["invoice_id"]
+    return [
+        entry
         for entry in entries
         if entry["status"] == 200
         and entry["outcome"] != "counted"
         and entry["invoice_id"].startswith(prefix)
-    )
+    ]

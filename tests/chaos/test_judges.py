@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -104,6 +105,35 @@ def test_a_recorded_answer_is_paid_once(
 ) -> None:
     verdict = Verdict()
     judges._paid_once(verdict, [RUN], steps, Counter({"m-1": answers}))
+    assert_told(verdict, told)
+
+
+PAID = {"tokens": 1_010, "usd": Decimal("0.00105"), "known": True, "inherited": False,
+        "reserved_tokens": 3_000, "reserved_usd": Decimal("0.005")}  # fmt: skip
+LOST = {**PAID, "tokens": 0, "usd": Decimal(0), "known": False}
+BILL = {"model": "claude-haiku-4-5", "input_tokens": 1_000, "output_tokens": 10,
+        "cache_read_tokens": 0, "cache_write_tokens": 0}  # fmt: skip
+DEAR = {**BILL, "input_tokens": 0, "output_tokens": 1_010}
+
+
+@pytest.mark.parametrize(
+    ("steps", "entries", "told"),
+    [
+        ([PAID], [BILL], ""),
+        ([PAID, {**PAID, "inherited": True}], [BILL], ""),
+        ([PAID], [BILL, BILL], "has 2020 tokens, ours 1010 and at most 0 unknown"),
+        ([PAID, PAID], [BILL], "has 1010 tokens, ours 2020"),
+        ([PAID], [DEAR], "has 0.00505 USD, ours 0.00105"),
+        ([PAID, LOST], [BILL], ""),
+        ([PAID, LOST], [BILL, BILL], ""),
+        ([PAID, LOST], [BILL, DEAR], "and at most 0.005 unknown"),
+    ],
+)
+def test_the_model_s_account_is_ours_but_for_unknown_calls(
+    steps: list[dict[str, Any]], entries: list[dict[str, Any]], told: str
+) -> None:
+    verdict = Verdict()
+    judges._accounted(verdict, steps, entries)
     assert_told(verdict, told)
 
 

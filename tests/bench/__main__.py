@@ -1,4 +1,4 @@
-"""``make bench``: start-up, steady load, saturation, durability; each figure with its spread."""
+"""``make bench``: start-up, load, durability, the emulator; each figure with its spread."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import time
 from pathlib import Path
 
 from tests.bench.durability import compare
+from tests.bench.emulator import compare_brokers
 from tests.bench.load import send_at_once
 from tests.bench.processes import rss_mib
 from tests.bench.rounds import Note, all_completed, configured, saturation, server_in, steady
+
+_PARTS = ("load", "durability", "emulator")
 
 
 def main() -> None:
@@ -24,8 +27,9 @@ def main() -> None:
     parser.add_argument("--steady", type=int, default=200, help="messages at 20/s in a round")
     parser.add_argument("--burst", type=int, default=600, help="messages at once in a round")
     parser.add_argument(
-        "--only", choices=("load", "durability"), help="leave out the other; both unless given"
+        "--messages", type=int, default=20_000, help="through a broker in a round, of 1 KB each"
     )
+    parser.add_argument("--only", choices=_PARTS, help="leave out the others; all unless given")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bpa-bench-") as folder:
@@ -41,10 +45,13 @@ async def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, lis
         figures.setdefault(name, []).append(round(value, 3))
 
     config = configured(folder)
-    if arguments.only != "durability":
+    parts = _PARTS if arguments.only is None else (arguments.only,)
+    if "load" in parts:
         await _load(folder, config, arguments, note)
-    if arguments.only != "load":
+    if "durability" in parts:
         await compare(folder, config, arguments, note)
+    if "emulator" in parts:
+        compare_brokers(folder, arguments, note)
     _print(figures)
     return figures
 
@@ -69,10 +76,10 @@ async def _load(folder: Path, config: Path, arguments: argparse.Namespace, note:
 
 
 def _print(figures: dict[str, list[float]]) -> None:
-    print(f"{'':<64} {'median':>9} {'min':>9} {'max':>9}")  # noqa: T201 - it is the output
+    print(f"{'':<80} {'median':>9} {'min':>9} {'max':>9}")  # noqa: T201 - it is the output
     for name, values in figures.items():
         row = (statistics.median(values), min(values), max(values))
-        print(f"{name:<64} " + " ".join(f"{value:>9.1f}" for value in row))  # noqa: T201
+        print(f"{name:<80} " + " ".join(f"{value:>9.1f}" for value in row))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import resource
 import signal
@@ -101,6 +102,7 @@ def _options(arguments: argparse.Namespace) -> EmulatorOptions:
 async def _serve(options: EmulatorOptions, *, as_json: bool) -> int:
     stop = _stop_signal()
     async with ServiceBusEmulator(options) as emulator:
+        gc.freeze()  # what a start leaves is here to stay: looking through it takes 20 ms each time
         _say_ready(emulator, as_json=as_json)
         failed = asyncio.ensure_future(emulator.wait_failed())
         stopped = asyncio.ensure_future(stop.wait())

@@ -7,8 +7,10 @@ to the broker, the bare message (properties to footer) to the application.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from uuid import uuid4
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from bpa import amqp
 from bpa.amqp import MalformedMessage
@@ -43,8 +45,7 @@ _LAST_MS = 2**63 - 1
 """What the journal can write of a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True, gc=False):
     """One message as it is kept: encoded pieces that a delivery joins with the broker's own."""
 
     header: bytes

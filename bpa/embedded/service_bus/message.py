@@ -1,10 +1,16 @@
-"""A message on a queue, a lock on one, and what accepting some comes to. Pure."""
+"""A message on a queue, a lock on one, and what accepting some comes to. Pure.
+
+Messages and locks refer to nothing that could refer back, so the garbage collector is told to leave
+them out (``gc=False``): a full pass over 100,000 of them held everybody up for a tenth of a second.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from .content import Content, render
 
@@ -25,8 +31,7 @@ class State(IntEnum):
 _SHOWN = {State.ACTIVE: 0, State.DEFERRED: 1, State.SCHEDULED: 2}
 
 
-@dataclass(slots=True, eq=False)
-class Message:
+class Message(Struct, eq=False, gc=False):
     """A message on a queue."""
 
     sequence: int
@@ -55,8 +60,7 @@ class Message:
         )
 
 
-@dataclass(slots=True, eq=False)
-class Lock:
+class Lock(Struct, eq=False, gc=False):
     """One peek-lock delivery; its token is also the delivery's tag (a GUID, little endian)."""
 
     token: bytes

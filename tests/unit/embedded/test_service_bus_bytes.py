@@ -1,11 +1,10 @@
 """The emulator's reading and writing of AMQP bytes, records and frames."""
 
-from dataclasses import replace
-
 import proton
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bpa import amqp
 from bpa.amqp import MalformedMessage

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import structlog
@@ -196,10 +197,9 @@ class Broker:
             if path in replay.queues:
                 queue.restore(replay.queues[path], now_ms)
 
-    def _snapshot(self) -> list[bytes]:
+    def _snapshot(self) -> Iterator[bytes]:
         described = [records.entity(path, e.encoded()) for path, e in self.entities.items()]
-        held = [record for queue in self.queues.values() for record in queue.snapshot()]
-        return described + held
+        return chain(described, *[queue.snapshot() for queue in self.queues.values()])
 
     def _fail(self, error: OSError) -> None:
         if not self.failure.done():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from . import records
 from .content import Content, duplicate_key
 from .records import KeptQueue
@@ -34,9 +36,10 @@ class Duplicates:
         """Take in what a journal kept."""
         self._seen = dict(sorted(kept.seen.items(), key=lambda item: item[1]))
 
-    def snapshot(self) -> list[bytes]:
-        """Return records from which the history can be restored."""
-        return [records.seen(self._path, key, *seen) for key, seen in self._seen.items()]
+    def snapshot(self) -> Iterator[bytes]:
+        """Return records from which the history can be restored as it is now."""
+        known = list(self._seen.items())
+        return (records.seen(self._path, key, *seen) for key, seen in known)
 
     def _forget(self, until_ms: int) -> None:
         while self._seen:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+
 from . import records
 from .config import QueueConfig
 from .content import Content
@@ -60,12 +63,10 @@ class Intake:
         if config.duplicate_window_s is not None:
             self._duplicates.restore(kept)
 
-    def snapshot(self) -> list[bytes]:
-        """Return records from which numbers and history can be restored."""
-        return [
-            records.next_sequence(self._path, self._next_sequence),
-            *self._duplicates.snapshot(),
-        ]
+    def snapshot(self) -> Iterator[bytes]:
+        """Return records from which numbers and history can be restored as they are now."""
+        numbered = records.next_sequence(self._path, self._next_sequence)
+        return chain((numbered,), self._duplicates.snapshot())
 
     def _number(self) -> int:
         self._next_sequence += 1

@@ -3,7 +3,8 @@
 Everything appended in one round of the event loop is written and synced together, by a thread of
 its own, while the loop goes on; what the next rounds append meanwhile forms the next group. Only
 then are the callbacks of the group run, in the loop and in order. When the file has grown well
-past what it still says, a snapshot starts a new one; the rename makes it the journal.
+past what it still says, a snapshot starts a new one; the rename makes it the journal. The loop
+takes the snapshot, which is quick, and the thread encodes it, in turns with the loop.
 
 A record that nobody waits for (a lock) is written but not synced, by the loop itself when the
 thread rests: that takes microseconds, waking the thread many times that. It survives the death of
@@ -17,10 +18,11 @@ import fcntl
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -36,7 +38,8 @@ _log = structlog.get_logger(__name__)
 _FILE = "journal.log"
 _MAGIC = b"BPASBQ01"
 _COMPACT_BYTES = 64 * 1024 * 1024
-_RECORDS_AT_ONCE = 1024
+_RECORDS_AT_ONCE = 128
+"""Of a snapshot, in one write: each lets the loop have the interpreter."""
 
 Callback = Callable[[], None]
 Bytes = bytes | mmap.mmap
@@ -92,7 +95,7 @@ class FileJournal:
         self._callbacks: list[Callback] = []
         self._in_flight: list[Callback] | None = None
         self._failed = False
-        self._snapshot: Callable[[], list[bytes]] | None = None
+        self._snapshot: Callable[[], Iterable[bytes]] | None = None
         self._bytes_since_snapshot = 0
         self._snapshot_bytes = 0
         self._scheduled = False
@@ -132,11 +135,12 @@ class FileJournal:
         if good < len(data):
             _log.warning(JOURNAL_TORN, path=str(self._path), lost_bytes=len(data) - good)
 
-    def start(self, snapshot: Callable[[], list[bytes]]) -> None:
+    def start(self, snapshot: Callable[[], Iterable[bytes]]) -> None:
         """Begin to write, with a fresh file that holds only the snapshot.
 
         Args:
-            snapshot: Returns records that rebuild the present state.
+            snapshot: Returns records that rebuild the state of when it is called; the thread
+                goes through them.
         """
         self._loop = asyncio.get_running_loop()
         self._snapshot = snapshot
@@ -194,16 +198,12 @@ class FileJournal:
     def _hand_over(self, *, compact: bool) -> None:
         assert self._snapshot is not None
         written, self._records = self._records, []
-        callbacks, self._callbacks = self._callbacks, []
+        self._in_flight, self._callbacks = self._callbacks, []
         if compact:
-            written = self._snapshot()
-        size = sum(map(len, written))
-        if compact:
-            self._snapshot_bytes, self._bytes_since_snapshot = size, 0
+            self._work.put(_Group(self._snapshot(), replaces=True))
         else:
-            self._bytes_since_snapshot += size
-        self._in_flight = callbacks
-        self._work.put(_Group(written, replaces=compact))
+            self._bytes_since_snapshot += sum(map(len, written))
+            self._work.put(_Group(written, replaces=False))
 
     def _written(self) -> None:
         callbacks, self._in_flight = self._in_flight, None
@@ -219,7 +219,7 @@ class FileJournal:
             _log.error(JOURNAL_FAILED, path=str(self._path), reason=error.strerror)
             self._on_failure(error)
 
-    # The thread; the file is its own while a group is in flight
+    # The thread; file and sizes are its own while a group is in flight
 
     def _write(self) -> None:
         try:
@@ -241,23 +241,26 @@ class FileJournal:
         self.on_synced(time.perf_counter() - began_s)
         return True
 
-    def _replace(self, snapshot: list[bytes]) -> None:
+    def _replace(self, snapshot: Iterable[bytes]) -> None:
         fresh = self._path.with_suffix(".new")
         fd = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         old, self._fd = self._fd, fd
         if old >= 0:
             os.close(old)
         _write_all(fd, _MAGIC)
-        for start in range(0, len(snapshot), _RECORDS_AT_ONCE):
-            _write_all(fd, b"".join(snapshot[start : start + _RECORDS_AT_ONCE]))
+        rest, size = iter(snapshot), 0
+        while piece := b"".join(islice(rest, _RECORDS_AT_ONCE)):
+            _write_all(fd, piece)
+            size += len(piece)
         os.fsync(fd)
         fresh.replace(self._path)
         os.fsync(self._directory_fd)
+        self._snapshot_bytes, self._bytes_since_snapshot = size, 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    records: list[bytes]
+    records: Iterable[bytes]
     replaces: bool
     """Whether this is a snapshot, which starts a new file."""
 

@@ -7,8 +7,10 @@ pre-settled delivery being sent) waits for it. A dead-letter queue is a queue wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from functools import partial
+from itertools import chain
 
 from . import records
 from .config import QueueConfig, Status
@@ -411,14 +413,19 @@ class Queue:
             else:
                 self._store.send_home(message)
 
-    def snapshot(self) -> list[bytes]:
-        """Return records from which the queue can be restored."""
-        found = self._intake.snapshot()
-        for message in self._store:
-            found.append(records.enqueued(self.path, message))
-            if message.state is State.LOCKED:
-                found.append(records.locked(self.path, message.sequence))
-        return found
+    def snapshot(self) -> Iterator[bytes]:
+        """Return records from which the queue can be restored as it is now.
+
+        Each is encoded when it is asked for, be it in another thread: all of a full queue take
+        long. Nothing that happens meanwhile shows in them.
+        """
+        held = [copy(message) for message in self._store]
+        return chain(self._intake.snapshot(), chain.from_iterable(map(self._described, held)))
+
+    def _described(self, message: Message) -> Iterator[bytes]:
+        yield records.enqueued(self.path, message)
+        if message.state is State.LOCKED:
+            yield records.locked(self.path, message.sequence)
 
 
 def _sleep_on(_at_ms: int) -> None:

@@ -27,6 +27,7 @@ from bpa.cli.tables import (
     usd,
     whole,
 )  # fmt: skip
+from bpa.cli.waterfall import print_waterfall
 from bpa.control.rest.dead_letter_schemas import Retried
 from bpa.control.rest.schemas import (
     Cancel,
@@ -40,7 +41,6 @@ from bpa.domain import RunStatus
 from bpa.errors import NotFound
 
 _PAGE = 500
-_STAGES = ("sandbox_start", "model", "http_out", "total")
 
 
 class _Status(click.Choice[str]):
@@ -97,7 +97,7 @@ def list_runs(
 @json_option
 @click.pass_context
 def show_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
-    """Show one run: state, reasons, timings, steps with model, tokens, USD and price, deliveries.
+    """Show one run: state, reasons, what took how long, steps and their cost, deliveries.
 
     A step is recorded once it has its answer, and replayed where a later execution went on from
     that answer instead of asking again: it was paid once. A model call that lost its answer is
@@ -291,7 +291,7 @@ def _print_run(console: Console, run: Run) -> None:
         )
     )
     _print_nodes(console, run)
-    _print_timings(console, run)
+    print_waterfall(console, run)
     if run.steps:
         print_steps(console, run)
     _print_deliveries(console, run)
@@ -327,22 +327,6 @@ def _print_nodes(console: Console, run: Run) -> None:
     rows = table("node", "why not there", cut="why not there")
     for node, reason in run.waiting_nodes.items():
         rows.add_row(node, cut(str(reason)))
-    console.print()
-    console.print(rows)
-
-
-def _print_timings(console: Console, run: Run) -> None:
-    known = {name: run.timings[name] for name in _STAGES if name in run.timings}
-    stages = [
-        (name, value)
-        for name, value in {**known, **run.timings}.items()
-        if isinstance(value, int | float)
-    ]
-    if not stages:
-        return
-    rows = table("stage", "took", right=("took",))
-    for name, value in stages:
-        rows.add_row(name.replace("_", " "), span(value / 1000))
     console.print()
     console.print(rows)
 

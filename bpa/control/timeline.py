@@ -26,7 +26,7 @@ from bpa.domain import TERMINAL, OutcomeKind, RunStatus, StepKind
 from bpa.telemetry.spans import SpanContext, replaying, span_id
 
 Row = Mapping[str, Any]
-Attributes = dict[str, str | int | float | bool]
+Attributes = dict[str, str | int | float | bool | list[str]]
 
 _TOOL = "post_invoice"
 _SETTLED = ("complete", "dead_letter")
@@ -221,12 +221,18 @@ def _thinking(run: Row, execution: Row, attempt: int, parent_id: str) -> Iterato
         },
     )
     steps = [stage for step in run["steps"] for stage in _step(run, execution, step, invoke)]
-    ends = [stage.ended_at for stage in steps if stage.ended_at]
-    first = min([think.started_at, *(stage.started_at for stage in steps)])
-    last = max([think.ended_at, *ends]) if think.ended_at else None
-    for outer in (think, invoke):
-        yield replace(outer, started_at=first, ended_at=last)
+    ready = timedelta(milliseconds=execution["timings"].get("sandbox_start", 0.0))
+    yield _around(think, steps)
+    yield _around(replace(invoke, started_at=think.started_at + ready), steps)
     yield from steps
+
+
+def _around(outer: Stage, steps: Sequence[Stage]) -> Stage:
+    """Return a stage that no step of its own leaves, by whichever clock."""
+    first = min([outer.started_at, *(step.started_at for step in steps)])
+    ends = [step.ended_at for step in steps if step.ended_at]
+    last = max([outer.ended_at, first, *ends]) if outer.ended_at else None
+    return replace(outer, started_at=first, ended_at=last)
 
 
 def _step(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Stage]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from bpa.control.steps import StepState, call_of, states_of
+from bpa.control.timeline import Stage, timeline
 from bpa.domain import TERMINAL, EffectCall, LeaseOffer, ModelCall, Outcome, RunStatus, Step
 
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -276,6 +277,34 @@ def steps_of(run: Mapping[str, Any]) -> list[StepView]:
     ]
 
 
+class StageView(Document, frozen=True):
+    """One thing that happened to a run: a stage, or a part of one."""
+
+    name: str
+    span_id: str
+    parent_id: str
+    """Of another stage, or of the sender's span; empty for the first of a trace."""
+    started_at: datetime
+    ended_at: datetime | None
+    """Null while it goes on."""
+    attempt: int
+    """Which execution it belongs to, from 1; 0 for what a run has once."""
+    node_id: str
+    """The node that did it; empty for control."""
+    step: int | None
+    """Its position among ``steps``."""
+    error: str
+    """The kind of its failure; empty where it went well."""
+    detail: str
+    attributes: dict[str, Any]
+    """As the run's span of that name has them."""
+
+    @classmethod
+    def of_stage(cls, stage: Stage) -> StageView:
+        """Build it from a stage of the timeline."""
+        return cls(**{name: getattr(stage, name) for name in cls.__struct_fields__})
+
+
 class DeliveryView(Document, frozen=True):
     """A delivery of a run's message."""
 
@@ -313,6 +342,8 @@ class Run(RunSummary, frozen=True):
     unknown_calls: int
     """Model calls whose answers were lost. They are in neither ``costUsd`` nor ``tokensUsed``: each
     was billed for its ``reservedTokens`` at most."""
+    timeline: list[StageView]
+    """What happened, in order, each stage before its parts: what the run's trace is made of."""
     steps: list[StepView]
     deliveries: list[DeliveryView]
 
@@ -321,6 +352,7 @@ class Run(RunSummary, frozen=True):
         """Build it from its row."""
         steps = steps_of(row)
         more = {
+            "timeline": [StageView.of_stage(stage) for stage in timeline(row)],
             "steps": steps,
             "unknown_calls": sum(step.state is StepState.UNKNOWN for step in steps),
             "deliveries": [DeliveryView.of(delivery) for delivery in row["deliveries"]],

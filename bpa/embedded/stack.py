@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import which
 
 from bpa.config import Embedded, Settings
 from bpa.embedded.postgres import EmbeddedPostgres
@@ -32,7 +33,8 @@ class LocalStack:
     """Connection string of the emulator."""
     service_bus_admin_url: str = ""
     service_bus_administration: str = ""
-    """Connection string of its administration, which is served under a certificate of its own."""
+    """Connection string of its administration, served under a certificate of its own; empty where
+    none can be made, and queues are estimated."""
     service_bus_certificate: str = ""
     """Path of that certificate."""
     anthropic_url: str = ""
@@ -120,15 +122,15 @@ async def _service_bus(
         *_port("service_bus_port", embedded.service_bus_port),
         *("--admin-port", str(embedded.service_bus_admin_port)),
         *("--admin-port-setting", "embedded.service_bus_admin_port"),
-        *("--admin-tls-port", "0"),
+        *(("--admin-tls-port", "0") if which("openssl") else ()),  # which makes the certificate
         *("--data-dir", str(data_dir / "service_bus")),
     )
     stack.service_bus = ready["connection_string"]
     stack.service_bus_admin_url = f"http://{embedded.host}:{ready['admin_port']}"
-    stack.service_bus_administration = (
-        f"Endpoint=sb://{embedded.host}:{ready['admin_tls_port']};{_ANY_KEY}"
-    )
-    stack.service_bus_certificate = ready["certificate"]
+    if ready["certificate"]:
+        port = ready["admin_tls_port"]
+        stack.service_bus_administration = f"Endpoint=sb://{embedded.host}:{port};{_ANY_KEY}"
+        stack.service_bus_certificate = ready["certificate"]
 
 
 async def _anthropic(

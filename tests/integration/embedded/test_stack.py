@@ -1,8 +1,11 @@
 """The local default's servers as children of whoever wants them."""
 
 import aiohttp
+import pytest
 
 from bpa.config import load
+from bpa.connectors.service_bus import Administration
+from bpa.embedded import stack as module
 from bpa.embedded.stack import local_stack
 
 ELSEWHERE = {
@@ -22,3 +25,34 @@ async def test_files_where_the_command_was_given_are_not_taken_for_modules(tmp_p
         async with session.get(f"{stack.target_url}/health") as answer:
             assert answer.status == 200
         assert list(stack.children) == ["target"]
+
+
+BUS_ALONE = {
+    **ELSEWHERE,
+    "BPA_SERVICE_BUS__CONNECTION_STRING": "",
+    "BPA_HTTP_OUT__BASE_URL": "http://elsewhere",
+    "BPA_EMBEDDED__SERVICE_BUS_PORT": "0",
+    "BPA_EMBEDDED__SERVICE_BUS_ADMIN_PORT": "0",
+}
+
+
+async def test_the_emulators_administration_is_served_under_a_certificate_that_comes_along(
+    tmp_path,
+):
+    settings = load({**BUS_ALONE, "BPA_DATA_DIR": str(tmp_path)}).settings
+    async with local_stack(settings) as stack:
+        given = stack.service_bus_administration, stack.service_bus_certificate
+        administration = Administration(*given)
+        described = await administration.describe("invoices")
+        await administration.aclose()
+    assert (described.active, described.max_delivery_count) == (0, 10)
+
+
+async def test_where_no_certificate_can_be_made_the_emulator_starts_without_that_port(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "which", lambda _: None)
+    settings = load({**BUS_ALONE, "BPA_DATA_DIR": str(tmp_path)}).settings
+    async with local_stack(settings) as stack:
+        assert stack.service_bus
+        assert stack.service_bus_administration == stack.service_bus_certificate == ""

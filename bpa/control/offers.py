@@ -253,7 +253,7 @@ class Offers:
             return
         self._offered[key] = Offered(stream, time.monotonic())
         self._forget_unanswered()
-        if row["executions"] == 0:
+        if row["epoch"] == 1:  # the first: whatever comes of it, the next is another
             labels = (row["agent_id"], row["version"], row["dep_id"])
             self._metrics.runs_started.labels(*labels).inc()
             self._metrics.queue_wait_s.observe(row["queued_s"])

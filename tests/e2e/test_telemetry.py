@@ -143,6 +143,7 @@ def test_both_roles_show_what_they_did(shown: Shown) -> None:
     assert len(completed) >= 6
     assert failed
     total = shown.total
+    assert total("control", "runs_started_total") == sum(r["executions"] > 0 for r in shown.runs)
     assert total("control", "bpa_runs_completed_total", outcome="completed") == len(completed)
     assert total("control", "runs_failed_total") == len(failed)
     assert total("control", "bpa_dlq_messages_total", queue="here") == len(failed)
@@ -216,6 +217,21 @@ def test_otlp_has_the_metrics_of_the_scrape(shown: Shown, role: str) -> None:
     scraped = set(re.findall(r"^# TYPE (\w+) ", shown.metrics[role], re.MULTILINE))
     assert scraped >= sent.keys()
     assert {"bpa_build_info", "bpa_ready", "bpa_event_loop_lag_seconds"} <= sent.keys()
+
+
+async def test_role_all_shows_control_and_node_on_the_ports_of_both(server: Bpa) -> None:
+    async def both() -> bool:
+        for base in ("http", "node_health"):
+            text = await text_of(server.addresses[base])
+            for line in (
+                'bpa_ready{component="control"} 1.0',
+                'bpa_ready{component="node"} 1.0',
+                f'bpa_node_slots_capacity{{node="{socket.gethostname()}"}} 8.0',
+            ):
+                assert line in text.splitlines(), base
+        return True
+
+    await eventually(both, within_s=10)
 
 
 @pytest.fixture

@@ -38,8 +38,6 @@ CLOSE_S = 1.5
 _PAUSES_S = (5.0, 10.0, 30.0)
 """How long a collector is left in peace after the first, second and any further failure."""
 
-_log = structlog.stdlib.get_logger(__name__)
-
 
 def span_exporter(telemetry: Telemetry) -> SpanExporter:
     """Return what sends spans to the endpoint of the settings, which name one."""
@@ -143,7 +141,7 @@ class Delivery:
     ) -> None:
         parts = urlsplit(endpoint)
         shown = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-        self._log = _log.bind(signal=signal, endpoint=shown)
+        self._about = {"signal": signal, "endpoint": shown}
         self._effect = effect
         self._clock = clock
         self._failures = 0
@@ -172,6 +170,12 @@ class Delivery:
         """Say what was lost, if the collector is still away."""
         if self._failures:
             self._log.warning("telemetry_lost", dropped=self.dropped)
+
+    @property
+    def _log(self) -> structlog.stdlib.BoundLogger:
+        """A logger by the configuration of now: exporters are opened before it stands."""
+        log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+        return log.bind(**self._about)
 
     def _recovered(self) -> None:
         if self._failures:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
+
+from tests.integration.telemetry.collectors import Taken, attributes, http_collector
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +26,28 @@ class Span:
     end_ns: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Collector:
-    """An OTLP/HTTP collector of traces."""
+    """An OTLP/HTTP collector, and the spans that it took."""
 
-    url: str = ""
-    spans: list[Span] = field(default_factory=list)
+    taken: Taken
+
+    @property
+    def url(self) -> str:
+        return self.taken.url
+
+    @property
+    def spans(self) -> list[Span]:
+        return [
+            _span(span, attributes(of_resource.resource.attributes))
+            for request in self.taken.requests["traces"]
+            for of_resource in request.resource_spans
+            for of_scope in of_resource.scope_spans
+            for span in of_scope.spans
+        ]
 
     def of_trace(self, trace_id: str) -> list[Span]:
         return [span for span in self.spans if span.trace_id == trace_id]
-
-    async def handle(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        if request.headers.get("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
-        message = ExportTraceServiceRequest.FromString(body)
-        for resource_spans in message.resource_spans:
-            resource = _attributes(resource_spans.resource.attributes)
-            for scope_spans in resource_spans.scope_spans:
-                self.spans += [_span(span, resource) for span in scope_spans.spans]
-        answer = ExportTraceServiceResponse().SerializeToString()
-        return web.Response(body=answer, content_type="application/x-protobuf")
 
 
 @dataclass(slots=True)
@@ -68,9 +66,8 @@ class Target:
 @contextlib.asynccontextmanager
 async def collector() -> AsyncIterator[Collector]:
     """Run a collector on a free port."""
-    made = Collector()
-    async with _served("/v1/traces", made.handle) as made.url:
-        yield made
+    async with http_collector() as taken:
+        yield Collector(taken)
 
 
 @contextlib.asynccontextmanager
@@ -102,11 +99,7 @@ def _span(span: Any, resource: dict[str, Any]) -> Span:
         span_id=span.span_id.hex(),
         parent_id=span.parent_span_id.hex(),
         service=resource.get("service.name", ""),
-        attributes=_attributes(span.attributes),
+        attributes=attributes(span.attributes),
         start_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
     )
-
-
-def _attributes(pairs: Any) -> dict[str, Any]:
-    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}

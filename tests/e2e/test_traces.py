@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from bpa.connectors import OutgoingMessage
 from bpa.connectors.service_bus import ServiceBusPublisher
-from tests.e2e.queues import DEMO, documents, emptied, new_trace
+from tests.e2e.fleet import Fleet, backing
+from tests.e2e.queues import DEMO, Document, documents, emptied, new_trace
 from tests.e2e.receivers import Span, collector, target
-from tests.e2e.server import Bpa, serving
+from tests.e2e.server import Bpa, nobody_lives, serving
 from tests.eventually import eventually
 
 CHOSEN = documents()[:4]
+KILLED = "control-killed"
+"""A queue whose locks are short."""
 AGENT = json.loads(
     (DEMO.parent / "config" / "agents" / "invoice-classifier.json").read_text("utf-8")
 )
@@ -60,7 +64,7 @@ async def test_a_run_is_one_trace_from_the_senders_span_to_the_target(old_data_d
     async with collector() as traces, target() as erp:
         settings = {"telemetry.otlp_endpoint": traces.url, "http_out.base_url": erp.url}
         async with serving(old_data_dir, **settings) as server:
-            senders = await _sent(server)
+            senders = await _sent(server, CHOSEN, "invoices")
             runs = await server.ended_of(senders)
             await emptied(server.addresses["service_bus"])
 
@@ -86,14 +90,76 @@ async def test_a_run_is_one_trace_from_the_senders_span_to_the_target(old_data_d
         every_line_of_a_run_names_its_trace(server, {r["runId"]: t for t, r in runs.items()})
 
 
-async def _sent(server: Bpa) -> dict[str, str]:
-    """Send the documents; return the sender's span by trace."""
-    parents = [new_trace()[0] for _ in CHOSEN]
+async def test_no_kill_leaves_a_hole_in_a_trace(tmp_path: Path, made_cluster: Path) -> None:
+    chosen = [CHOSEN[number % len(CHOSEN)] for number in range(100)]
+    async with collector() as traces, backing(tmp_path, made_cluster, [KILLED]) as servers:
+        fleet = Fleet(tmp_path, await servers.settings(), servers.local)
+        exports = {"telemetry.otlp_endpoint": traces.url}
+        async with (
+            fleet.governed(**exports) as control,
+            fleet.node("first", "eu") as first,
+            fleet.node("second", "eu") as second,
+        ):
+            await fleet.deploy(KILLED, ["eu"])
+            await control.put("/_stub/script", {"rules": [{"latency_ms": 300}]}, "anthropic")
+            senders = await _sent(control, chosen, KILLED)
+
+            async def half_done() -> bool:
+                return sum(run["status"] == "completed" for run in await control.runs()) >= 30
+
+            await eventually(half_done, within_s=60, every_s=0.05)
+            await nobody_lives(await first.kill())
+            await nobody_lives(await control.kill())
+            ports = {
+                f"control.{kind}_port": control.addresses[kind].rpartition(":")[2]
+                for kind in ("grpc", "http")
+            }
+            async with fleet.governed(**exports, **ports) as successor:
+                runs = await successor.ended_of(senders, within_s=90)
+                assert {run["status"] for run in runs.values()} == {"completed"}
+
+                async def all_there() -> bool:
+                    ends = {span.trace_id for span in traces.spans if span.name == "complete"}
+                    return ends >= set(senders)
+
+                await eventually(all_there, within_s=30)
+                attempts = [
+                    the_trace_has_no_hole(traces.of_trace(trace), sender, runs[trace]["runId"])
+                    for trace, sender in senders.items()
+                ]
+                assert max(attempts) > 1, "no run lost an attempt: the kills hit nothing"
+                traced = {run["runId"]: trace for trace, run in runs.items()}
+                for process in (first, second, control, successor):
+                    lines = [line for line in process.log_lines() if "run_id" in line]
+                    assert lines
+                    assert {(line["run_id"], line["trace_id"]) for line in lines} <= traced.items()
+
+
+def the_trace_has_no_hole(spans: list[Span], sender_id: str, run_id: str) -> int:
+    """Check that all spans hang together below the sender's; return the number of attempts."""
+    known: dict[str, Span] = {}
+    for span in spans:  # what was sent again is the same
+        assert known.setdefault(span.span_id, span) == span
+    roots = [span for span in known.values() if span.parent_id not in known]
+    assert [(span.name, span.parent_id) for span in roots] == [("receive", sender_id)]
+    for span in known.values():
+        assert span.attributes["bpa.run.id"] == run_id
+        if span.name != "receive":
+            assert known[span.parent_id].name == PARENTS[span.name]
+    names = Counter(span.name for span in known.values())
+    assert names.keys() == {"receive", *PARENTS}
+    assert (names["receive"], names["complete"]) == (1, 1)
+    return names["think"]
+
+
+async def _sent(server: Bpa, chosen: list[Document], queue: str) -> dict[str, str]:
+    """Send documents; return the sender's span by trace."""
+    parents = [new_trace()[0] for _ in chosen]
     messages = [
         OutgoingMessage(body=d.body, content_type=d.content_type, traceparent=parent)
-        for d, parent in zip(CHOSEN, parents, strict=True)
+        for d, parent in zip(chosen, parents, strict=True)
     ]
-    async with ServiceBusPublisher(server.addresses["service_bus"], "invoices") as publisher:
+    async with ServiceBusPublisher(server.addresses["service_bus"], queue) as publisher:
         await publisher.send(messages)
     return {trace_id: span_id for _, trace_id, span_id, _ in (p.split("-") for p in parents)}
 

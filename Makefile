@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve install test check chaos bench format protos diagrams lock clean
+.PHONY: help demo serve install test check chaos bench format protos diagrams dashboards lock clean
 
 help: ## List what can be done here
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ protos: $(STAMP) ## Generate the node link's messages from bpa/protos/bpa.proto
 
 diagrams: $(STAMP) ## Draw docs/run-states.md from the table of a run's transitions
 	@$(BIN)/python -m tests.unit.run_states
+
+dashboards: $(STAMP) ## Draw config/dashboards from observability/dashboards
+	@$(BIN)/python -m observability.grafana
 
 lock: $(STAMP) ## Lock the requirements anew, with hashes and without host names
 	@$(BIN)/pip install -q uv

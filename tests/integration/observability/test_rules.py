@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from observability.programs import Programs
+from tests.integration.observability.promtool import promtool
 
 ROOT = Path(__file__).parents[3]
 ALERTS = ROOT / "config" / "alerts"
@@ -24,14 +24,6 @@ def rules(kind: str) -> list[dict[str, Any]]:
     """Return the rules of all files that are of a kind, ``alert`` or ``record``."""
     groups = [group for path in sorted(ALERTS.glob("*.yml")) for group in read(path)["groups"]]
     return [rule for group in groups for rule in group["rules"] if kind in rule]
-
-
-def promtool(programs: Programs, *words: str | Path, given: str = "") -> str:
-    done = subprocess.run(
-        [programs.promtool, *words], input=given, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_promtool_has_nothing_to_say_about_the_rules(prometheus: Programs) -> None:

@@ -144,7 +144,7 @@ class Thinking:
 
     async def _settle(self, intent: Step, value: object, usage: Usage) -> None:
         agent = self._run.agent
-        self._outlets.measures.model_answered(agent.name, agent.model_profile.model, usage)
+        self._outlets.measures.model_answered(agent.agent_id, agent.model_profile.model, usage)
         self._log.info(
             "model_answered",
             seq=intent.seq,

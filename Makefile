@@ -6,16 +6,19 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve install test check chaos bench format protos diagrams dashboards lock clean
+.PHONY: help demo serve observability install test check chaos bench format protos diagrams dashboards lock clean
 
 help: ## List what can be done here
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 demo: $(STAMP) ## Watch 100 invoices become posted, classified, metered results
 	@$(BIN)/bpa demo
 
 serve: $(STAMP) ## Keep everything running here and print every address
 	@$(BIN)/bpa serve --role all
+
+observability: $(STAMP) ## Watch what make serve does: Prometheus with the dashboards and alerts
+	@$(BIN)/python -m observability
 
 install: $(STAMP) ## Set up the virtual environment from hash-locked requirements
 	@echo "Installed: $(BIN)/bpa"

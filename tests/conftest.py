@@ -1,6 +1,7 @@
 """What holds for every test: it leaves no process behind, and its children hear a Ctrl-C.
 
-And what several kinds of them start from: a data directory, fresh or with a Postgres in it.
+And what several kinds of them start from: a data directory, fresh or with a Postgres in it; the
+programs that no Python package has.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from bpa.embedded.postgres import EmbeddedPostgres
+from observability.programs import Missing, Programs, programs
 
 # An example that takes long on a busy machine is no failure.
 settings.register_profile(
@@ -72,3 +74,14 @@ def old_data_dir(made_cluster: Path, data_dir: Path) -> Path:
     """A data directory of the test's own that has had its first start, which is the slow one."""
     shutil.copytree(made_cluster, data_dir)
     return data_dir
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> Programs:
+    """Prometheus and promtool; skip where no apt could bring them, fail where it should have."""
+    try:
+        return programs()
+    except Missing as missing:
+        if missing.could_be_had:
+            raise
+        pytest.skip(str(missing))

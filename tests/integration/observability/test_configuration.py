@@ -15,7 +15,7 @@ import yaml
 
 from observability.grafana import dashboards
 from observability.programs import Programs
-from tests.integration.observability.promtool import promtool
+from tests.promtool import promtool
 
 CONFIG = Path(__file__).parents[3] / "config"
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from observability.programs import Programs
-from tests.integration.observability.promtool import promtool
+from tests.promtool import promtool
 
 ROOT = Path(__file__).parents[3]
 ALERTS = ROOT / "config" / "alerts"

@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import click
 import yaml
 
+from bpa.cli import cli
+from observability.grafana import dashboards
 from observability.programs import Programs
 from tests.promtool import promtool
 
@@ -63,3 +66,19 @@ def test_each_alert_says_what_to_do_and_leads_to_its_section_of_the_runbook() ->
         assert rule["labels"]["severity"] in ("critical", "warning"), rule["alert"]
         assert set(said) == {"summary", "description", "runbook"}, rule["alert"]
         assert said["runbook"] == f"docs/runbooks.md#{rule['alert'].lower()}"
+
+
+def test_every_command_that_is_advised_exists() -> None:
+    texts = [(ROOT / "docs" / "runbooks.md").read_text("utf-8")]
+    texts += [rule["annotations"]["description"] for rule in rules("alert")]
+    texts += [panel.help for board in dashboards().values() for panel in board.panels]
+    advised = {
+        found for text in texts for found in re.findall(r"\bbpa ([a-z]+)(?: ([a-z]+))?", text)
+    }
+    assert len(advised) > 10
+    with click.Context(cli) as context:
+        for word, second in advised:
+            command = cli.get_command(context, word)
+            assert command is not None, f"bpa {word}"
+            if isinstance(command, click.Group):
+                assert command.get_command(context, second) is not None, f"bpa {word} {second}"

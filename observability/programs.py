@@ -87,7 +87,7 @@ def _fetch(folder: Path, unpacked: Path) -> None:
                 _run(("dpkg", "-x", str(package), f"{work}/{_PACKAGE}"))
             (Path(work) / _PACKAGE).rename(unpacked)
     except (subprocess.SubprocessError, OSError) as error:
-        said = getattr(error, "stderr", None) or error
+        said = str(getattr(error, "stderr", None) or error).strip()
         raise Missing(
             f"cannot fetch Prometheus: {said}; try `apt install prometheus`", could_be_had=True
         ) from error

@@ -1,28 +1,37 @@
 """A certificate of our own for this machine, for clients that speak HTTPS whatever they are told.
 
-Made by the ``openssl`` program, once for a data directory: clients are told to trust the file.
+Made once for a data directory: clients are told to trust the file.
 """
 
 from __future__ import annotations
 
 import ssl
-import subprocess
 import tempfile
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from bpa.errors import StartupError
 
 CERTIFICATE = "admin-tls.pem"
 _KEY = "admin-tls.key"
-_VALID_DAYS = "3650"
-_NAMES = "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"
+_VALID = timedelta(days=3650)
+_SLOW_CLOCKS = timedelta(days=1)
+_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 def server_context(directory: Path, host: str) -> ssl.SSLContext:
     """Return what serves TLS under the directory's certificate; make that if there is none.
 
     Raises:
-        StartupError: There is no ``openssl``, or the files cannot be used; one line.
+        StartupError: The files cannot be used; one line.
     """
     certificate, key = directory / CERTIFICATE, directory / _KEY
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -39,28 +48,44 @@ def server_context(directory: Path, host: str) -> ssl.SSLContext:
 
 
 def _make(certificate: Path, key: Path, host: str) -> None:
-    names = (
-        _NAMES if host in ("localhost", "127.0.0.1", "::1") else f"{_NAMES},{_kind(host)}:{host}"
-    )
-    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    private = ec.generate_private_key(ec.SECP256R1())
+    signed = _signed(private, dict.fromkeys((*_HOSTS, host)))
     certificate.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=certificate.parent) as made:
         fresh, fresh_key = Path(made) / "certificate", Path(made) / "key"
-        files = ["-keyout", str(fresh_key), "-out", str(fresh), "-days", _VALID_DAYS, "-nodes"]
-        subject = ["-subj", "/CN=bpa Service Bus emulator", "-addext", names]
-        try:
-            subprocess.run([*words, *files, *subject], check=True, capture_output=True, text=True)
-        except FileNotFoundError as error:
-            raise StartupError(
-                "TLS for administration needs the openssl program: install it, or leave "
-                "--admin-tls-port out"
-            ) from error
-        except subprocess.CalledProcessError as error:
-            reason = (error.stderr or "").strip().splitlines()[-1:] or ["it failed"]
-            raise StartupError(f"openssl cannot make a certificate: {reason[0]}") from error
+        fresh_key.touch(mode=0o600)
+        fresh_key.write_bytes(
+            private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+        fresh.write_bytes(signed.public_bytes(Encoding.PEM))
         fresh_key.replace(key)
         fresh.replace(certificate)
 
 
-def _kind(host: str) -> str:
-    return "IP" if host.replace(".", "").isdigit() or ":" in host else "DNS"
+def _signed(private: ec.EllipticCurvePrivateKey, hosts: Iterable[str]) -> x509.Certificate:
+    """Sign a certificate for the hosts with its own key: clients trust it as an authority."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bpa Service Bus emulator")])
+    public = private.public_key()
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(
+        issuer_name=name,
+        subject_name=name,
+        public_key=public,
+        serial_number=x509.random_serial_number(),
+        not_valid_before=now - _SLOW_CLOCKS,
+        not_valid_after=now + _VALID,
+    )
+    for critical, extension in (
+        (True, x509.BasicConstraints(ca=True, path_length=0)),
+        (False, x509.SubjectKeyIdentifier.from_public_key(public)),
+        (False, x509.SubjectAlternativeName([_named(host) for host in hosts])),
+    ):
+        builder = builder.add_extension(extension, critical=critical)
+    return builder.sign(private, hashes.SHA256())
+
+
+def _named(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

@@ -22,6 +22,8 @@ from .emulator import connection_string
 from .tiers import TIERS
 from .top import watch
 
+_HIGHEST_PORT = 65_535
+
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
@@ -52,10 +54,10 @@ def _parse(words: list[str]) -> argparse.Namespace:
         description="An Azure Service Bus for this machine: queues over AMQP 1.0.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to bind")
-    parser.add_argument("--port", type=int, default=5672, help="AMQP; 0 = any free")
-    parser.add_argument("--admin-port", type=int, default=5300, help="HTTP; 0 = any free")
+    parser.add_argument("--port", type=_port, default=5672, help="AMQP; 0 = any free")
+    parser.add_argument("--admin-port", type=_port, default=5300, help="HTTP; 0 = any free")
     parser.add_argument(
-        "--admin-tls-port", type=int, help="HTTPS beside it, under a certificate of our own"
+        "--admin-tls-port", type=_port, help="HTTPS beside it, under a certificate of our own"
     )
     parser.add_argument("--port-setting", default="--port", help=argparse.SUPPRESS)
     parser.add_argument("--admin-port-setting", default="--admin-port", help=argparse.SUPPRESS)
@@ -82,6 +84,13 @@ def _parse(words: list[str]) -> argparse.Namespace:
     if arguments.connection_string and arguments.port == 0:
         parser.error("--connection-string needs the port: a free one is chosen at the start")
     return arguments
+
+
+def _port(word: str) -> int:
+    """Read a port; the loop would take 70000 for 4464."""
+    if word.isascii() and word.isdigit() and len(word) < 6 and int(word) <= _HIGHEST_PORT:
+        return int(word)
+    raise argparse.ArgumentTypeError(f"a port is 0 to {_HIGHEST_PORT}, not {word}")
 
 
 def _options(arguments: argparse.Namespace) -> EmulatorOptions:

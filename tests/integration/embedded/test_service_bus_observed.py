@@ -180,6 +180,15 @@ async def test_the_command_prints_the_connection_string_and_ends():
     assert (code, "needs the port" in complaint) == (2, True)
 
 
+async def test_the_command_takes_no_port_that_there_is_not():
+    for flag, port in (("--port", "70000"), ("--admin-port", "-1"), ("--admin-tls-port", "x")):
+        code, _, complaint = await run("--connection-string", flag, port)
+        assert code == 2
+        assert complaint.splitlines()[-1].startswith(
+            f"bpa emulate service-bus: error: argument {flag}:"
+        )
+
+
 async def test_the_command_shows_the_queues_once_to_who_is_no_terminal():
     async with bus() as one:
         await one.send("x")

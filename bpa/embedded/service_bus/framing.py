@@ -1,24 +1,36 @@
-"""Cut the bytes of a connection into AMQP frames, to see which transfers are batches.
+"""Cut the bytes of a connection into AMQP frames, for what the engine does not do as clients need.
 
 Pure. The engine does not tell a transfer's message format, so the frames that carry the batch
-format are fed to it one by one; everything else goes through in as large pieces as it came.
+format are fed to it one by one. It ends the connection over what comes for a session behind its
+end, and the Python SDK detaches the links of ``$management`` there at every close: that is dropped.
+Everything else goes through in as large pieces as it came.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum, auto
 
 from bpa import amqp
 
 BATCH_FORMAT = 0x80013700
 _BATCH_BYTES = BATCH_FORMAT.to_bytes(4, "big")
-_TRANSFER = b"\x00\x53\x14"
+_BEGIN, _TRANSFER, _END, _CLOSE = (b"\x00\x53" + bytes((code,)) for code in (17, 20, 23, 24))
 _MESSAGE_FORMAT_FIELD = 3
 _HEADER_BYTES = 8
 
 
+class _Kind(Enum):
+    """What is done with a frame."""
+
+    PLAIN = auto()
+    BEGINS_BATCH = auto()
+    TOO_LATE = auto()
+    """It is for a session that its sender has ended."""
+
+
 class FrameSplitter:
-    """Hold back incomplete frames and mark those that begin a batch.
+    """Hold back incomplete frames, mark those that begin a batch, drop those for ended sessions.
 
     Args:
         max_frame_bytes: What we announced; a larger frame is passed on for the engine to refuse.
@@ -28,6 +40,8 @@ class FrameSplitter:
         self._max_frame_bytes = max_frame_bytes
         self._held = b""
         self._raw = False
+        self._ended: set[bytes] = set()
+        """The channels of sessions that the peer has ended."""
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bool]]:
         """Yield (bytes for the engine, whether they are one frame that begins a batch)."""
@@ -37,7 +51,7 @@ class FrameSplitter:
         if self._raw:
             yield data, False
             return
-        may_hold_batch = _BATCH_BYTES in data
+        worth_a_look = bool(self._ended) or _BATCH_BYTES in data or _END in data
         done, position, size = 0, 0, len(data)
         while position + _HEADER_BYTES <= size:
             end = self._frame_end(data, position)
@@ -47,10 +61,12 @@ class FrameSplitter:
                 break
             if end > size:
                 break
-            if may_hold_batch and _begins_batch(data[position:end]):
+            kind = self._look_at(data[position:end]) if worth_a_look else _Kind.PLAIN
+            if kind is not _Kind.PLAIN:
                 if position > done:
                     yield data[done:position], False
-                yield data[position:end], True
+                if kind is _Kind.BEGINS_BATCH:
+                    yield data[position:end], True
                 done = end
             position = end
         if position > done:
@@ -65,11 +81,21 @@ class FrameSplitter:
             return None
         return position + length
 
+    def _look_at(self, frame: bytes) -> _Kind:
+        body, channel = frame[4] * 4, frame[6:8]
+        performative = frame[body : body + 3]
+        if performative == _BEGIN:
+            self._ended.discard(channel)
+        elif channel in self._ended and performative not in (b"", _CLOSE):
+            return _Kind.TOO_LATE
+        elif performative == _END:
+            self._ended.add(channel)
+        elif performative == _TRANSFER and _begins_batch(frame, body):
+            return _Kind.BEGINS_BATCH
+        return _Kind.PLAIN
 
-def _begins_batch(frame: bytes) -> bool:
-    body = frame[4] * 4
-    if frame[body : body + 3] != _TRANSFER:
-        return False
+
+def _begins_batch(frame: bytes, body: int) -> bool:
     try:
         performative = frame[: amqp.value_end(frame, body)]
         fields = amqp.items(performative, body + 3)

@@ -194,6 +194,27 @@ def test_frames_arrive_whole_and_batches_alone_however_the_bytes_are_cut(kinds, 
     assert [piece for piece, batch in pieces if batch] == expected
 
 
+def frame_of(code, channel):
+    return (12).to_bytes(4, "big") + bytes((2, 0, 0, channel, 0, 0x53, code, 0x45))
+
+
+@given(data=st.data())
+def test_what_comes_for_a_session_behind_its_end_is_dropped(data):
+    begin, flow, detach, end, close = 0x11, 0x13, 0x16, 0x17, 0x18
+    heartbeat = (8).to_bytes(4, "big") + bytes((2, 0, 0, 1))
+    passed = [frame_of(begin, 1), frame_of(begin, 2), frame_of(flow, 1), frame_of(end, 1)]
+    dropped = [frame_of(detach, 1), frame_of(flow, 1), frame_of(end, 1)]
+    later = [frame_of(detach, 2), heartbeat, frame_of(begin, 1), frame_of(flow, 1)]
+    last = [frame_of(end, 1), frame_of(close, 1)]
+    stream = b"".join([*passed, *dropped, *later, *last])
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    splitter = FrameSplitter(1000)
+    pieces = []
+    for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        pieces += splitter.feed(stream[start:stop])
+    assert b"".join(piece for piece, _ in pieces) == b"".join([*passed, *later, *last])
+
+
 def test_what_is_no_frame_goes_to_the_engine_as_it_is():
     splitter = FrameSplitter(1000)
     assert list(splitter.feed(b"GET / HTTP/1.1")) == [(b"GET / HTTP/1.1", False)]

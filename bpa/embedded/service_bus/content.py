@@ -59,9 +59,14 @@ class Content(Struct, frozen=True, gc=False):
     scheduled_ms: int | None = None
 
     @property
+    def size_bytes(self) -> int:
+        """How large it is."""
+        return len(self.header) + len(self.annotations) + len(self.bare)
+
+    @property
     def counted_bytes(self) -> int:
         """What it adds to its queue's size; a large one twice (Microsoft's limits by tier)."""
-        size = len(self.header) + len(self.annotations) + len(self.bare)
+        size = self.size_bytes
         return 2 * size if size > _LARGE_BYTES else size
 
 

@@ -20,6 +20,8 @@ from .requests import Reply
 
 _MOST_PEEKED = 1000
 _PEEKED_BYTES = 200 * 1024
+_DEFERRED_BYTES = 16 * 1024 * 1024
+"""No more than a connection lets wait: it would end, and with it what is received and deleted."""
 _RECEIVE_AND_DELETE, _PEEK_LOCK = 0, 1
 _DEFERRED = ("defered", "deferred")
 """The SDKs spell it with one r."""
@@ -132,7 +134,10 @@ class Management:
         if mode not in (_RECEIVE_AND_DELETE, _PEEK_LOCK):
             raise BadRequest("receiver-settle-mode must be 0 or 1.")
         found = self._queue.receive_deferred(
-            _sequence_numbers(body), self._broker.now_ms(), deleting=mode == _RECEIVE_AND_DELETE
+            _sequence_numbers(body),
+            self._broker.now_ms(),
+            most_bytes=_DEFERRED_BYTES,
+            deleting=mode == _RECEIVE_AND_DELETE,
         )
         messages = [_delivered(message, lock) for message, lock in found]
         return _success({"messages": messages}, when_durable=_do_nothing)

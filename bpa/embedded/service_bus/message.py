@@ -28,6 +28,7 @@ class State(IntEnum):
     LOCKED = 4
 
 
+_RESPONSE_SHARE_BYTES = 512
 _SHOWN = {State.ACTIVE: 0, State.DEFERRED: 1, State.SCHEDULED: 2}
 
 
@@ -46,6 +47,11 @@ class Message(Struct, eq=False, gc=False):
     def is_over(self, now_ms: int) -> bool:
         """Whether its time to live has passed."""
         return self.expires_ms is not None and self.expires_ms <= now_ms
+
+    @property
+    def response_bytes(self) -> int:
+        """How much it takes of a response, at most, with the broker's annotations and its lock."""
+        return self.content.size_bytes + _RESPONSE_SHARE_BYTES
 
     def encoded(self, locked_until_ms: int | None = None) -> bytes:
         """Encode it for a receiver, or for a peek when there is no lock."""

@@ -21,7 +21,13 @@ from .locks import Locks
 from .message import Accepted, Lock, Message, State
 from .receivers import Receivers
 from .records import KeptQueue
-from .refusals import MessageNotFound, NotInDeadLetters, NotToDeadLetters, QuotaExceeded
+from .refusals import (
+    MessageNotFound,
+    NotInDeadLetters,
+    NotToDeadLetters,
+    QuotaExceeded,
+    TooMuchAtOnce,
+)
 from .status import check_cancels, check_receives, check_sends, receives, receiving_disabled
 from .store import Counts, Store
 from .tally import Tally
@@ -206,16 +212,20 @@ class Queue:
         return int(self.config.lock_duration_s * 1000)
 
     def receive_deferred(
-        self, sequences: list[int], now_ms: int, *, deleting: bool
+        self, sequences: list[int], now_ms: int, *, most_bytes: int, deleting: bool
     ) -> list[tuple[Message, Lock | None]]:
         """Lock deferred messages, or remove them, all or none; the expired expire now.
 
         Raises:
             MessageNotFound: One of them is not deferred, is locked, or has just expired.
             EntityDisabled: Nothing may be received.
+            TooMuchAtOnce: They are several, and come to more than ``most_bytes``.
         """
         check_receives(self.status, self.path)
         found = self._store.find(sequences, State.DEFERRED)
+        size_bytes = sum(message.response_bytes for message in found)
+        if len(found) > 1 and size_bytes > most_bytes:
+            raise TooMuchAtOnce(size_bytes, most_bytes)
         expired = [message for message in found if message.is_over(now_ms)]
         for message in expired:
             self._expire_message(message, now_ms)

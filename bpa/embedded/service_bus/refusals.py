@@ -2,6 +2,7 @@
 
 Refused
 ├── BadRequest           400
+│   └── TooMuchAtOnce
 ├── NotAllowed           400
 │   ├── NotInDeadLetters
 │   └── NotToDeadLetters
@@ -89,6 +90,16 @@ class BadRequest(Refused):
 
     condition = conditions.ARGUMENT_ERROR
     status = 400
+
+
+class TooMuchAtOnce(BadRequest):
+    """One response would be too large."""
+
+    def __init__(self, size_bytes: int, most_bytes: int) -> None:
+        super().__init__(
+            f"The messages come to {size_bytes} bytes, and one response holds {most_bytes}: ask "
+            "for fewer sequence numbers at a time."
+        )
 
 
 class NotServed(Refused):

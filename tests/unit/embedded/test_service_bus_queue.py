@@ -293,10 +293,12 @@ class QueueMachine(RuleBasedStateMachine):
         ask = [one.number, one.number]
         if one.expires_ms is not None and one.expires_ms <= self.now_ms:
             with pytest.raises(MessageNotFound):
-                self.queue.receive_deferred(ask, self.now_ms, deleting=deleting)
+                self.queue.receive_deferred(ask, self.now_ms, most_bytes=9**9, deleting=deleting)
             self.model_expire(one, self.live)
         else:
-            ((message, lock),) = self.queue.receive_deferred(ask, self.now_ms, deleting=deleting)
+            ((message, lock),) = self.queue.receive_deferred(
+                ask, self.now_ms, most_bytes=9**9, deleting=deleting
+            )
             assert (message.sequence, message.delivery_count) == (one.number, one.count)
             if deleting:
                 del self.live[one.number]
@@ -318,7 +320,7 @@ class QueueMachine(RuleBasedStateMachine):
             del self.live[number]
         if one is None or one.state != "deferred":
             with pytest.raises(MessageNotFound):
-                self.queue.receive_deferred([number], self.now_ms, deleting=True)
+                self.queue.receive_deferred([number], self.now_ms, most_bytes=9**9, deleting=True)
 
     @rule(delay_ms=st.sampled_from([1, 9_999, 20_000, 45_000, 100_000]))
     def wait(self, delay_ms):

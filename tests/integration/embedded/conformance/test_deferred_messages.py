@@ -4,7 +4,7 @@ import pytest
 from azure.servicebus import ServiceBusMessageState
 from azure.servicebus.exceptions import MessageLockLostError, MessageNotFoundError, ServiceBusError
 
-from bpa.embedded.service_bus import QueueConfig
+from bpa.embedded.service_bus import QueueConfig, connection, management
 from tests.eventually import eventually
 from tests.integration.embedded.conformance.sdk import (
     DEAD,
@@ -175,3 +175,26 @@ async def test_deferred_messages_survive_a_restart(kind, tmp_path):
         assert await nothing_comes(receiver)
         messages = await receiver.receive_deferred_messages(numbers[:2])
         assert [(body_of(m), m.delivery_count) for m in messages] == [(b"free", 1), (b"held", 2)]
+
+
+@pytest.mark.parametrize("mode", ["peeklock", DELETING])
+async def test_more_than_one_response_holds_is_refused_and_stays(kind, mode, monkeypatch):
+    assert management._DEFERRED_BYTES <= connection._UNREAD_BYTES
+    monkeypatch.setattr(management, "_DEFERRED_BYTES", 5_000)
+    async with running(kind) as bus:
+        numbers = await deferred(bus, await bus.receiver(), b"x" * 4_000, b"y" * 4_000)
+        receiver = await bus.receiver(receive_mode=mode)
+        with pytest.raises(ServiceBusError, match="ask for fewer sequence numbers at a time"):
+            await receiver.receive_deferred_messages(numbers)
+        for number, body in zip(numbers, (b"x", b"y"), strict=True):
+            (message,) = await receiver.receive_deferred_messages(number)
+            assert body_of(message) == body * 4_000
+
+
+async def test_one_message_is_given_however_large_it_is(kind, monkeypatch):
+    monkeypatch.setattr(management, "_DEFERRED_BYTES", 1_000)
+    async with running(kind) as bus:
+        receiver = await bus.receiver()
+        (number,) = await deferred(bus, receiver, b"x" * 4_000)
+        (message,) = await receiver.receive_deferred_messages(number)
+        assert body_of(message) == b"x" * 4_000

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from shutil import which
 
 from bpa.config import Embedded, Settings
 from bpa.embedded.postgres import EmbeddedPostgres
@@ -33,8 +32,7 @@ class LocalStack:
     """Connection string of the emulator."""
     service_bus_admin_url: str = ""
     service_bus_administration: str = ""
-    """Connection string of its administration, served under a certificate of its own; empty where
-    none can be made, and queues are estimated."""
+    """Connection string of its administration, served under a certificate of its own."""
     service_bus_certificate: str = ""
     """Path of that certificate."""
     anthropic_url: str = ""
@@ -122,15 +120,14 @@ async def _service_bus(
         *_port("service_bus_port", embedded.service_bus_port),
         *("--admin-port", str(embedded.service_bus_admin_port)),
         *("--admin-port-setting", "embedded.service_bus_admin_port"),
-        *(("--admin-tls-port", "0") if which("openssl") else ()),  # which makes the certificate
+        *("--admin-tls-port", "0"),
         *("--data-dir", str(data_dir / "service_bus")),
     )
     stack.service_bus = ready["connection_string"]
     stack.service_bus_admin_url = f"http://{embedded.host}:{ready['admin_port']}"
-    if ready["certificate"]:
-        port = ready["admin_tls_port"]
-        stack.service_bus_administration = f"Endpoint=sb://{embedded.host}:{port};{_ANY_KEY}"
-        stack.service_bus_certificate = ready["certificate"]
+    port = ready["admin_tls_port"]
+    stack.service_bus_administration = f"Endpoint=sb://{embedded.host}:{port};{_ANY_KEY}"
+    stack.service_bus_certificate = ready["certificate"]
 
 
 async def _anthropic(

@@ -1,11 +1,9 @@
 """The local default's servers as children of whoever wants them."""
 
 import aiohttp
-import pytest
 
 from bpa.config import load
 from bpa.connectors.service_bus import Administration
-from bpa.embedded import stack as module
 from bpa.embedded.stack import local_stack
 
 ELSEWHERE = {
@@ -46,13 +44,3 @@ async def test_the_emulators_administration_is_served_under_a_certificate_that_c
         described = await administration.describe("invoices")
         await administration.aclose()
     assert (described.active, described.max_delivery_count) == (0, 10)
-
-
-async def test_where_no_certificate_can_be_made_the_emulator_starts_without_that_port(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(module, "which", lambda _: None)
-    settings = load({**BUS_ALONE, "BPA_DATA_DIR": str(tmp_path)}).settings
-    async with local_stack(settings) as stack:
-        assert stack.service_bus
-        assert stack.service_bus_administration == stack.service_bus_certificate == ""

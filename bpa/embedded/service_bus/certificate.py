@@ -1,6 +1,6 @@
 """A certificate of our own for this machine, for clients that speak HTTPS whatever they are told.
 
-Made once for a data directory: clients are told to trust the file.
+Made once for a data directory, as clients are told to trust the file, and again for another host.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _KEY = "admin-tls.key"
 _VALID = timedelta(days=3650)
 _SLOW_CLOCKS = timedelta(days=1)
 _HOSTS = ("localhost", "127.0.0.1", "::1")
+_OURS = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bpa Service Bus emulator")])
 
 
 def server_context(directory: Path, host: str) -> ssl.SSLContext:
@@ -36,15 +37,24 @@ def server_context(directory: Path, host: str) -> ssl.SSLContext:
     certificate, key = directory / CERTIFICATE, directory / _KEY
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        if not (certificate.exists() and key.exists()):
+        if not (certificate.exists() and key.exists()) or _lacks(certificate, host):
             _make(certificate, key, host)
         context.load_cert_chain(certificate, key)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise StartupError(
             f"TLS for administration: {certificate} cannot be used ({error}); remove it and its "
             "key, or leave --admin-tls-port out"
         ) from error
     return context
+
+
+def _lacks(certificate: Path, host: str) -> bool:
+    """Whether it is one of ours, not one that was put there, and made for other hosts."""
+    found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    if found.issuer != _OURS:
+        return False
+    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return _named(host) not in names
 
 
 def _make(certificate: Path, key: Path, host: str) -> None:
@@ -64,12 +74,11 @@ def _make(certificate: Path, key: Path, host: str) -> None:
 
 def _signed(private: ec.EllipticCurvePrivateKey, hosts: Iterable[str]) -> x509.Certificate:
     """Sign a certificate for the hosts with its own key: clients trust it as an authority."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bpa Service Bus emulator")])
     public = private.public_key()
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(
-        issuer_name=name,
-        subject_name=name,
+        issuer_name=_OURS,
+        subject_name=_OURS,
         public_key=public,
         serial_number=x509.random_serial_number(),
         not_valid_before=now - _SLOW_CLOCKS,

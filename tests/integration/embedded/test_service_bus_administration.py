@@ -5,6 +5,7 @@ import contextlib
 import json
 import ssl
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
@@ -338,6 +339,16 @@ async def test_the_certificate_of_a_data_directory_stays(tmp_path):
     (tmp_path / "admin-tls.pem").write_text("torn")
     with pytest.raises(StartupError, match=r"admin-tls\.pem cannot be used"):
         await ServiceBusEmulator(options_for(data_dir=tmp_path, admin_tls_port=0)).start()
+
+
+async def test_the_certificate_is_made_anew_for_another_host(tmp_path):
+    for host in ("127.0.0.1", "127.0.0.2", "localhost"):
+        options = replace(options_for(data_dir=tmp_path, admin_tls_port=0), host=host)
+        async with ServiceBusEmulator(options) as emulator, aiohttp.ClientSession() as session:
+            trusting = ssl.create_default_context(cafile=emulator.certificate)
+            url = f"https://{host}:{emulator.admin_tls_port}/health"
+            async with session.get(url, ssl=trusting) as response:
+                assert response.status == 200
 
 
 async def test_the_certificate_needs_no_program_and_satisfies_the_strict_checks(monkeypatch):

@@ -175,10 +175,9 @@ const cases = {
   },
 
   async a_session_is_refused_at_once() {
-    const begun = Date.now();
-    await assert.rejects(client.acceptSession("invoices", "s"));
-    await assert.rejects(client.acceptNextSession("invoices"));
-    assert.ok(Date.now() - begun < 5_000, "it took long");
+    await assert.rejects(
+      client.acceptSession("invoices", "s"), { code: "SessionCannotBeLocked" });
+    await assert.rejects(client.acceptNextSession("invoices"), /does not require sessions/);
   },
 
   async rhea_sends_receives_and_is_answered_with_its_own_outcome() {

@@ -62,7 +62,11 @@ def _parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--port-setting", default="--port", help=argparse.SUPPRESS)
     parser.add_argument("--admin-port-setting", default="--admin-port", help=argparse.SUPPRESS)
     parser.add_argument("--data-dir", type=Path, help="keep messages here (default: in memory)")
-    parser.add_argument("--config", type=Path, help="the official emulator's Config.json")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="the official emulator's Config.json (default: one queue, invoices)",
+    )
     parser.add_argument(
         "--tier",
         choices=TIERS,
@@ -102,6 +106,7 @@ def _options(arguments: argparse.Namespace) -> EmulatorOptions:
         admin_tls_port=arguments.admin_tls_port,
         port_setting=arguments.port_setting,
         admin_port_setting=arguments.admin_port_setting,
+        admin_tls_port_setting="--admin-tls-port",
         data_dir=arguments.data_dir,
         config=config,
         tier=TIERS[arguments.tier],

@@ -195,7 +195,7 @@ def _elements(fields: Iterable[tuple[str, str | None]]) -> str:
 
 
 def _element(name: str, text: str) -> str:
-    return f"<{name}>{escape(text)}</{name}>" if text else f"<{name}/>"
+    return f"<{name}>{escape(text, quote=False)}</{name}>" if text else f"<{name}/>"
 
 
 def _flag(value: bool) -> str:  # noqa: FBT001 - it is the value

@@ -183,7 +183,7 @@ class _Reader:
         )
         for key, harmless in _IGNORABLE.items():
             if properties.get(key) not in harmless:
-                self._wrong(f"{place}.{key}", f"is not served yet; use {harmless[0]!r}")
+                self._wrong(f"{place}.{key}", f"is not served yet; use {json.dumps(harmless[0])}")
         ttl_s = self._duration(properties, "DefaultMessageTimeToLive", place, 3600.0)
         window_s = self._duration(properties, "DuplicateDetectionHistoryTimeWindow", place, 20.0)
         detects = self._flag(properties, "RequiresDuplicateDetection", place)

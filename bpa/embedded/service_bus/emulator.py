@@ -7,6 +7,7 @@ reverse.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import tempfile
 from contextlib import AsyncExitStack
@@ -50,6 +51,8 @@ class EmulatorOptions:
     """What an error about the administration port calls it."""
     admin_tls_port: int | None = None
     """The administration port again, as HTTPS; 0 takes any free port, None has none."""
+    admin_tls_port_setting: str = "admin_tls_port"
+    """What an error about it calls it."""
     data_dir: Path | None = None
     """Where messages are kept; None keeps them in memory."""
     config: NamespaceConfig = DEFAULT_NAMESPACE
@@ -164,8 +167,9 @@ class ServiceBusEmulator:
             )
             context = await asyncio.to_thread(server_context, directory, options.host)
             self.certificate = directory / CERTIFICATE
+            setting = options.admin_tls_port_setting
             self.admin_tls_port = await self._serve_admin(
-                runner, options.admin_tls_port, "admin_tls_port", context
+                runner, options.admin_tls_port, setting, context
             )
 
     async def _serve_admin(
@@ -191,7 +195,8 @@ def connection_string(host: str, port: int) -> str:
 
 
 def _taken(host: str, port: int, setting: str, error: OSError) -> StartupError:
-    reason = error.strerror or str(error)
+    number = error.errno or 0  # below zero for a host that is not found: no number of the system's
+    reason = os.strerror(number) if number > 0 else error.strerror or str(error)
     return StartupError(
         f"Service Bus emulator: cannot listen on {host}:{port} ({reason}); set another {setting}"
     )

@@ -237,6 +237,8 @@ async def test_every_wrong_value_is_named_at_once():
             await client.create_queue("q", lock_duration="P1Y", max_delivery_count=0)
         with pytest.raises(HttpResponseError, match="The name must be letters"):
             await client.create_queue("-q")
+        with pytest.raises(HttpResponseError, match="The messaging entity 'q' could not"):
+            await client.delete_queue("q")
 
 
 async def test_what_is_not_served_yet_is_refused_by_name():

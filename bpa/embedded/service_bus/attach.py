@@ -11,10 +11,11 @@ from .claims import node_path
 from .links import IncomingLink, LinkHandler, OutgoingLink
 from .management import Management
 from .queue import DEAD_LETTER_SUFFIX
-from .refusals import EntityNotFound, NotAllowed, NotToDeadLetters, Unauthorized
+from .refusals import EntityNotFound, NotAllowed, NotServed, NotToDeadLetters, Refused, Unauthorized
 from .requests import Answer, ReplyLink, RequestLink, RequestOwner
 
 _MANAGEMENT_SUFFIX = "/$management"
+_SUBSCRIPTIONS = "/subscriptions/"
 _SESSION_FILTER = "com.microsoft:session-filter"
 
 
@@ -38,7 +39,7 @@ def attach(owner: RequestOwner, link: Any, broker: Broker) -> LinkHandler:
         return _request_or_reply(owner, link, broker, management.answer)
     queue = broker.find(node)
     if queue is None:
-        raise EntityNotFound(node)
+        raise _unknown(link_path(link))
     if outgoing:
         if _SESSION_FILTER in engine.source_filters(link):
             text = "A session cannot be accepted on an entity that does not require sessions."
@@ -59,6 +60,12 @@ def link_node(link: Any) -> str:
 def link_path(link: Any) -> str:
     """Return the path of the queue that a link is for, or whose management it is for."""
     return link_node(link).removesuffix(_MANAGEMENT_SUFFIX)
+
+
+def _unknown(path: str) -> Refused:
+    if _SUBSCRIPTIONS in path:
+        return NotServed("Topics and subscriptions are not served yet.")
+    return EntityNotFound(path)
 
 
 def _request_or_reply(

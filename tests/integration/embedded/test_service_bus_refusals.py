@@ -25,6 +25,7 @@ from bpa.embedded.service_bus import (
 from bpa.embedded.service_bus import connection as connections
 from bpa.errors import SettingsError, StartupError
 from tests.eventually import eventually
+from tests.integration.embedded.conformance.peer import peer_of
 from tests.integration.embedded.service_bus import (
     body_of,
     bus,
@@ -48,6 +49,21 @@ async def test_an_unknown_queue_is_not_found_for_sender_and_receiver():
                 await sender.send_messages(ServiceBusMessage("x"))
         with pytest.raises(MessagingEntityNotFoundError):
             async with one.receiver("nothere") as receiver:
+                await receiver.receive_messages(1, max_wait_time=1)
+
+
+@pytest.mark.parametrize("path", ["topic/Subscriptions/s", "topic/subscriptions/s/$management"])
+async def test_subscriptions_are_refused_by_name(path):
+    async with bus() as one, peer_of(one.emulator) as peer:
+        condition = await peer.attached(peer.receiver(path))
+        assert condition.name == "amqp:not-implemented"
+        assert condition.description == "Topics and subscriptions are not served yet."
+
+
+async def test_the_sdk_turns_a_subscription_into_an_error():
+    async with bus() as one:
+        with pytest.raises(ServiceBusError, match="Topics and subscriptions are not served yet"):
+            async with one.client.get_subscription_receiver("topic", "s") as receiver:
                 await receiver.receive_messages(1, max_wait_time=1)
 
 
@@ -190,13 +206,15 @@ async def test_a_taken_port_is_one_line_that_names_port_and_setting():
         for options, setting in (
             (EmulatorOptions(port=port, admin_port=None), "port"),
             (EmulatorOptions(port=0, admin_port=port), "admin_port"),
+            (EmulatorOptions(port=0, admin_port=None, admin_tls_port=port), "admin_tls_port"),
         ):
             with pytest.raises(StartupError) as caught:
                 await ServiceBusEmulator(options).start()
             line = str(caught.value)
-            assert f":{port}" in line
-            assert line.endswith(f"set another {setting}")
-            assert "\n" not in line
+            assert line == (
+                f"Service Bus emulator: cannot listen on 127.0.0.1:{port} "
+                f"(Address already in use); set another {setting}"
+            )
 
 
 async def test_a_data_directory_that_cannot_be_used_is_one_line(tmp_path):
@@ -311,8 +329,8 @@ def test_every_problem_of_a_config_is_listed(tmp_path):
         "Queues[0].Properties.LockDuration: must be an ISO 8601 duration",
         "Queues[0].Properties.MaxDeliveryCount: must be a whole number",
         "Queues[0].Properties.Lock: is not a known field",
-        "Queues[1].Properties.RequiresSession: is not served yet",
-        "Queues[1].Properties.ForwardTo: is not served yet",
+        "Queues[1].Properties.RequiresSession: is not served yet; use false",
+        'Queues[1].Properties.ForwardTo: is not served yet; use ""',
         "Queues[2].Name: repeats queue 'S'",
         "Queues[3]: must be an object",
         "Logging.Type: must be one of",

@@ -1,4 +1,4 @@
-"""Programs that hold embedded servers, as us and as an ordinary user, and ways to watch them."""
+"""Programs that hold embedded servers, as us and as another, and ways to watch them; a clock."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 import bpa
+from tests.integration.embedded.service_bus import Clock
 
 ROOT = Path(bpa.__file__).parent.parent
 PACKAGES = Path(psutil.__file__).parent.parent
@@ -119,6 +120,12 @@ def interpreter_of_nobody() -> str:
             continue
         return candidate
     pytest.skip("no interpreter with our packages is open to the user nobody")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of every Service Bus emulator of the test."""
+    return Clock(monkeypatch)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from bpa.embedded.service_bus import (
     QueueConfig,
     ServiceBusEmulator,
 )
+from bpa.embedded.service_bus.broker import Broker
 
 # Waits this long after a message came for the batch to fill; the SDK's default is 0.2 s.
 SOCKET_TIMEOUT_S = 0.002
@@ -91,6 +92,25 @@ async def client_of(connection_string, **options):
     ):
         async with client:
             yield client
+
+
+class Clock:
+    """The broker's, which a test can put forward."""
+
+    def __init__(self, monkeypatch):
+        self._ahead_ms = 0
+        now_ms = Broker.now_ms
+        monkeypatch.setattr(Broker, "now_ms", staticmethod(lambda: now_ms() + self._ahead_ms))
+
+    def forward(self, seconds):
+        """Let time pass unnoticed."""
+        self._ahead_ms += int(seconds * 1000)
+
+    def pass_by(self, emulator, seconds):
+        """Let time pass, and the emulator do what is due by then."""
+        self.forward(seconds)
+        for queue in emulator._broker.queues.values():
+            queue.expire(Broker.now_ms())
 
 
 def impatient(**changes):

@@ -10,35 +10,29 @@ from azure.servicebus import ServiceBusMessage
 from azure.servicebus.exceptions import MessagingEntityNotFoundError
 
 from bpa.embedded.service_bus import QueueConfig
-from bpa.embedded.service_bus.broker import Broker
 from tests.eventually import eventually
 from tests.integration.embedded.conformance.peer import peer_of
 from tests.integration.embedded.conformance.sdk import DEAD
-from tests.integration.embedded.service_bus import bus, receive_one
+from tests.integration.embedded.service_bus import Clock, bus, receive_one
 from tests.integration.embedded.test_service_bus_administration import administered
 
 IDLE_S = 300
 QUEUE = QueueConfig("invoices", auto_delete_s=IDLE_S, lock_duration_s=IDLE_S)
 
 
-class Clock:
-    """The broker's, which a test can put forward."""
-
-    def __init__(self, monkeypatch):
-        self._ahead_ms = 0
-        now_ms = Broker.now_ms
-        monkeypatch.setattr(Broker, "now_ms", staticmethod(lambda: now_ms() + self._ahead_ms))
+class LookingClock(Clock):
+    """Wakes the broker to look for idle queues."""
 
     def there_after(self, one, seconds):
         """Let time pass; whether the queue is there then."""
-        self._ahead_ms += int(seconds * 1000)
+        self.forward(seconds)
         one.emulator._broker._look_for_idleness("invoices")
         return one.emulator._broker.find("invoices") is not None
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    return Clock(monkeypatch)
+    return LookingClock(monkeypatch)
 
 
 async def send(one, _):

@@ -39,16 +39,19 @@ async def test_a_scheduled_message_is_not_received_before_its_time(kind, way):
         assert abs(seen.scheduled_enqueue_time_utc - due) < timedelta(milliseconds=1)
 
 
-async def test_a_scheduled_message_gets_a_new_number_and_time_when_it_is_due(kind):
+async def test_a_scheduled_message_gets_a_new_number_and_time_when_it_is_due(kind, clock):
     async with running(kind) as bus:
         sender, receiver = await bus.sender(), await bus.receiver()
-        due = after(0.3)
+        due = after(60)
         numbers = await sender.schedule_messages(
             [ServiceBusMessage("a"), ServiceBusMessage("b")], due
         )
         assert numbers == [1, 2]
         await bus.send("at once")
-        assert body_of(await next_message(receiver)) == b"at once"
+        now = await next_message(receiver)
+        assert body_of(now) == b"at once"
+        await receiver.complete_message(now)
+        clock.pass_by(bus.emulator, 61)
         for body, number in ((b"a", 4), (b"b", 5)):
             message = await next_message(receiver)
             assert (body_of(message), message.sequence_number) == (body, number)
@@ -64,12 +67,13 @@ async def test_a_message_scheduled_for_the_past_is_active_at_once(kind):
         assert body_of(await next_message(receiver)) == b"late"
 
 
-async def test_a_cancelled_message_never_comes(kind):
+async def test_a_cancelled_message_never_comes(kind, clock):
     async with running(kind) as bus:
         sender, receiver = await bus.sender(), await bus.receiver()
         messages = [ServiceBusMessage("a"), ServiceBusMessage("b")]
-        first, second = await sender.schedule_messages(messages, after(0.3))
+        first, second = await sender.schedule_messages(messages, after(60))
         await sender.cancel_scheduled_messages(first)
+        clock.pass_by(bus.emulator, 61)
         assert body_of(await next_message(receiver)) == b"b"
         with pytest.raises(MessageNotFoundError):
             await sender.cancel_scheduled_messages(first)
@@ -110,23 +114,25 @@ async def test_nothing_is_scheduled_or_cancelled_among_the_dead_letters(kind):
         assert (body_of(letter), letter.sequence_number) == (b"precious", 1)
 
 
-async def test_the_time_to_live_of_a_scheduled_message_begins_when_it_is_due(kind):
-    async with running(kind, QueueConfig("invoices", default_ttl_s=0.4)) as bus:
+async def test_the_time_to_live_of_a_scheduled_message_begins_when_it_is_due(kind, clock):
+    async with running(kind, QueueConfig("invoices", default_ttl_s=30)) as bus:
         sender, receiver = await bus.sender(), await bus.receiver()
-        await sender.schedule_messages(ServiceBusMessage("a"), after(0.6))
+        await sender.schedule_messages(ServiceBusMessage("a"), after(60))
+        clock.pass_by(bus.emulator, 61)
         assert body_of(await next_message(receiver)) == b"a"
 
 
-async def test_scheduled_messages_survive_a_restart_and_come_in_their_time(kind, tmp_path):
+async def test_scheduled_messages_survive_a_restart_and_come_in_their_time(kind, clock, tmp_path):
     async with running(kind, data_dir=tmp_path) as bus:
         sender = await bus.sender()
         first, *_ = await sender.schedule_messages(
-            [ServiceBusMessage("cancelled"), ServiceBusMessage("due")], after(0.5)
+            [ServiceBusMessage("cancelled"), ServiceBusMessage("due")], after(60)
         )
         await sender.schedule_messages(ServiceBusMessage("later"), after(3600))
         await sender.cancel_scheduled_messages(first)
     async with running(kind, data_dir=tmp_path) as bus:
         receiver = await bus.receiver()
+        clock.pass_by(bus.emulator, 61)
         assert body_of(await next_message(receiver)) == b"due"
         assert await nothing_comes(receiver)
 

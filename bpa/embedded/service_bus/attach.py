@@ -15,7 +15,11 @@ from .refusals import EntityNotFound, NotAllowed, NotServed, NotToDeadLetters, R
 from .requests import Answer, ReplyLink, RequestLink, RequestOwner
 
 _MANAGEMENT_SUFFIX = "/$management"
-_SUBSCRIPTIONS = "/subscriptions/"
+_NOT_SERVED = {
+    "/subscriptions/": "Topics and subscriptions are not served yet.",
+    "/$transfer/": "Forwarding is not served yet, nor are its dead letters.",
+}
+"""What to say of a path with such a part."""
 _SESSION_FILTER = "com.microsoft:session-filter"
 
 
@@ -30,6 +34,8 @@ def attach(owner: RequestOwner, link: Any, broker: Broker) -> LinkHandler:
     if node == cbs.NODE:
         desk = cbs.TokenDesk(owner.claims)
         return _request_or_reply(owner, link, broker, desk.answer)
+    if engine.coordinates(link):
+        raise NotServed("Transactions are not served yet.")
     if not owner.claims.cover(node, time.time()):
         claim = "Listen" if outgoing else "Send"
         text = f"Unauthorized access. '{claim}' claim(s) are required for '{node}'."
@@ -63,8 +69,9 @@ def link_path(link: Any) -> str:
 
 
 def _unknown(path: str) -> Refused:
-    if _SUBSCRIPTIONS in path:
-        return NotServed("Topics and subscriptions are not served yet.")
+    for part, text in _NOT_SERVED.items():
+        if part in path:
+            return NotServed(text)
     return EntityNotFound(path)
 
 

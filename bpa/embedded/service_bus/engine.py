@@ -281,6 +281,11 @@ def source_filters(link: Any) -> list[str]:
     return [str(name) for name in found] if isinstance(found, dict) else []
 
 
+def coordinates(link: Any) -> bool:
+    """Whether the link is one on which transactions are declared."""
+    return bool(describe(link).remote_target.type == proton.Terminus.COORDINATOR)
+
+
 def credit(link: Any) -> int:
     """Return how many deliveries the receiving side still takes."""
     return int(lib.pn_link_credit(link))

@@ -5,6 +5,7 @@ import json
 import socket
 
 import aiohttp
+import proton
 import pytest
 from azure.core.credentials import AccessToken
 from azure.servicebus import ServiceBusMessage
@@ -52,12 +53,30 @@ async def test_an_unknown_queue_is_not_found_for_sender_and_receiver():
                 await receiver.receive_messages(1, max_wait_time=1)
 
 
-@pytest.mark.parametrize("path", ["topic/Subscriptions/s", "topic/subscriptions/s/$management"])
-async def test_subscriptions_are_refused_by_name(path):
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("topic/Subscriptions/s", "Topics and subscriptions are not served yet."),
+        ("topic/subscriptions/s/$management", "Topics and subscriptions are not served yet."),
+        (
+            "invoices/$Transfer/$DeadLetterQueue",
+            "Forwarding is not served yet, nor are its dead letters.",
+        ),
+    ],
+)
+async def test_paths_of_what_is_not_served_are_refused_by_name(path, problem):
     async with bus() as one, peer_of(one.emulator) as peer:
         condition = await peer.attached(peer.receiver(path))
+        assert (condition.name, condition.description) == ("amqp:not-implemented", problem)
+
+
+async def test_transactions_are_refused_by_name():
+    async with bus() as one, peer_of(one.emulator) as peer:
+        link = peer.sender(None)
+        link.target.type = proton.Terminus.COORDINATOR
+        condition = await peer.attached(link)
         assert condition.name == "amqp:not-implemented"
-        assert condition.description == "Topics and subscriptions are not served yet."
+        assert condition.description == "Transactions are not served yet."
 
 
 async def test_the_sdk_turns_a_subscription_into_an_error():

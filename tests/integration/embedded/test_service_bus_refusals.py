@@ -13,6 +13,7 @@ from azure.servicebus.exceptions import (
     MessageSizeExceededError,
     MessagingEntityNotFoundError,
     ServiceBusAuthenticationError,
+    ServiceBusConnectionError,
     ServiceBusError,
 )
 
@@ -217,6 +218,15 @@ async def test_closing_the_emulator_hangs_up_on_its_clients():
     writer.close()
     with pytest.raises(ConnectionError):
         await asyncio.open_connection("127.0.0.1", emulator.port)
+
+
+async def test_a_receive_that_waits_hears_why_the_emulator_goes():
+    async with bus() as one, one.receiver() as receiver:
+        waiting = asyncio.ensure_future(receiver.receive_messages(1, max_wait_time=30))
+        await eventually(lambda: one.emulator._broker.queues["invoices"].in_use)
+        await one.emulator.aclose()
+        with pytest.raises(ServiceBusConnectionError, match="The broker is shutting down"):
+            await waiting
 
 
 async def test_a_taken_port_is_one_line_that_names_port_and_setting():

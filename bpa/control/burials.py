@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bpa.connectors.service_bus import DeadLetter
+from bpa.control.arrivals import Arrival
 from bpa.control.deployments import Deployments
 from bpa.control.replay_plan import Identity
-from bpa.control.runs import Arrival, Runs
+from bpa.control.runs import Runs
 from bpa.documents.characters import excerpt, one_line
 from bpa.domain import RunId
 from bpa.errors import BrokerReason, NotFound, Reason

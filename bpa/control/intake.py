@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 import structlog
 
 from bpa.connectors import Message, Source
+from bpa.control.arrivals import Arrival
 from bpa.control.deployments import Feeding
 from bpa.control.replay_plan import Identity
 from bpa.control.replays import Replays, claimed_run_id
-from bpa.control.runs import Arrival, Received, Runs
+from bpa.control.runs import Received, Runs
 from bpa.control.settlement import Held, Settlement
 from bpa.documents.characters import excerpt
 from bpa.documents.decoding import decode

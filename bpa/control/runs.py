@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bpa.batching import Batcher
+from bpa.control.arrivals import Arrival, arrival_row
 from bpa.control.batches import isolated, jsonb
 from bpa.control.breakers import Breakers
 from bpa.control.decision import Counters, decide
@@ -21,41 +22,11 @@ from bpa.control.steps import StepReport, distinct, stale, step_row, unrecorded
 from bpa.domain import TERMINAL, Outcome, OutcomeKind, RunId, RunStatus, Step
 from bpa.errors import BrokerReason, Conflict, InvalidRequest, NotFound, Reason
 from bpa.postgres import Pipeline, Pool, fetch_all, fetch_one, load_queries
-from bpa.telemetry.spans import SpanContext
 
 _QUERIES = load_queries(__file__)
 _COUNTED = frozenset({OutcomeKind.AGENT_FAILED, OutcomeKind.CRASHED, OutcomeKind.NODE_FAILED})
 
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One delivery of one message, decoded."""
-
-    run_id: RunId
-    agent_id: str
-    version: str
-    dep_id: str
-    input_ref: Mapping[str, Any]
-    document: bytes
-    """Empty when the message could not be decoded."""
-    body_sha256: bytes
-    trace_id: str
-    traceparent: str
-    tracestate: str
-    enqueued_at: datetime
-    effect_key: str
-    delivery_count: int
-    reason: Reason | BrokerReason | None = None
-    """Set when the run ends here."""
-    detail: str | None = None
-    inherits_from: RunId | None = None
-    """The run whose journal it goes on from, as a replay with the same body does."""
-    received_at: datetime | None = None
-    """When the message was here, by our clock."""
-    sender: str = ""
-    """The ``traceparent`` that the message carries; ``traceparent`` is that of ``receive``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +219,7 @@ class Runs:
     async def _receive(self, arrivals: list[Arrival]) -> list[Received | Exception]:
         rows = await self._writes.fetch_all(
             _QUERIES.receive,
-            rows=jsonb([self._row(a) for a in arrivals]),
+            rows=jsonb([self._written(a) for a in arrivals]),
             documents=[a.document for a in arrivals],
             digests=[a.body_sha256 for a in arrivals],
         )
@@ -264,6 +235,9 @@ class Runs:
             for row in rows
         ]
 
+    def _written(self, arrival: Arrival) -> dict[str, Any]:
+        return arrival_row(arrival, self._replica_id, exports_traces=self._exports_traces)
+
     def _tell_of_rejected(self, rows: Sequence[Row], arrivals: Sequence[Arrival]) -> None:
         """Tell of runs that ended as they were recorded: nothing else will ever end them."""
         new = {row["run_id"]: row for row in rows if row["is_new"]}
@@ -274,7 +248,7 @@ class Runs:
             took = max(row["recorded_at"] - arrival.enqueued_at, timedelta(0))
             self._tell(
                 {
-                    **_arrival_row(arrival, self._replica_id),
+                    **self._written(arrival),
                     "node_id": None,
                     "owner": None,
                     "latency_ms": took.total_seconds() * 1000,
@@ -331,11 +305,6 @@ class Runs:
             done |= {(row["run_id"], row["epoch"]) for row in again}
         return [None if (i, epoch) in done else stale(i, epoch) for i, epoch, _ in items]
 
-    def _row(self, arrival: Arrival) -> dict[str, Any]:
-        span = SpanContext.parse(arrival.traceparent)
-        traced = self._exports_traces and span is not None and span.is_sampled
-        return {**_arrival_row(arrival, self._replica_id), "traced": traced}
-
     async def _counters(self, run_ids: list[RunId]) -> dict[str, Counters]:
         if not run_ids:
             return {}
@@ -378,26 +347,3 @@ def _verdict(row: Row) -> Verdict | None:
         row["reason"] or "",
         row["detail"] or "",
     )
-
-
-def _arrival_row(arrival: Arrival, owner: str) -> dict[str, Any]:
-    return {
-        "run_id": arrival.run_id,
-        "agent_id": arrival.agent_id,
-        "version": arrival.version,
-        "dep_id": arrival.dep_id,
-        "input_ref": arrival.input_ref,
-        "status": RunStatus.DEAD_LETTERED if arrival.reason else RunStatus.QUEUED,
-        "reason": arrival.reason,
-        "detail": arrival.detail,
-        "trace_id": arrival.trace_id,
-        "traceparent": arrival.traceparent,
-        "tracestate": arrival.tracestate,
-        "enqueued_at": arrival.enqueued_at,
-        "effect_key": arrival.effect_key,
-        "owner": owner,
-        "delivery_count": arrival.delivery_count,
-        "inherits_from": arrival.inherits_from,
-        "received_at": arrival.received_at,
-        "sender": arrival.sender,
-    }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from bpa.control.agents import Agents
+from bpa.control.arrivals import Arrival
 from bpa.control.breakers import Breakers
 from bpa.control.burials import Burials
 from bpa.control.costs import Costs
@@ -17,7 +18,7 @@ from bpa.control.history import History
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
-from bpa.control.runs import Arrival, Runs
+from bpa.control.runs import Runs
 from bpa.domain import (
     AgentSpec,
     DeploymentSpec,

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
+from bpa.control.arrivals import Arrival
 from bpa.control.ingest import Feeder
-from bpa.control.runs import Arrival, Received
+from bpa.control.runs import Received
 from bpa.domain import Outcome, OutcomeKind, run_id_of
 from bpa.errors import BpaError, InvalidRequest, Unavailable
 from bpa.postgres import fetch_all

@@ -54,7 +54,7 @@ class Stage:
     ended_at: datetime | None
     """None while it goes on."""
     attempt: int = 0
-    """Which execution it belongs to, from 1; 0 for what a run has once."""
+    """Which execution it belongs or leads to, from 1; 0 for what a run has once."""
     node_id: str = ""
     """The node that did it; empty for control."""
     step: int | None = None
@@ -75,10 +75,10 @@ def timeline(run: Row) -> list[Stage]:
     """
     stages = [*_beginning(run)]
     receive = stages[-1]
-    attempt = 0
+    attempt = 1
     for execution in _executions(run):
-        attempt += execution["acknowledged_at"] is not None
         stages += _execution(run, execution, attempt, receive.span_id)
+        attempt += execution["acknowledged_at"] is not None
     stages += _completion(run, receive.span_id)
     return stages
 
@@ -241,7 +241,9 @@ def _step(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Stage]
     replayed = seq in execution["replayed"]
     answered = step["answered_epoch"] == epoch and step["answered"]
     begun = step["epoch"] == epoch and step["inherited_from"] is None
-    sent = step["kind"] == StepKind.EFFECT and (answered or begun)
+    sent = step["kind"] == StepKind.EFFECT and (
+        answered or begun or _is_sent_again(execution, step)
+    )
     if replayed and not (answered or begun):
         at = invoke.started_at
         stage = _model(run, step, invoke) if step["kind"] == StepKind.MODEL else _tool(step, invoke)
@@ -266,6 +268,13 @@ def _step(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Stage]
         yield from _sending(run, execution, step, invoke)
 
 
+def _is_sent_again(execution: Row, step: Row) -> bool:
+    """Say whether an execution sent what an earlier one had meant to send, and got no answer."""
+    epoch, answered_epoch = execution["epoch"], step["answered_epoch"] or 0
+    is_open = answered_epoch > epoch or not step["answered"]
+    return is_open and step["epoch"] < epoch and "http_out" in execution["timings"]
+
+
 def _sending(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Stage]:
     """Yield the call of the tool, and the request if one was made."""
     epoch, seq, timings = execution["epoch"], step["seq"], execution["timings"]
@@ -274,7 +283,7 @@ def _sending(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Sta
     took = timedelta(milliseconds=timings.get("http_out", 0.0))
     started_at = step["started_at"]
     if step["epoch"] != epoch:  # its intent is an earlier execution's
-        started_at = max(ended_at - took, execution["acknowledged_at"])
+        started_at = min(max(ended_at - took, execution["acknowledged_at"]), ended_at)
     failed = "" if answered or ended_at is None else execution["reason"] or execution["ending"]
     tool = replace(
         _tool(step, invoke),
@@ -287,6 +296,7 @@ def _sending(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Sta
     if timings and "http_out" not in timings:  # its node says that nothing was sent
         return
     call = step["call"] or {}
+    heard = call if answered else {}  # an earlier execution did not hear what a later one did
     yield replace(
         tool,
         name="http.out",
@@ -299,8 +309,8 @@ def _sending(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Sta
                 "bpa.step.seq": seq,
                 "http.request.method": "POST",
                 "server.address": urlsplit(call.get("host") or "").hostname,
-                "http.response.status_code": call.get("status"),
-                "http.request.resend_count": max(0, (call.get("tries") or 1) - 1),
+                "http.response.status_code": heard.get("status"),
+                "http.request.resend_count": max(0, (heard.get("tries") or 1) - 1),
             }
         ),
     )
@@ -369,24 +379,24 @@ def _completion(run: Row, parent_id: str) -> Iterator[Stage]:
     ]
     if not settled:
         return
-    last = settled[-1]
+    first = min(settled, key=lambda one: one["settled_at"])
     failed = run["status"] == RunStatus.DEAD_LETTERED
     yield Stage(
         name="complete",
         span_id=span_id(run["run_id"], "complete"),
         parent_id=parent_id,
         kind=StageKind.CLIENT,
-        started_at=min(run["ended_at"], last["settled_at"]),
-        ended_at=last["settled_at"],
+        started_at=min(run["ended_at"], first["settled_at"]),
+        ended_at=first["settled_at"],
         error=(run["reason"] or "") if failed else "",
         detail=(run["detail"] or "") if failed else "",
         attributes={
-            "bpa.replica.id": last["owner"],
+            "bpa.replica.id": first["owner"],
             "messaging.system": "servicebus",
-            "messaging.operation.name": last["disposition"],
+            "messaging.operation.name": first["disposition"],
             "messaging.operation.type": "settle",
             "messaging.destination.name": run["input_ref"].get("queue", ""),
-            "messaging.servicebus.disposition_status": last["disposition"],
+            "messaging.servicebus.disposition_status": first["disposition"],
         },
     )
 

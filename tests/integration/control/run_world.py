@@ -17,6 +17,7 @@ from bpa.clocks import Clocks, boottime_s
 from bpa.connectors import Message, SettlementLost
 from bpa.control.breakers import Breakers
 from bpa.control.deployments import Feeding
+from bpa.control.history import History
 from bpa.control.intake import Intake, Origin
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
@@ -33,6 +34,7 @@ from bpa.scheduler.planner import plan
 from bpa.scheduler.snapshot import SnapshotReader
 from bpa.telemetry.metrics import Metrics
 from tests.integration.control.run_tables import Seen, of_rows, of_rules
+from tests.integration.control.stories import Stories
 from tests.simulation.rules import LEASED, Rules
 
 CLOCKS = Clocks(3.0, time.time, boottime_s)
@@ -194,6 +196,8 @@ class World:
         self._names = itertools.count(1)
         self._boots = itertools.count(1)
         self._metrics = Metrics()
+        self._history = History(pool)
+        self._stories = Stories()
         self._ended: dict[str, object] = {}
         self._epochs: dict[str, int] = {}
         self._intents: dict[tuple[str, int], object] = {}
@@ -342,6 +346,12 @@ class World:
             key = (step["run_id"], step["seq"])
             fixed = (step["intent"], step["effect_key"], step["digest"])
             assert self._intents.setdefault(key, fixed) == fixed, "an intent has changed (I4)"
+
+    async def check_stories(self) -> None:
+        """Make sure that the timelines of all runs are whole, and add to what they were."""
+        runs = await self.rows("select run_id::text as run_id from runs")
+        granted = Counter(run_id for run_id, _ in self.granted)
+        self._stories.take(await self._history.whole([row["run_id"] for row in runs]), granted)
 
     def _check_run(self, row: dict[str, object]) -> None:
         run_id, number = row["run_id"], row["input_ref"]["sequence_number"]

@@ -1,14 +1,16 @@
 """Runs, leases and settlement under any order of events, compared with the rules at every step.
 
 Two replicas of the real services work on a real Postgres, the real scheduler grants. Every act is
-also done by `tests.simulation.rules`; after each the tables must be what the rules say. Acts that
-happen at once must have come to what some order of them comes to.
+also done by `tests.simulation.rules`; after each the tables must be what the rules say, and the
+timelines made of them whole. Acts that happen at once must have come to what some order of them
+comes to.
 
 The examples are the same in every run of the suite; ``--hypothesis-seed=random`` tries others.
 """
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -82,8 +84,8 @@ def step_of(run_id: RunId, n: int) -> Step:
         intent=f"bytes {variant}".encode() if is_effect else b"",
         effect_key=f"{run_id}:key" if is_effect else "",
         answer=b"{}" if n % 4 == 3 else None,
-        started_at_ms=1000,
-        ended_at_ms=2000,
+        started_at_ms=int(time.time() * 1000) - n,  # a node's clock is not Postgres's
+        ended_at_ms=int(time.time() * 1000) + n,
     )
 
 
@@ -180,6 +182,7 @@ class RunMachine(RuleBasedStateMachine):
         for what, pick, n, variant in events:
             self.runner.run(happens(self.world, what, pick, n, variant))
             self.runner.run(self.world.check())
+        self.runner.run(self.world.check_stories())
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
@@ -314,6 +317,7 @@ async def drain(world: World) -> None:
             await replica.sweep()
         await redeliver(world)
     await world.check()
+    await world.check_stories()
 
 
 async def redeliver(world: World) -> None:
@@ -372,6 +376,7 @@ async def test_every_kind_of_event_bites(database: str, valkey_url: str):
                 what = rng.choice([*MESSAGES, *LEASES, *TROUBLE])
                 await happens(world, what, rng.randrange(40), rng.randrange(2), rng.randrange(12))
                 await world.check()
+                await world.check_stories()
             await close(world)
             missing = [what for what in EXPECTED if not world.counts[what]]
 

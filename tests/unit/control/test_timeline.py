@@ -270,3 +270,37 @@ def test_no_part_leaves_what_it_is_a_part_of_whatever_the_clocks_say(steps, begi
             assert parent.started_at <= stage.started_at
             assert parent.ended_at is not None
             assert stage.ended_at <= parent.ended_at
+
+
+def test_who_heard_no_answer_is_not_told_to_have_heard_that_of_a_later_one():
+    effect = step(1, 6, kind="effect", answered_epoch=3, ended_at=at(28))
+    attempts = [ended(1, 1, "expired"), ended(3, 20, timings={"http_out": 500.0})]
+    stages = timeline(completed(attempts=attempts, steps=[effect]))
+    outs = [stage.attributes for stage in stages if stage.name == "http.out"]
+    assert [out.get("http.response.status_code") for out in outs] == [None, 201]
+    assert [out["http.request.resend_count"] for out in outs] == [0, 1]
+
+
+@pytest.mark.parametrize("later", [{}, {"answered": True, "answered_epoch": 5}])
+def test_what_is_sent_again_without_an_answer_is_told_under_whoever_sent_it(later):
+    effect = unanswered(step(0, 4, kind="effect")) | later
+    again = ended(3, 20, "rejected", reason="RetriesExhausted", timings={"http_out": 500.0})
+    stages = timeline(a_run(attempts=[ended(1, 1, "expired"), again], steps=[effect]))
+    outs = [stage for stage in stages if stage.name == "http.out"]
+    assert [(o.attempt, o.error) for o in outs] == [(1, "expired"), (2, "RetriesExhausted")]
+    assert (outs[1].started_at, outs[1].ended_at) == (at(29.5), at(30))
+
+
+def test_an_offer_says_of_which_attempt_it_is_before_and_after_it_is_taken_up():
+    refused = ended(1, 1, "refused", acknowledged_at=None)
+    offered = {"lease_waiting_since": at(12), "lease_granted_at": at(13), "node_id": "n-2"}
+    before = timeline(a_run(status="offered", lease_epoch=3, attempts=[refused], **offered))
+    run = a_run(status="running", lease_epoch=3, attempts=[refused], **offered)
+    after = timeline(run | {"lease_acknowledged_at": at(14)})
+    assert [s.attempt for s in before] == [0, 1, 1, 1, 1]
+    assert closed(before)[3] == closed(after)[3]
+
+
+def test_a_run_is_complete_once_its_first_message_is_settled_whatever_comes_later():
+    one, two = (delivery(settled_at=at(13 + n), disposition="complete") for n in range(2))
+    assert timeline(completed(deliveries=[two, one]))[-1].ended_at == at(13)

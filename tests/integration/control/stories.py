@@ -1,0 +1,87 @@
+"""What the timeline of any run must be, whatever happened to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from bpa.control.timeline import Stage, closed, timeline
+from bpa.telemetry.spans import SpanContext
+
+_INSIDE = ("invoke_agent", "chat", "execute_tool", "http.out")
+
+
+class Stories:
+    """Takes runs again and again: what was told of one stands, and only more is added."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, dict[str, Stage]] = {}
+
+    def take(self, runs: Sequence[Mapping[str, Any]], granted: Mapping[str, int]) -> None:
+        """Make sure that the story of each run is one tree that agrees with its row.
+
+        Args:
+            runs: As `bpa.control.history.History.whole` returns them.
+            granted: How many leases each run has had.
+        """
+        for run in runs:
+            stages = timeline(run)
+            names = Counter(stage.name for stage in stages)
+            assert (names["plan"], names["lease"]) == (granted[run["run_id"]],) * 2
+            _is_one_tree(run, stages)
+            _agrees(run, stages)
+            self._stands(run["run_id"], stages)
+
+    def _stands(self, run_id: str, stages: Sequence[Stage]) -> None:
+        over = {stage.span_id: stage for stage in closed(stages)}
+        for span_id, before in self._told.get(run_id, {}).items():
+            after = over.get(span_id)
+            assert after == before, f"{before} may have been exported, and has become {after}"
+        self._told[run_id] = over
+
+
+def _is_one_tree(run: Mapping[str, Any], stages: Sequence[Stage]) -> None:
+    seen: dict[str, Stage] = {}
+    sender = SpanContext.parse(run["sender"])
+    for stage in stages:
+        assert stage.span_id not in seen, f"two stages are one span: {stage.name}"
+        if not seen:
+            assert stage.parent_id in ("", sender and sender.span_id)
+        else:
+            assert stage.parent_id in seen, f"{stage.name} comes before what it is a part of"
+            _is_inside(stage, seen[stage.parent_id])
+        seen[stage.span_id] = stage
+
+
+def _is_inside(stage: Stage, parent: Stage) -> None:
+    assert stage.ended_at is None or stage.started_at <= stage.ended_at, stage
+    if stage.name.startswith(_INSIDE):
+        assert parent.started_at <= stage.started_at, (stage, parent)
+        assert parent.ended_at is None or _end(stage) <= parent.ended_at, (stage, parent)
+
+
+def _agrees(run: Mapping[str, Any], stages: Sequence[Stage]) -> None:
+    named = [stage.name for stage in stages]
+    thinks = [stage for stage in stages if stage.name == "think"]
+    assert [think.attempt for think in thinks] == list(range(1, run["executions"] + 1))
+    goes_on = {stage.name for stage in stages if stage.ended_at is None}
+    match run["status"]:
+        case "offered":
+            assert goes_on == {"lease"}
+        case "running":
+            assert "think" in goes_on
+            assert goes_on.isdisjoint({"receive", "plan", "lease", "complete"})
+        case _:
+            assert not goes_on, "it is not at work"
+    assert not any(think.error for think in thinks[-1:]) or run["status"] != "completed"
+    assert all(think.error for think in thinks[:-1]), "there was another, so it came to nothing"
+    settled = any(one["disposition"] in ("complete", "dead_letter") for one in run["deliveries"])
+    ended = run["ended_at"] is not None
+    assert named.count("complete") == (settled and ended)
+    assert "complete" not in named or named[-1] == "complete"
+
+
+def _end(stage: Stage) -> datetime:
+    return stage.ended_at or datetime.max.replace(tzinfo=UTC)

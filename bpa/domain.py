@@ -420,6 +420,33 @@ class OutcomeKind(StrEnum):
     """Its target fails for everybody: nothing was sent, or it was a probe; costs nothing."""
 
 
+class BudgetKind(StrEnum):
+    """Which budget a call ran into; the label of ``bpa_budget_exceeded_total``."""
+
+    TOKENS = "tokens"
+    CALLS = "calls"
+    USD = "usd"
+
+
+class Excess(msgspec.Struct, frozen=True, kw_only=True):
+    """A budget that a call did not fit, which ended its run; amounts of what the budget counts."""
+
+    kind: BudgetKind
+    limit: Amount
+    consumed: Amount
+    """By the run's calls so far, reservations of lost answers included."""
+    refused: Amount | None
+    """The most that the call may have needed; None where its model has no price."""
+
+    def __str__(self) -> str:
+        """Say it in one line for an operator."""
+        needed = self.refused or "an unknown amount: the model is not in prices.toml"
+        return (
+            f"{self.kind} budget of {self.limit}: {self.consumed} used, and the next call may "
+            f"need {needed}"
+        )
+
+
 class TargetSeen(msgspec.Struct, frozen=True, kw_only=True):
     """What an execution saw of its target, where that concerns the breaker of the target's host."""
 
@@ -448,6 +475,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Positions of the steps whose answers, recorded by earlier executions, this one went on from.
     An execution that ends without an outcome leaves none."""
     target: TargetSeen | None = None
+    excess: Excess | None = None
+    """What made it a ``BudgetExceeded``."""
     worked_s: float = 0.0
     timings: dict[str, float] = msgspec.field(default_factory=dict)
     """Milliseconds of each stage of this execution."""

@@ -36,6 +36,7 @@ def end_row(run_id: RunId, epoch: int, outcome: Outcome, decision: Decision) -> 
         "ending": outcome.kind,
         "ending_reason": outcome.reason or None,
         "ending_detail": outcome.detail,
+        "excess": outcome.excess,
     }
 
 

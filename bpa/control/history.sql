@@ -40,7 +40,8 @@ select
     reason,
     detail,
     timings,
-    replayed
+    replayed,
+    excess
 from executions where run_id = any(%(run_ids)s::uuid[])
 order by run_id, epoch;
 

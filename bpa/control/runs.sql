@@ -191,7 +191,7 @@ with report as (
         infra_failures int, delay_s double precision, waiting_reason text,
         effect_seq int, effect_answer text, effect_call jsonb, effect_ended_at_ms bigint,
         replayed int[], parked jsonb, spared int, ending text, ending_reason text,
-        ending_detail text
+        ending_detail text, excess jsonb
     )
 ),
 moved as (
@@ -253,12 +253,12 @@ freed as (
 kept as (
     insert into executions (
         run_id, epoch, node_id, waiting_since, granted_at, acknowledged_at, ending, reason,
-        detail, timings, replayed
+        detail, timings, replayed, excess
     )
     select
         f.run_id, f.epoch, f.node_id, coalesce(f.waiting_since, f.granted_at), f.granted_at,
         f.acknowledged_at, report.ending, report.ending_reason, report.ending_detail,
-        report.timings, report.replayed
+        report.timings, report.replayed, report.excess
     from freed as f join report using (run_id, epoch)
 )
 select

@@ -153,6 +153,7 @@ def _executions(run: Row) -> list[Row]:
         "detail": None,
         "timings": {},
         "replayed": [],
+        "excess": None,
     }
     return [*run["attempts"], present]
 
@@ -206,6 +207,7 @@ def _thinking(run: Row, execution: Row, attempt: int, parent_id: str) -> Iterato
             "bpa.node.id": execution["node_id"],
             "bpa.attempt": attempt,
             **{f"bpa.{stage}_ms": ms for stage, ms in execution["timings"].items()},
+            **_excess(execution["excess"]),
         },
     )
     invoke = replace(
@@ -399,6 +401,17 @@ def _completion(run: Row, parent_id: str) -> Iterator[Stage]:
             "messaging.servicebus.disposition_status": first["disposition"],
         },
     )
+
+
+def _excess(excess: Mapping[str, str] | None) -> Attributes:
+    """Return which budget was exceeded and by what, its amounts as numbers to be compared."""
+    if excess is None:
+        return {}
+    amounts = _known({name: excess[name] for name in ("limit", "consumed", "refused")})
+    return {
+        "bpa.budget.kind": excess["kind"],
+        **{f"bpa.budget.{name}": float(str(amount)) for name, amount in amounts.items()},
+    }
 
 
 def _source(price: Mapping[str, str] | None) -> str | None:

@@ -24,20 +24,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import StrEnum
 
-from bpa.domain import Budgets, Step, StepKind
+from bpa.domain import BudgetKind, Budgets, Excess, Step, StepKind
+from bpa.errors import Reason, RunEnded
+from bpa.node.pricing import plain
 
 PROMPT_OVERHEAD_TOKENS = 512
 COUNT_MARGIN_TOKENS = 32
-
-
-class BudgetKind(StrEnum):
-    """Which budget a call ran into; the label of ``bpa_budget_exceeded_total``."""
-
-    TOKENS = "tokens"
-    CALLS = "calls"
-    USD = "usd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +57,12 @@ class Reservation:
         return self.input_tokens + self.output_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Excess:
-    """Why a reservation does not fit."""
+class OverBudget(RunEnded):
+    """The run ends here: its next call does not fit a budget."""
 
-    kind: BudgetKind
-    limit: str
-    consumed: str
-    wanted: str
-
-    def __str__(self) -> str:
-        """Say it in one line for an operator."""
-        return (
-            f"{self.kind} budget of {self.limit}: {self.consumed} used, and the next call "
-            f"may need {self.wanted}"
-        )
+    def __init__(self, excess: Excess) -> None:
+        super().__init__(Reason.BUDGET_EXCEEDED, str(excess))
+        self.excess = excess
 
 
 def input_bound(request_bytes: int) -> int:
@@ -131,23 +115,21 @@ def consumed(
 
 def excess(budgets: Budgets, used: Consumed, wanted: Reservation) -> Excess | None:
     """Return which budget ``wanted`` does not fit, or None when it fits them all."""
-    if used.calls + 1 > budgets.max_calls:
-        return Excess(BudgetKind.CALLS, str(budgets.max_calls), str(used.calls), "one more")
-    if used.tokens + wanted.tokens > budgets.max_tokens:
-        return Excess(
-            BudgetKind.TOKENS, str(budgets.max_tokens), str(used.tokens), str(wanted.tokens)
-        )
+    counted = (
+        (BudgetKind.CALLS, budgets.max_calls, used.calls, 1),
+        (BudgetKind.TOKENS, budgets.max_tokens, used.tokens, wanted.tokens),
+    )
+    for kind, limit, so_far, more in counted:
+        if so_far + more > limit:
+            return Excess(kind=kind, limit=str(limit), consumed=str(so_far), refused=str(more))
     if budgets.max_usd is None:
         return None
-    if wanted.cost_usd is None:
-        return Excess(
-            BudgetKind.USD,
-            str(budgets.max_usd),
-            str(used.cost_usd),
-            "an unknown amount: the model is not in prices.toml",
-        )
-    if used.cost_usd + wanted.cost_usd > Decimal(str(budgets.max_usd)):
-        return Excess(
-            BudgetKind.USD, str(budgets.max_usd), str(used.cost_usd), str(wanted.cost_usd)
-        )
-    return None
+    limit_usd = Decimal(str(budgets.max_usd))
+    if wanted.cost_usd is not None and used.cost_usd + wanted.cost_usd <= limit_usd:
+        return None
+    return Excess(
+        kind=BudgetKind.USD,
+        limit=plain(limit_usd),
+        consumed=plain(used.cost_usd),
+        refused=None if wanted.cost_usd is None else plain(wanted.cost_usd),
+    )

@@ -23,6 +23,7 @@ from bpa.errors import Conflict, InvalidRequest, Reason, RunEnded, StaleLease, U
 from bpa.node import frames
 from bpa.node.breakers import EndedAtTarget, Parked
 from bpa.node.broker import Broker
+from bpa.node.budget import OverBudget
 from bpa.node.frames import SandboxProtocolError
 from bpa.node.lease import HeldLease, Stop, trace_id_of
 from bpa.node.outlets import Outlets
@@ -236,11 +237,8 @@ async def _ended(
         return await work
     except Parked as parked:
         return Outcome(kind=OutcomeKind.PARKED, detail=str(parked), target=parked.seen)
-    except EndedAtTarget as ended:
-        outcome = _rejected(ended.reason, ended.detail)
-        return msgspec.structs.replace(outcome, target=ended.seen)
     except RunEnded as ended:
-        return _rejected(ended.reason, ended.detail)
+        return _rejected_by(ended)
     except SandboxProtocolError as error:
         return _rejected(Reason.SANDBOX_PROTOCOL, str(error))
     except StaleLease:
@@ -316,6 +314,16 @@ def _from_outside(stopped: Stop | None, execution: _Execution) -> Outcome | None
 
 def _rejected(reason: Reason, detail: str) -> Outcome:
     return Outcome(kind=OutcomeKind.REJECTED, reason=reason, detail=_one_line(detail))
+
+
+def _rejected_by(ended: RunEnded) -> Outcome:
+    outcome = _rejected(ended.reason, ended.detail)
+    match ended:
+        case EndedAtTarget(seen=seen):
+            return msgspec.structs.replace(outcome, target=seen)
+        case OverBudget(excess=excess):
+            return msgspec.structs.replace(outcome, excess=excess)
+    return outcome
 
 
 def _agent_failed(detail: str) -> Outcome:

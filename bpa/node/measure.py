@@ -8,8 +8,7 @@ from decimal import Decimal
 
 from bpa.connectors.breaker import STILL_IN_FLIGHT, is_failure
 from bpa.connectors.sdk import OutboundTry
-from bpa.domain import StepKind, Usage
-from bpa.node.budget import BudgetKind
+from bpa.domain import BudgetKind, StepKind, Usage
 from bpa.telemetry.metrics import Metrics
 from bpa.telemetry.rates import SuccessRate
 

@@ -11,10 +11,9 @@ from typing import Any, Protocol
 import msgspec
 
 from bpa.connectors.sdk import Sink
-from bpa.domain import LeaseOffer, Step, StepKind, Usage
+from bpa.domain import BudgetKind, LeaseOffer, Step, StepKind, Usage
 from bpa.errors import StaleLease
 from bpa.node.breakers import Breakers
-from bpa.node.budget import BudgetKind
 from bpa.node.journal import Journal
 from bpa.node.model_calls import ModelCalls
 from bpa.node.pricing import Prices

@@ -15,9 +15,16 @@ from typing import Any
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
-from bpa.domain import SAID_CHARS_MAX, ModelCall, RunSpec, Step, StepKind, Usage
+from bpa.domain import SAID_CHARS_MAX, BudgetKind, ModelCall, RunSpec, Step, StepKind, Usage
 from bpa.errors import Reason, RunEnded
-from bpa.node.budget import BudgetKind, Consumed, Reservation, consumed, counted_bound, excess
+from bpa.node.budget import (
+    Consumed,
+    OverBudget,
+    Reservation,
+    consumed,
+    counted_bound,
+    excess,
+)
 from bpa.node.budget import input_bound as bound_of_bytes
 from bpa.node.conversation import ModelRequest, Tool, compose
 from bpa.node.journal import canonical, digest_of
@@ -168,7 +175,7 @@ class Thinking:
             over = excess(budgets, self._consumed(), wanted)
         if over is not None:
             self._outlets.measures.budget_exceeded(over.kind)
-            raise RunEnded(Reason.BUDGET_EXCEEDED, str(over))
+            raise OverBudget(over)
         return wanted
 
     def _at_most(self, request: ModelRequest, input_tokens: int) -> Reservation:

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from bpa.control.runs import Runs
 from bpa.control.traces import Traces
-from bpa.domain import Outcome, OutcomeKind, RunId
+from bpa.domain import BudgetKind, Excess, Outcome, OutcomeKind, RunId
 from bpa.postgres import Pipeline, Pool, fetch_all
 from bpa.telemetry.spans import received
 from tests.integration.control.fleet import AGENT, Fleet, arrival, fleet_on
@@ -186,6 +186,24 @@ async def test_a_run_that_ended_long_ago_is_given_up_when_nobody_takes_it(world:
     await world.due()
     assert await world.traces.one_pass() == 1
     assert await world.due() == 0
+
+
+async def test_a_run_over_its_budget_says_which_and_by_how_much(world: World):
+    run_id, epoch = await world.running()
+    excess = Excess(kind=BudgetKind.TOKENS, limit="4000", consumed="3800", refused="912")
+    over = Outcome(kind=OutcomeKind.REJECTED, reason="BudgetExceeded", excess=excess)
+    await world.runs.finish(run_id, epoch, over)
+    await world.runs.settled(world.delivery_id, "dead_letter")
+    await world.due()
+    await world.traces.one_pass()
+    (think,) = [span for span in world.collector.spans if span.name == "think"]
+    of_budget = {k: v for k, v in think.attributes.items() if k.startswith("bpa.budget.")}
+    assert of_budget == {
+        "bpa.budget.kind": "tokens",
+        "bpa.budget.limit": 4000.0,
+        "bpa.budget.consumed": 3800.0,
+        "bpa.budget.refused": 912.0,
+    }
 
 
 async def test_an_attempt_that_was_lost_is_in_the_trace_though_its_node_told_nothing(world: World):

@@ -13,7 +13,7 @@ import structlog
 from bpa.connectors.http_out import HttpOut
 from bpa.documents.decoding import MAX_TEXT_BYTES, decode
 from bpa.documents.wire import to_wire
-from bpa.domain import Budgets, HttpOutSpec, Outcome, OutcomeKind, Step, StepKind
+from bpa.domain import BudgetKind, Budgets, HttpOutSpec, Outcome, OutcomeKind, Step, StepKind
 from bpa.errors import Conflict, Reason, StaleLease, Unavailable
 from bpa.node.executor import Executor, ExecutorOptions
 from bpa.node.lease import HeldLease, Stop
@@ -148,6 +148,10 @@ async def test_a_broken_rule_ends_the_run_with_its_reason(world, zygote):
     outcome = await Run(world, zygote, budgets=Budgets(max_tokens=10)).execute()
     assert (outcome.kind, outcome.reason) == (OutcomeKind.REJECTED, Reason.BUDGET_EXCEEDED)
     assert "tokens budget of 10" in outcome.detail
+    excess = outcome.excess
+    assert excess is not None
+    assert (excess.kind, excess.limit, excess.consumed) == (BudgetKind.TOKENS, "10", "0")
+    assert int(excess.refused) > 10
 
 
 async def test_the_largest_document_is_judged_by_the_budget(world, zygote):

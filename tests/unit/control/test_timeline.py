@@ -71,6 +71,7 @@ def ended(epoch: int, begins: float, ending: str = "completed", **changes: Any) 
         "detail": None,
         "timings": {},
         "replayed": [],
+        "excess": None,
     } | changes
 
 

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpa.domain import Budgets, Step, StepKind, Usage
+from bpa.domain import BudgetKind, Budgets, Step, StepKind, Usage
 from bpa.node.budget import (
-    BudgetKind,
     Consumed,
     Reservation,
     consumed,

@@ -26,6 +26,7 @@ from bpa.control.deployments import Deployments
 from bpa.control.history import History
 from bpa.control.ingest import Feeder, Ingest
 from bpa.control.intake import Intake, Origin
+from bpa.control.measure import Measured
 from bpa.control.queues import Queues
 from bpa.control.replaying import Replaying
 from bpa.control.replays import Replays
@@ -70,6 +71,7 @@ class MessagesProvider(Provider):
         namespace: Namespace,
         settlement: Settlement,
         clocks: Clocks,
+        measured: Measured,
     ) -> Ingest:
         """Return what takes messages from the queues."""
         connection_string = self._settings.service_bus.connection_string
@@ -78,6 +80,7 @@ class MessagesProvider(Provider):
             return ServiceBusSource(connection_string, queue)
 
         def feeder(origin: Origin) -> Feeder:
+            measured.fed(origin.feeding)
             return Feeder(origin, intake, rooms, credit, replica_id, clocks)
 
         environment = self._settings.environment

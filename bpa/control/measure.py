@@ -6,13 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
+from bpa.control.deployments import Feeding
 from bpa.control.runs import Ended
-from bpa.domain import RunStatus
+from bpa.domain import TERMINAL, DeploymentId, RunStatus
+from bpa.errors import Reason
 from bpa.scheduler.breakers import BreakerState, Gate
 from bpa.scheduler.commit import Grant
 from bpa.scheduler.constraints import Why
 from bpa.telemetry.metrics import Metrics
 
+_FED_MAX = 100
+"""Deployments whose counters are shown from 0 on: there are thirty of each."""
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -23,6 +27,20 @@ class Measured:
         self._metrics = metrics
         self._hosts: set[str] = set()
         """Labels of hosts that were ever seen open."""
+        self._fed: set[DeploymentId] = set()
+
+    def fed(self, feeding: Feeding) -> None:
+        """Show what is counted of a deployment from 0 on: an increase then shows the first one."""
+        if len(self._fed) >= _FED_MAX:
+            return
+        self._fed.add(feeding.dep_id)
+        labels = (feeding.agent_id, feeding.version, feeding.dep_id)
+        self._metrics.runs_started.labels(*labels)
+        for outcome in TERMINAL:
+            self._metrics.runs_completed.labels(*labels, outcome.value)
+        for reason in Reason:
+            self._metrics.runs_failed.labels(*labels, reason.value)
+            self._metrics.dead_lettered.labels(feeding.queue, reason.value)
 
     def placed(self, grants: Sequence[Grant]) -> None:
         """Take grants, each with how long its run waited."""

@@ -100,6 +100,8 @@ class Replaying:
         self._locks = locks
         self._publisher = publisher
         self._metrics = metrics
+        for result in Result:  # at 0: an increase then shows the first one
+            metrics.dlq_replayed.labels(result.value)
 
     async def replay(
         self,

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import product
 
 import structlog
 
@@ -84,6 +85,11 @@ class Settlement:
         self._replica_id = replica_id
         self._metrics = metrics
         self._clocks = clocks
+        for result in ("ok", "lost", "unavailable"):  # at 0: an increase then shows the first one
+            metrics.lock_renewals.labels(result)
+        metrics.settled.labels("lost", "lost")
+        for disposition, result in product(("complete", "dead_letter"), ("ok", "unavailable")):
+            metrics.settled.labels(disposition, result)
         self._held: dict[RunId, list[Held]] = {}
         self._settling: Counter[Source] = Counter()
         self._verdicts: asyncio.Queue[Verdict] = asyncio.Queue()

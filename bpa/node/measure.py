@@ -28,13 +28,24 @@ class Measured:
         self._metrics = metrics
         self._clock = clock
         self._rates: dict[str, SuccessRate] = {}
+        for kind in StepKind:  # at 0: an increase then shows the first one
+            metrics.steps_replayed.labels(kind.value)
+        for budget in BudgetKind:
+            metrics.budget_exceeded.labels(budget.value)
+
+    def model_asked(self, agent: str, model: str) -> None:
+        """Show what will be counted of a model that was not asked before."""
+        metrics = self._metrics
+        for counter in (metrics.tokens_in, metrics.tokens_out, metrics.unpriced_tokens):
+            counter.labels(agent, model)
 
     def model_answered(self, agent: str, model: str, usage: Usage) -> None:
         """Count the tokens and USD of a live model call."""
         read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
         self._metrics.tokens_in.labels(agent, model).inc(read)
         self._metrics.tokens_out.labels(agent, model).inc(usage.output_tokens)
-        self._metrics.usd_cost.labels(agent, model).inc(float(Decimal(usage.cost_usd)))
+        if usage.price is not None:  # what has no price did not cost 0 USD
+            self._metrics.usd_cost.labels(agent, model).inc(float(Decimal(usage.cost_usd)))
         self._metrics.unpriced_tokens.labels(agent, model).inc(usage.unpriced_tokens)
 
     def step_replayed(self, kind: StepKind) -> None:

@@ -22,6 +22,9 @@ from bpa.node.pricing import Prices
 class Measures(Protocol):
     """What is counted; see ``bpa.telemetry``."""
 
+    def model_asked(self, agent: str, model: str) -> None:
+        """Take that a model is asked."""
+
     def model_answered(self, agent: str, model: str, usage: Usage) -> None:
         """Count the tokens and USD of a live model call."""
 

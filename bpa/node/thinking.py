@@ -104,6 +104,8 @@ class Thinking:
             started_at_ms=now_ms(),
         )
         await self._recorder.intend(intent)
+        agent = self._run.agent
+        self._outlets.measures.model_asked(agent.agent_id, agent.model_profile.model)
         return intent
 
     async def _ask(self, question: _Question, first: Step) -> dict[str, Any]:

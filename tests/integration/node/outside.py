@@ -45,6 +45,9 @@ class Counts:
     def __init__(self):
         self.tokens, self.replayed, self.exceeded = 0, Counter(), []
 
+    def model_asked(self, agent, model):
+        pass
+
     def model_answered(self, agent, model, usage):
         self.tokens += usage.total_tokens
 

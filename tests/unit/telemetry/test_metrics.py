@@ -8,12 +8,16 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import bpa.telemetry
+from bpa.control.deployments import Feeding
 from bpa.control.measure import Measured
 from bpa.control.runs import Ended, Verdict
-from bpa.domain import RunId
+from bpa.domain import DeploymentId, DeploymentSpec, RunId, Usage
+from bpa.errors import Reason
+from bpa.node.measure import Measured as NodeMeasured
 from bpa.telemetry.metrics import OTHER, Bounded, Metrics, exposition
 
 ROW = re.compile(r"^    (\w+) +(counter|gauge|histogram) +(.+)$", re.MULTILINE)
+SPEC = DeploymentSpec(agent_id="a", version="1", environment="dev")
 AS_WRITTEN = {"run_latency_ms", "tokens_in", "tokens_out", "usd_cost"}
 """Names of the architecture document that Prometheus's conventions would have otherwise."""
 
@@ -100,3 +104,45 @@ def test_a_label_that_is_bounded_takes_the_first_values_and_calls_the_rest_other
 @pytest.mark.parametrize("one", ["bpa_build_info", "bpa_event_loop_lag_seconds"])
 def test_a_process_shows_itself_from_the_start(one: str) -> None:
     assert [line for line in lines_of(Metrics()) if line.startswith(one)]
+
+
+def test_what_can_be_counted_of_a_deployment_is_there_before_its_first_run() -> None:
+    metrics = Metrics()
+    measured = Measured(metrics)
+    for number in range(1_000):
+        dep = DeploymentId(f"dep-{number}")
+        measured.fed(Feeding(dep, "a", "1", "q", SPEC, 1))
+    lines = lines_of(metrics)
+    given = 'agent="a",deployment="dep-0",{}version="1"'
+    assert f"runs_started_total{{{given.format('')}}} 0.0" in lines
+    for reason in Reason:
+        failed = given.format(f'reason="{reason}",')
+        assert f"runs_failed_total{{{failed}}} 0.0" in lines
+        assert f'bpa_dlq_messages_total{{queue="q",reason="{reason}"}} 0.0' in lines
+    assert len(lines) < 3_000
+
+
+def test_tokens_without_a_price_are_shown_from_0_on_and_never_as_0_usd() -> None:
+    metrics = Metrics()
+    measured = NodeMeasured(metrics)
+    measured.model_asked("a", "m")
+    assert 'bpa_unpriced_tokens_total{agent="a",model="m"} 0.0' in lines_of(metrics)
+    measured.model_answered("a", "m", Usage(input_tokens=5, unpriced_tokens=5))
+    lines = lines_of(metrics)
+    assert 'bpa_unpriced_tokens_total{agent="a",model="m"} 5.0' in lines
+    assert not [line for line in lines if line.startswith("usd_cost{")]
+
+
+HOSTILE = ['a"b', "a\nb", "a\\b", "\u00fc\u2028\U0001f9fe", "{}=,", "", "\x7f\t", "x" * 500]
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_no_value_of_a_label_breaks_the_page(value: str) -> None:
+    metrics = Metrics()
+    metrics.dead_lettered.labels(value, "r").inc(3)
+    metrics.run_latency_ms.labels(value, "1", "completed").observe(1)
+    families = text_string_to_metric_families(exposition(metrics).decode())
+    samples = [sample for family in families for sample in family.samples]
+    assert ("bpa_dlq_messages_total", {"queue": value, "reason": "r"}, 3.0) in [
+        (sample.name, sample.labels, sample.value) for sample in samples
+    ]

@@ -266,4 +266,9 @@ async def _give_back(message: Message, source: Source) -> None:
     try:
         await source.abandon(message)
     except (SettlementLost, Unavailable) as error:
-        _log.warning("give_back_failed", error=str(error))
+        _log.warning(
+            "give_back_failed",
+            sequence_number=message.sequence_number,
+            error=str(error),
+            effect="it comes again when its lock runs out",
+        )

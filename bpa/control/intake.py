@@ -22,9 +22,10 @@ from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.wire import to_wire
 from bpa.domain import DeploymentId
 from bpa.errors import BpaError, Reason, RunEnded
-from bpa.telemetry.spans import received
+from bpa.telemetry.spans import fields_of, received
 
 _log = structlog.stdlib.get_logger(__name__)
+_COMES_AGAIN = "nothing is lost: it is given back, and comes again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +73,36 @@ class Intake:
         try:
             (identity,) = await self._replays.identify([message], origin.namespace, queue)
         except BpaError as error:
-            _log.warning("message_not_identified", code=error.code, error=str(error))
+            _log.warning(
+                "message_not_identified",
+                queue=queue,
+                sequence_number=message.sequence_number,
+                code=error.code,
+                error=str(error),
+                effect=_COMES_AGAIN,
+            )
             return None
         run_id = identity.run_id
         arrival = arrival_of(identity, message, origin, received_at)
-        log = _log.bind(run_id=run_id, trace_id=arrival.trace_id)
+        log = _log.bind(
+            **fields_of(run_id, arrival.trace_id, "receive"),
+            queue=queue,
+            sequence_number=message.sequence_number,
+        )
         if claimed_run_id(message) not in (None, run_id):
-            log.warning("replay_not_known", claimed_run_id=claimed_run_id(message))
+            log.warning(
+                "replay_not_known",
+                claimed_run_id=claimed_run_id(message),
+                effect="it is a run of its own, under a key of its own",
+            )
         try:
             recorded = await self._runs.receive(arrival)
         except BpaError as error:  # whatever is wrong, it is this message's business alone
-            log.warning("message_not_recorded", code=error.code, error=str(error))
+            log.warning(
+                "message_not_recorded", code=error.code, error=str(error), effect=_COMES_AGAIN
+            )
             return None
-        log.info(
-            "message_received",
-            queue=queue,
-            sequence_number=message.sequence_number,
-            joined=not recorded.is_new,
-            reason=arrival.reason,
-        )
+        log.info("message_received", joined=not recorded.is_new, reason=arrival.reason)
         held = Held(run_id, recorded.delivery_id, origin.source, message, arrival.trace_id, queue)
         if recorded.verdict is not None:
             await self._settlement.settle(held, recorded.verdict)

@@ -25,6 +25,7 @@ from bpa.domain import (
 )
 from bpa.errors import StaleLease
 from bpa.postgres import Pipeline, Pool, fetch_all, load_queries
+from bpa.telemetry.spans import fields_of
 
 _QUERIES = load_queries(__file__)
 _REFUSED_DELAY_S = 0.2
@@ -214,12 +215,15 @@ class Leases:
         )
         for one in lost:
             self._offers.forget(one.run_id, one.epoch)
+        by_run = {one.run_id: one for one in lost}
         for row in moved:
+            one = by_run[row["run_id"]]
             _log.warning(
                 "lease_ended",
-                run_id=row["run_id"],
-                trace_id=row["trace_id"],
+                **fields_of(one.run_id, row["trace_id"], "lease", one.epoch),
                 node_id=row["node_id"],
+                cause=one.cause,
+                why=one.decision.detail or one.decision.waiting_reason,
                 status=row["status"],
             )
             self._tell(row)

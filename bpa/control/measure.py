@@ -14,6 +14,7 @@ from bpa.scheduler.breakers import BreakerState, Gate
 from bpa.scheduler.commit import Grant
 from bpa.scheduler.constraints import Why
 from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import fields_of
 
 _FED_MAX = 100
 """Deployments whose counters are shown from 0 on: there are thirty of each."""
@@ -74,9 +75,9 @@ class Measured:
             self._metrics.run_latency_ms.labels(*labels[:2], outcome).observe(float(latency_ms))
         _log.info(
             "run_ended",
-            run_id=ended.verdict.run_id,
-            trace_id=row["trace_id"],
+            **fields_of(ended.verdict.run_id, row["trace_id"], "complete"),
             node_id=row["node_id"],
             status=row["status"],
             reason=row["reason"],
+            detail=row["detail"],
         )

@@ -22,12 +22,14 @@ from bpa.domain import RunId
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications
 from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.spans import fields_of
 
 _log = structlog.stdlib.get_logger(__name__)
 _SWEEP_EVERY_S = 5.0
 _RENEW_EVERY_S = 1.0
 _RENEW_AFTER_MOST = timedelta(seconds=10)
 _FLUSH_AT_MOST_S = 5.0
+_COMES_AGAIN = "nothing is lost: the message comes again, joins its run and is settled with it"
 
 
 @dataclass(slots=True)
@@ -48,8 +50,13 @@ class Held:
 
     @property
     def log(self) -> structlog.stdlib.BoundLogger:
-        """A logger that names the run and its trace."""
-        return _log.bind(run_id=self.run_id, trace_id=self.trace_id)
+        """A logger that names the run and the span that the message was received in."""
+        return _log.bind(**fields_of(self.run_id, self.trace_id, "receive"))
+
+    @property
+    def log_of_end(self) -> structlog.stdlib.BoundLogger:
+        """A logger that names the run and the span that the message is settled in."""
+        return _log.bind(**fields_of(self.run_id, self.trace_id, "complete"))
 
     def extend(self, locked_until: datetime) -> None:
         """Plan the next renewal halfway to the end of the lock, by the broker's clock.
@@ -157,19 +164,21 @@ class Settlement:
                 await held.source.dead_letter(held.message, verdict.reason, verdict.detail)
             result = "ok"
         except Unavailable as error:
-            held.log.warning("settlement_waits", error=str(error))
+            held.log_of_end.warning("settlement_waits", error=str(error), effect="tried again")
             self._metrics.settled.labels(disposition, "unavailable").inc()
             self.hold(held)
             return
         except SettlementLost as error:
             disposition, result = "lost", "lost"
-            held.log.warning("settlement_lost", error=str(error))
+            held.log_of_end.warning("settlement_lost", error=str(error), effect=_COMES_AGAIN)
         finally:
             self._settling -= Counter([held.source])  # which drops what is at zero
         self._metrics.settled.labels(disposition, result).inc()
         if disposition == "dead_letter":
             self._metrics.dead_lettered.labels(held.queue, verdict.reason).inc()
-        held.log.info("message_settled", disposition=disposition, reason=verdict.reason or None)
+        held.log_of_end.info(
+            "message_settled", disposition=disposition, reason=verdict.reason or None
+        )
         try:
             await self._runs.settled(held.delivery_id, disposition)
         except Unavailable as error:
@@ -193,7 +202,9 @@ class Settlement:
             await held.source.abandon(held.message)
             await self._runs.settled(held.delivery_id, "abandon")
         except (SettlementLost, Unavailable) as error:
-            held.log.warning("abandon_failed", error=str(error))
+            held.log.warning(
+                "abandon_failed", error=str(error), effect="it comes again when its lock runs out"
+            )
 
     async def _settle_all(self, verdict: Verdict) -> None:
         deliveries = self._held.pop(verdict.run_id, [])
@@ -208,7 +219,12 @@ class Settlement:
             try:
                 await self._runs.announce_end(run_id)
             except Unavailable as error:
-                _log.warning("run_ended_not_announced", run_id=run_id, error=str(error))
+                _log.warning(
+                    "run_ended_not_announced",
+                    run_id=run_id,
+                    error=str(error),
+                    effect=f"its message is settled up to {_SWEEP_EVERY_S:g} s later",
+                )
 
     async def _listen(self) -> None:
         with self._notifications.subscribe("run_ended") as subscription:
@@ -252,11 +268,11 @@ class Settlement:
         except SettlementLost:
             if self._dropped(held):  # else it was settled while the renewal waited for its turn
                 self._metrics.lock_renewals.labels("lost").inc()
-                held.log.warning("lock_lost")
+                held.log.warning("lock_lost", effect=_COMES_AGAIN)
                 await self._note_lost(held)
         except Unavailable as error:
             self._metrics.lock_renewals.labels("unavailable").inc()
-            held.log.warning("lock_not_renewed", error=str(error))
+            held.log.warning("lock_not_renewed", error=str(error), effect="tried again")
         finally:
             held.renewing = False
 

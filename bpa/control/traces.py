@@ -112,7 +112,12 @@ class Traces:
             await self._look_again(again)
         elif given_up:
             await self._forget(given_up)
-            _log.warning("traces_given_up", runs=len(given_up), after_s=_GIVE_UP.total_seconds())
+            _log.warning(
+                "traces_given_up",
+                runs=len(given_up),
+                after_s=_GIVE_UP.total_seconds(),
+                effect="no collector has their spans; bpa runs show still tells all of each",
+            )
         return len(due)
 
     async def close(self) -> None:

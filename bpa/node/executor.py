@@ -28,7 +28,7 @@ from bpa.node.frames import SandboxProtocolError
 from bpa.node.lease import HeldLease, Stop, trace_id_of
 from bpa.node.outlets import Outlets
 from bpa.node.sandbox import ExitStatus, Sandbox
-from bpa.telemetry.spans import span_id
+from bpa.telemetry.spans import fields_of
 
 _REPORT_GRACE_S = 5.0
 _EVENTS_LOGGED_MAX = 50
@@ -82,15 +82,17 @@ class Executor:
         """
         run = lease.offer.run
         log = self._log.bind(
-            run_id=run.run_id,
-            trace_id=trace_id_of(lease.offer),
-            span_id=span_id(run.run_id, "think", lease.epoch),
+            **fields_of(run.run_id, trace_id_of(lease.offer), "think", lease.epoch),
             epoch=lease.epoch,
             execution=run.execution,
         )
         outcome = await self._work(lease, log)
         if outcome is None:
-            log.warning("execution_abandoned", why=_stopped(lease))
+            log.warning(
+                "execution_abandoned",
+                why=_stopped(lease),
+                effect="control has another execution go on from its recorded steps",
+            )
             return
         log.info(
             "execution_ended",

@@ -52,6 +52,7 @@ from bpa.protos.bpa.v1 import (
     ReportRequest,
 )
 from bpa.retry import RetryPolicy, pause_s
+from bpa.telemetry.spans import SpanContext
 
 RECONNECT = RetryPolicy(base_s=0.1, cap_s=3.0)
 """Pauses between tries to reach control; the tries themselves are not limited."""
@@ -224,7 +225,16 @@ class ControlLink:
                     try:
                         yield _offer(lease)
                     except msgspec.MsgspecError as error:
-                        self._log.error("lease_unreadable", epoch=lease.epoch, error=str(error))
+                        context = SpanContext.parse(lease.traceparent)
+                        self._log.error(
+                            "lease_unreadable",
+                            trace_id=context.trace_id if context else None,
+                            span_id=context.span_id if context else None,
+                            epoch=lease.epoch,
+                            error=str(error),
+                            effect="it lapses, and its run is offered again",
+                            then="see that node and control are of releases that fit",
+                        )
         raise Unavailable("control ended the stream of leases")
 
     async def report(

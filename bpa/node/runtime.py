@@ -25,8 +25,10 @@ from bpa.node.lease import HeldLease, Stop, trace_id_of
 from bpa.node.link import RECONNECT, Beat, Report, Terms
 from bpa.protos.bpa.v1 import Acknowledge, Refuse
 from bpa.retry import pause_s
+from bpa.telemetry.spans import fields_of
 
 _WATCH_EVERY_S = 0.5
+_LOST = "control has another execution go on from the run's recorded steps"
 
 
 class Link(Protocol):
@@ -242,8 +244,8 @@ class NodeRuntime:
             log.warning("refusal_not_stored", code=error.code)
 
     def _of(self, offer: LeaseOffer) -> FilteringBoundLogger:
-        run_id = offer.run.run_id
-        return self._log.bind(run_id=run_id, trace_id=trace_id_of(offer), epoch=offer.epoch)
+        fields = fields_of(offer.run.run_id, trace_id_of(offer), "lease", offer.epoch)
+        return self._log.bind(**fields, epoch=offer.epoch)
 
     async def _hold(self, lease: HeldLease) -> None:
         """Acknowledge, execute, let go."""
@@ -255,7 +257,7 @@ class NodeRuntime:
             lease.check()
             await self._executor.execute(lease)
         except BpaError as error:  # whatever control finds wrong, it is this run's business alone
-            log.warning("lease_lost", code=error.code, error=str(error))
+            log.warning("lease_lost", code=error.code, error=str(error), effect=_LOST)
         finally:
             if self._held.get(lease.run_id) is lease:
                 del self._held[lease.run_id]

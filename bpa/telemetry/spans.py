@@ -66,6 +66,11 @@ def span_id(run_id: str, name: str, epoch: int = 0, seq: int = 0) -> str:
     return _digest(f"{run_id} {name} {epoch} {seq}", 8)
 
 
+def fields_of(run_id: str, trace_id: str, name: str, epoch: int = 0) -> dict[str, str]:
+    """Return the fields by which a log line belongs to a run's span; see `span_id`."""
+    return {"run_id": run_id, "trace_id": trace_id, "span_id": span_id(run_id, name, epoch)}
+
+
 def received(run_id: str, sender: str) -> SpanContext:
     """Return the span ``receive`` of a run: in its sender's trace, or in one of its own.
 

@@ -207,7 +207,7 @@ def test_every_line_is_a_document_and_a_record_as_well(shown: Shown, role: str) 
     assert len(sent) >= len(lines) - 3, "but for the very last"
     of_runs = [record for _, record in records if "run_id" in attributes(record.attributes)]
     assert of_runs
-    assert all(record.trace_id for record in of_runs)
+    assert all(record.trace_id and record.span_id for record in of_runs)
     assert {sender["service.name"] for sender, _ in records} == {f"bpa-{role}"}
 
 

@@ -110,13 +110,16 @@ class Traces:
         if await self._export(spans):
             await self._forget([*over, *given_up])
             await self._look_again(again)
-        elif given_up:
-            await self._forget(given_up)
+            given_up = []
+        await self._forget(given_up)
+        overdue = await self._give_up() if self._is_away or len(due) == _AT_ONCE else 0
+        if given_up or overdue:
             _log.warning(
                 "traces_given_up",
-                runs=len(given_up),
+                runs=len(given_up) + overdue,
                 after_s=_GIVE_UP.total_seconds(),
                 effect="no collector has their spans; bpa runs show still tells all of each",
+                then="see that the collector runs, and that it keeps up",
             )
         return len(due)
 
@@ -136,6 +139,12 @@ class Traces:
         if self._exporter is None:
             self._exporter = self._open_exporter()
         return self._exporter.export(spans)
+
+    async def _give_up(self) -> int:
+        """Forget what has waited too long for its turn, so that what waits is bounded."""
+        after_s = _GIVE_UP.total_seconds()
+        (row,) = await fetch_all(self._pool, _QUERIES.give_up, after_s=after_s)
+        return int(row["runs"])
 
     async def _forget(self, run_ids: list[str]) -> None:
         if run_ids:

@@ -18,6 +18,17 @@ set due_at = now() + make_interval(secs => after_s)
 from unnest(%(run_ids)s::uuid[], %(after_s)s::float8[]) as again (run_id, after_s)
 where traces_due.run_id = again.run_id;
 
+-- name: give_up
+-- Forget runs that ended long ago and whose turn has not come since: nobody takes spans that fast.
+with forgotten as (
+    delete from traces_due using runs
+    where runs.run_id = traces_due.run_id
+        and traces_due.due_at < now() - make_interval(secs => %(after_s)s::float8)
+        and runs.ended_at < now() - make_interval(secs => %(after_s)s::float8)
+    returning 1
+)
+select count(*) as runs from forgotten;
+
 -- name: done
 -- Forget runs whose spans are exported, or will not be.
 delete from traces_due where run_id = any(%(run_ids)s::uuid[]);

@@ -206,6 +206,25 @@ async def test_a_run_over_its_budget_says_which_and_by_how_much(world: World):
     }
 
 
+async def test_what_waits_for_a_collector_that_is_away_for_long_is_bounded(
+    world: World, monkeypatch
+):
+    monkeypatch.setattr("bpa.control.traces._AT_ONCE", 1)
+    for number in (1, 2, 3):
+        await world.over(number)
+    await world.received(4)
+    world.collector.is_away = True
+    await world.due()
+    await world.change("update runs set ended_at = ended_at - interval '61 minutes'")
+    await world.change("update traces_due set due_at = now() - interval '61 minutes'")
+    assert await world.traces.one_pass() == 1
+    left = await fetch_all(
+        world.fleet.pool, "select run_id from traces_due join runs using (run_id)"
+    )
+    assert len(left) <= 2, "what is at work, and perhaps what was looked at"
+    assert await world.due() == len(left)
+
+
 async def test_an_attempt_that_was_lost_is_in_the_trace_though_its_node_told_nothing(world: World):
     run_id, _ = await world.running()
     await world.fleet.expire(run_id)

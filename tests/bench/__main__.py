@@ -1,4 +1,4 @@
-"""``make bench``: start-up, load, durability, the emulator; each figure with its spread."""
+"""``make bench``: start-up, load, what durability and telemetry cost, the emulator; with spread."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from tests.bench.emulator import compare_brokers
 from tests.bench.load import send_at_once
 from tests.bench.processes import rss_mib
 from tests.bench.rounds import Note, all_completed, configured, saturation, server_in, steady
+from tests.bench.telemetry import compare_telemetry
 
-_PARTS = ("load", "durability", "emulator")
+_PARTS = ("load", "durability", "telemetry", "emulator")
 
 
 def main() -> None:
@@ -50,6 +51,8 @@ async def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, lis
         await _load(folder, config, arguments, note)
     if "durability" in parts:
         await compare(folder, config, arguments, note)
+    if "telemetry" in parts:
+        await compare_telemetry(folder, config, arguments, note)
     if "emulator" in parts:
         compare_brokers(folder, arguments, note)
     _print(figures)

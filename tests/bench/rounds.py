@@ -32,9 +32,10 @@ def configured(folder: Path) -> Path:
     return config
 
 
-def server_in(folder: Path, config: Path, prefix: Sequence[str] = ()) -> Bpa:
+def server_in(folder: Path, config: Path, prefix: Sequence[str] = (), **settings: str) -> Bpa:
     """Return the server, not started; ``prefix`` is a command to run it with."""
-    return Bpa(folder / "data", prefix=prefix, config_dir=str(config), node__slots=str(SLOTS))
+    fixed = {"config_dir": str(config), "node__slots": str(SLOTS)}
+    return Bpa(folder / "data", prefix=prefix, **fixed, **settings)
 
 
 async def steady(server: Bpa, count: int, number: int, note: Note) -> None:

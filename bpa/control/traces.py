@@ -23,7 +23,8 @@ from opentelemetry.trace import SpanContext as OtelContext
 
 from bpa import __version__
 from bpa.control.history import History
-from bpa.control.timeline import Stage, closed, timeline
+from bpa.control.stages import Stage, closed
+from bpa.control.timeline import timeline
 from bpa.domain import TERMINAL
 from bpa.errors import BpaError
 from bpa.postgres import Pool, fetch_all, load_queries

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Self
 
 import msgspec
 
+from bpa.control.stages import Stage
 from bpa.control.steps import StepState, call_of, states_of
-from bpa.control.timeline import Stage, timeline
+from bpa.control.timeline import timeline
 from bpa.domain import TERMINAL, EffectCall, LeaseOffer, ModelCall, Outcome, RunStatus, Step
 
 Text = Annotated[str, msgspec.Meta(max_length=4096)]

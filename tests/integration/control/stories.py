@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from bpa.control.timeline import Stage, closed, timeline
+from bpa.control.stages import Stage, closed
+from bpa.control.timeline import timeline
 from bpa.telemetry.spans import SpanContext
 
 _INSIDE = ("invoke_agent", "chat", "execute_tool", "http.out")

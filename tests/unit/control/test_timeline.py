@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpa.control.timeline import Stage, closed, timeline
+from bpa.control.stages import Stage, closed
+from bpa.control.timeline import timeline
 from bpa.telemetry.spans import replaying, span_id
 
 RUN_ID = "01a22833-e770-88d3-9f6a-14a27fd0cbdf"

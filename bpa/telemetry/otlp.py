@@ -52,7 +52,7 @@ def span_exporter(telemetry: Telemetry) -> SpanExporter:
         from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415 - slow
 
         exporter = http.OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=TRY_S)
-    delivery = Delivery("traces", endpoint, effect="spans wait in Postgres for an hour")
+    delivery = Delivery("traces", endpoint, kept="spans wait in Postgres for an hour")
     return _Spans(exporter, delivery)
 
 
@@ -128,7 +128,7 @@ class Delivery:
         signal: What is delivered, for the log.
         endpoint: Where; of it the log shows no more than the host.
         clock: Monotonic seconds.
-        effect: What becomes of what is not taken, for the log.
+        kept: Where what is not taken waits, for the log; empty where it is lost.
     """
 
     def __init__(
@@ -137,12 +137,12 @@ class Delivery:
         endpoint: str,
         clock: Callable[[], float] = time.monotonic,
         *,
-        effect: str = "what it does not take is dropped",
+        kept: str = "",
     ) -> None:
         parts = urlsplit(endpoint)
         shown = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
         self._about = {"signal": signal, "endpoint": shown}
-        self._effect = effect
+        self._kept = kept
         self._clock = clock
         self._failures = 0
         self._away_since_s = self._again_at_s = 0.0
@@ -157,7 +157,7 @@ class Delivery:
             return False
         _WORDS.forget()
         try:
-            taken, why = send(), _WORDS.last
+            taken, why = send(), _WORDS.said
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the thread
             taken, why = False, repr(error)
         if taken:
@@ -168,7 +168,7 @@ class Delivery:
 
     def close(self) -> None:
         """Say what was lost, if the collector is still away."""
-        if self._failures:
+        if self._failures and not self._kept:
             self._log.warning("telemetry_lost", dropped=self.dropped)
 
     @property
@@ -180,7 +180,8 @@ class Delivery:
     def _recovered(self) -> None:
         if self._failures:
             away_s = round(self._clock() - self._away_since_s, 1)
-            self._log.info("telemetry_delivered_again", dropped=self.dropped, after_s=away_s)
+            lost = {} if self._kept else {"dropped": self.dropped}
+            self._log.info("telemetry_delivered_again", **lost, after_s=away_s)
         self._failures = self.dropped = 0
 
     def _failed(self, items: int, why: str) -> None:
@@ -190,7 +191,7 @@ class Delivery:
             self._log.warning(
                 "telemetry_not_delivered",
                 why=why or "it took nothing",
-                effect=f"{self._effect}; runs go on",
+                effect=f"{self._kept or 'what it does not take is dropped'}; runs go on",
                 then="see that the collector runs, and telemetry.otlp_endpoint and otlp_protocol",
             )
         self._again_at_s = self._clock() + _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
@@ -198,7 +199,10 @@ class Delivery:
 
 
 class _LastWords(logging.Handler):
-    """Keeps the last line of a library in each thread, which else would write one for every try."""
+    """Keeps a library's first and last line in each thread; else it would write one a try.
+
+    The first has what a collector answered, the last how the tries came to their end.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -211,17 +215,17 @@ class _LastWords(logging.Handler):
         logger.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line."""
-        self._of_thread.line = record.getMessage()
+        """Keep a line, as the first or as the last."""
+        self._of_thread.lines = [*getattr(self._of_thread, "lines", [])[:1], record.getMessage()]
 
     def forget(self) -> None:
-        """Forget the thread's last line."""
-        self._of_thread.line = ""
+        """Forget the thread's lines."""
+        self._of_thread.lines = []
 
     @property
-    def last(self) -> str:
-        """The thread's last line."""
-        return getattr(self._of_thread, "line", "")
+    def said(self) -> str:
+        """The thread's first and last line."""
+        return "; ".join(dict.fromkeys(getattr(self._of_thread, "lines", [])))
 
 
 _WORDS = _LastWords()

@@ -24,7 +24,10 @@ class Collector:
     def send(self) -> bool:
         self.asked += 1
         if not self.takes:
-            logging.getLogger("opentelemetry.exporter").error("Failed to export: %s", "refused")
+            exporter = logging.getLogger("opentelemetry.exporter")
+            exporter.warning("Transient error %s, retrying", "refused")
+            exporter.warning("Transient error %s, retrying again", "refused")
+            exporter.error("Failed to export due to timeout")
         return self.takes
 
 
@@ -36,7 +39,7 @@ def lines() -> Any:
 
 def test_an_outage_is_said_when_it_begins_and_when_it_ends_with_what_was_lost(lines: Any) -> None:
     now_s, collector = 0.0, Collector()
-    delivery = Delivery("traces", "http://user:word@collector:4318/x", lambda: now_s)
+    delivery = Delivery("logs", "http://user:word@collector:4318/x", lambda: now_s)
     for second in range(60):
         now_s = float(second)
         assert not delivery.deliver(10, collector.send)
@@ -47,10 +50,24 @@ def test_an_outage_is_said_when_it_begins_and_when_it_ends_with_what_was_lost(li
     assert delivery.deliver(10, collector.send)
     begun, ended = lines
     assert begun["event"] == "telemetry_not_delivered"
-    assert begun["why"] == "Failed to export: refused"
+    why = "Transient error refused, retrying; Failed to export due to timeout"
+    assert begun["why"] == why, "what it answered, and how the tries ended"
     assert begun["endpoint"] == "http://collector:4318"
     assert ended["event"] == "telemetry_delivered_again"
     assert (ended["dropped"], ended["after_s"]) == (600, 200.0)
+
+
+def test_what_waits_elsewhere_is_not_said_to_be_lost(lines: Any) -> None:
+    now_s, collector = 0.0, Collector()
+    delivery = Delivery("traces", "http://collector:4318", lambda: now_s, kept="it waits there")
+    assert not delivery.deliver(10, collector.send)
+    delivery.close()
+    collector.takes, now_s = True, 60.0
+    assert delivery.deliver(10, collector.send)
+    begun, ended = lines
+    assert begun["effect"] == "it waits there; runs go on"
+    assert ended["event"] == "telemetry_delivered_again"
+    assert "dropped" not in ended
 
 
 def test_what_an_exporter_raises_costs_its_items_only(lines: Any) -> None:

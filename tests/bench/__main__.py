@@ -14,11 +14,12 @@ from pathlib import Path
 from tests.bench.durability import compare
 from tests.bench.emulator import compare_brokers
 from tests.bench.load import send_at_once
+from tests.bench.outage import outlast
 from tests.bench.processes import rss_mib
 from tests.bench.rounds import Note, all_completed, configured, saturation, server_in, steady
 from tests.bench.telemetry import compare_telemetry
 
-_PARTS = ("load", "durability", "telemetry", "emulator")
+_PARTS = ("load", "durability", "telemetry", "outage", "emulator")
 
 
 def main() -> None:
@@ -53,6 +54,8 @@ async def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, lis
         await compare(folder, config, arguments, note)
     if "telemetry" in parts:
         await compare_telemetry(folder, config, arguments, note)
+    if "outage" in parts:
+        await outlast(folder / "outage", config, arguments, note)
     if "emulator" in parts:
         compare_brokers(folder, arguments, note)
     _print(figures)

@@ -1,6 +1,6 @@
 """An OTLP/HTTP receiver in a process of its own: takes everything, and counts it.
 
-``python -m tests.bench.receiver`` prints its address; ``GET /counts`` says how many items it took.
+``python -m tests.bench.receiver PORT`` prints its address; ``GET /counts`` says what it took.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -32,10 +33,10 @@ _ITEMS: dict[str, Callable[[Any], int]] = {
 
 
 @contextlib.asynccontextmanager
-async def receiver() -> AsyncIterator[str]:
+async def receiver(port: int = 0) -> AsyncIterator[str]:
     """Run one; yield its address."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.receiver", stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "tests.bench.receiver", str(port), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     try:
@@ -43,6 +44,12 @@ async def receiver() -> AsyncIterator[str]:
     finally:
         process.terminate()
         await process.wait()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 async def counts_of(url: str) -> dict[str, int]:
@@ -71,7 +78,7 @@ async def _serve() -> None:
     app.router.add_get("/counts", say)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", int(sys.argv[1])).start()
     sys.stdout.write(f"http://127.0.0.1:{runner.addresses[0][1]}\n")
     sys.stdout.flush()
     await asyncio.Event().wait()

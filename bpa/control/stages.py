@@ -48,7 +48,10 @@ class Stage:
 
 
 def closed(stages: Sequence[Stage]) -> list[Stage]:
-    """Return the stages that are over, with all that they are a part of: these change no more."""
+    """Return the stages that are over, with all that they are a part of.
+
+    These change no more, and what is over later comes after them.
+    """
     known = {stage.span_id: stage for stage in stages}
 
     def is_closed(stage: Stage) -> bool:

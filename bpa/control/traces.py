@@ -1,8 +1,8 @@
 """Traces: the stages of runs, exported as spans (docs/decisions/0017).
 
 They are read from Postgres when a run has ended, or is late: so a process that is killed takes no
-span with it, and a collector that is away for a while gets them afterwards. A span that is exported
-again is the same in every field, its id included.
+span with it, and a collector that is away for a while gets them afterwards. A span is exported
+once, or again where it is not known whether it arrived: then it is the same in every field.
 """
 
 from __future__ import annotations
@@ -96,18 +96,21 @@ class Traces:
         now = datetime.now(UTC)
         over: list[str] = []
         given_up: list[str] = []
-        again: list[tuple[str, float]] = []
+        again: list[tuple[str, float, int]] = []
+        told = {row["run_id"]: row["told"] for row in due}
         spans: list[ReadableSpan] = []
         for run in runs:
-            stages = timeline(run)
+            run_id, stages = run["run_id"], timeline(run)
             age = now - run["created_at"]
             is_over = _is_over(run, stages, now)
             if is_over or age >= _LATE:
-                spans += [self._span(run, stage) for stage in closed(stages)]
+                new = closed(stages)[told[run_id] :]
+                spans += [self._span(run, stage) for stage in new]
+                told[run_id] += len(new)
             if is_over:
-                (given_up if now - run["ended_at"] > _GIVE_UP else over).append(run["run_id"])
+                (given_up if now - run["ended_at"] > _GIVE_UP else over).append(run_id)
             else:
-                again.append((run["run_id"], _wait_s(age)))
+                again.append((run_id, _wait_s(age), told[run_id]))
         if await self._export(spans):
             await self._forget([*over, *given_up])
             await self._look_again(again)
@@ -151,13 +154,15 @@ class Traces:
         if run_ids:
             await fetch_all(self._pool, _QUERIES.done, run_ids=run_ids)
 
-    async def _look_again(self, runs: Sequence[tuple[str, float]]) -> None:
+    async def _look_again(self, runs: Sequence[tuple[str, float, int]]) -> None:
         if runs:
+            run_ids, after_s, told = zip(*runs, strict=True)
             await fetch_all(
                 self._pool,
                 _QUERIES.look_again,
-                run_ids=[run_id for run_id, _ in runs],
-                after_s=[after_s for _, after_s in runs],
+                run_ids=list(run_ids),
+                after_s=list(after_s),
+                told=list(told),
             )
 
     def _span(self, run: Mapping[str, Any], stage: Stage) -> ReadableSpan:

@@ -9,13 +9,14 @@ where run_id in (
     limit %(most)s
     for update skip locked
 )
-returning run_id::text as run_id;
+returning run_id::text as run_id, told;
 
 -- name: look_again
--- Come back to runs that have not ended yet, each after its time.
+-- Come back to runs that have not ended yet, each after its time, for what comes after what was told.
 update traces_due
-set due_at = now() + make_interval(secs => after_s)
-from unnest(%(run_ids)s::uuid[], %(after_s)s::float8[]) as again (run_id, after_s)
+set due_at = now() + make_interval(secs => again.after_s), told = again.told
+from unnest(%(run_ids)s::uuid[], %(after_s)s::float8[], %(told)s::int[])
+    as again (run_id, after_s, told)
 where traces_due.run_id = again.run_id;
 
 -- name: give_up

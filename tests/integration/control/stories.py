@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 from bpa.control.stages import Stage, closed
@@ -18,7 +19,7 @@ class Stories:
     """Takes runs again and again: what was told of one stands, and only more is added."""
 
     def __init__(self) -> None:
-        self._told: dict[str, dict[str, Stage]] = {}
+        self._told: dict[str, list[Stage]] = {}
 
     def take(self, runs: Sequence[Mapping[str, Any]], granted: Mapping[str, int]) -> None:
         """Make sure that the story of each run is one tree that agrees with its row.
@@ -36,10 +37,9 @@ class Stories:
             self._stands(run["run_id"], stages)
 
     def _stands(self, run_id: str, stages: Sequence[Stage]) -> None:
-        over = {stage.span_id: stage for stage in closed(stages)}
-        for span_id, before in self._told.get(run_id, {}).items():
-            after = over.get(span_id)
-            assert after == before, f"{before} may have been exported, and has become {after}"
+        before, over = self._told.get(run_id, []), closed(stages)
+        for was, now in zip_longest(before, over[: len(before)]):
+            assert now == was, f"{was} may have been exported, and has become {now}"
         self._told[run_id] = over
 
 

@@ -39,6 +39,7 @@ from bpa.control.replaying import Replaying
 from bpa.control.replays import Replays
 from bpa.control.rooms import Rooms
 from bpa.control.runs import Ended, Runs
+from bpa.control.searches import Searches
 from bpa.control.settlement import Settlement
 from bpa.control.sweep import Sweep
 from bpa.control.traces import Traces
@@ -152,6 +153,11 @@ class ControlProvider(Provider):
     drains = provide(Drains)
     history = provide(History)
     replays = provide(Replays)
+
+    @provide
+    def searches(self, pool: Pool) -> Searches:
+        """Return the search among all runs."""
+        return Searches(pool)
 
     @provide
     def nodes(self, pool: Pool) -> Nodes:
@@ -289,6 +295,7 @@ class ControlProvider(Provider):
         offers: Offers,
         runs: Runs,
         history: History,
+        searches: Searches,
         costs: Costs,
         dead_letters: DeadLetters,
         replaying: Replaying,
@@ -309,6 +316,7 @@ class ControlProvider(Provider):
             offers=offers,
             runs=runs,
             history=history,
+            searches=searches,
             costs=costs,
             dead_letters=dead_letters,
             replaying=replaying,

@@ -1,6 +1,7 @@
-"""What is known of runs, for people: one whole, a page of many, sums.
+"""What is known of runs, for people: one whole, sums.
 
-Reads only; what happens to runs is in ``runs``, and ``timeline`` makes one story of a run.
+Reads only; ``searches`` lists runs, what happens to them is in ``runs``, and ``timeline`` makes one
+story of a run.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from bpa.control.cursors import cursor_of, read_cursor
 from bpa.domain import RunId
 from bpa.errors import NotFound
 from bpa.postgres import Pool, fetch_all, load_queries
@@ -52,33 +52,6 @@ class History:
             for row in await fetch_all(self._pool, query, run_ids=[*by_id]):
                 by_id[row.pop("run_id")][name].append(row)
         return runs
-
-    async def page(
-        self,
-        *,
-        status: str | None = None,
-        dep_id: str | None = None,
-        cursor: str | None = None,
-        limit: int = 100,
-    ) -> tuple[list[dict[str, Any]], str | None]:
-        """Return a page of runs, newest first, and the cursor of the next one.
-
-        Raises:
-            InvalidRequest: The cursor is none of ours.
-        """
-        after_at, after_id = read_cursor(cursor) if cursor else (None, None)
-        rows = await fetch_all(
-            self._pool,
-            _QUERIES.page,
-            status=status,
-            dep_id=dep_id,
-            after_at=after_at,
-            after_id=after_id,
-            limit=limit + 1,
-        )
-        more = len(rows) > limit
-        rows = rows[:limit]
-        return rows, cursor_of(rows[-1]) if more else None
 
     async def totals(self, since: datetime | None = None) -> list[dict[str, Any]]:
         """Count runs by status and reason, with latency, tokens and cost."""

@@ -5,6 +5,9 @@ select
     runs.run_id::text as run_id,
     agent_versions.spec ->> 'name' as agent_name,
     runs.cost_usd::text as cost_usd,
+    coalesce(runs.outcome ->> 'vendor', runs.input_ref ->> 'vendor') as vendor,
+    coalesce(runs.outcome ->> 'invoice_id', runs.input_ref ->> 'invoice_id') as invoice_id,
+    runs.input_ref ->> 'message_id' as message_id,
     case
         when runs.status = 'queued' and runs.not_before > now() then runs.not_before
     end as waiting_until,
@@ -83,38 +86,6 @@ select
     disposition
 from deliveries where run_id = any(%(run_ids)s::uuid[])
 order by run_id, delivery_id;
-
--- name: page
--- List runs, newest first, from a cursor on (created_at, run_id).
-select
-    run_id::text as run_id,
-    agent_id,
-    version,
-    dep_id,
-    node_id,
-    status,
-    reason,
-    detail,
-    waiting_reason,
-    case when status = 'queued' and not_before > now() then not_before end as waiting_until,
-    cancel_asked_at,
-    parked,
-    executions,
-    cost_usd::text as cost_usd,
-    tokens_used,
-    trace_id,
-    created_at,
-    started_at,
-    ended_at
-from runs
-where (%(status)s::text is null or status = %(status)s)
-    and (%(dep_id)s::text is null or dep_id = %(dep_id)s)
-    and (
-        %(after_at)s::timestamptz is null
-        or (created_at, run_id) < (%(after_at)s::timestamptz, %(after_id)s::uuid)
-    )
-order by created_at desc, run_id desc
-limit %(limit)s;
 
 -- name: totals
 -- Count runs by status and reason, with latency and cost, for the demo's account and an overview.

@@ -19,6 +19,7 @@ from bpa.control.settlement import Held, Settlement
 from bpa.documents.characters import excerpt
 from bpa.documents.decoding import decode
 from bpa.documents.schema_checks import SchemaCheck
+from bpa.documents.values import Document
 from bpa.documents.wire import to_wire
 from bpa.domain import DeploymentId
 from bpa.errors import BpaError, Reason, RunEnded
@@ -125,7 +126,7 @@ def arrival_of(
         decoded = decode(message.body, message.content_type)
         if origin.schema:
             origin.schema.check(decoded, message.body, message.content_type)
-        document, note = to_wire(decoded), {"dialect": decoded.dialect}
+        document, note = to_wire(decoded), {"dialect": decoded.dialect, **_known_as(decoded)}
     except RunEnded as error:
         ended, note = error, {"excerpt": excerpt(message.body)}
     feeding = origin.feeding
@@ -158,3 +159,12 @@ def arrival_of(
         detail=ended.detail if ended else None,
         inherits_from=identity.inherits_from,
     )
+
+
+def _known_as(document: Document) -> dict[str, str]:
+    """Return by what people know an invoice, where code can read it: runs are found by it."""
+    fields = document.fields
+    if fields is None:
+        return {}
+    vendor = {"vendor": fields.vendor} if fields.vendor else {}
+    return {"invoice_id": fields.invoice_id, **vendor}

@@ -18,7 +18,7 @@ from bpa.postgres.migrations import MIGRATIONS, migrate, newest_migration
 from bpa.postgres.notifications import Notifications, Subscription, Wakeup
 from bpa.postgres.pipeline import Pipeline
 from bpa.postgres.queries import Queries, load_queries
-from bpa.postgres.statements import fetch_all, fetch_one
+from bpa.postgres.statements import fetch_all, fetch_one, fetch_within
 
 __all__ = [
     "MIGRATIONS",
@@ -33,6 +33,7 @@ __all__ = [
     "conninfo",
     "fetch_all",
     "fetch_one",
+    "fetch_within",
     "load_queries",
     "migrate",
     "newest_migration",

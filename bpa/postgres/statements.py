@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any, LiteralString
 
+import psycopg.errors
+
+from bpa.errors import Unavailable
 from bpa.postgres.connections import Pool, taken, translated
+from bpa.postgres.queries import load_queries
+
+_QUERIES = load_queries(__file__)
 
 
 async def fetch_all(pool: Pool, query: LiteralString, **values: object) -> list[dict[str, Any]]:
@@ -27,3 +33,27 @@ async def fetch_one(pool: Pool, query: LiteralString, **values: object) -> dict[
     """
     rows = await fetch_all(pool, query, **values)
     return rows[0] if rows else None
+
+
+async def fetch_within(
+    pool: Pool, query: LiteralString, time_s: float, **values: object
+) -> list[dict[str, Any]] | None:
+    """Execute ``query`` and return its rows; None if the server had no answer within ``time_s``.
+
+    It is planned for these very values each time: what reads few rows with one value may read all
+    of them with another.
+
+    Raises:
+        Unavailable: Postgres is away.
+    """
+    try:
+        with translated():
+            async with taken(pool) as connection, connection.transaction():
+                limit = {"time_ms": str(max(1, int(time_s * 1000)))}
+                await connection.execute(_QUERIES.bound_time, limit)
+                cursor = await connection.execute(query, values, prepare=False)
+                return await cursor.fetchall()
+    except Unavailable as error:
+        if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+            return None
+        raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -24,8 +24,16 @@ from bpa.control.rest.schemas import (
     steps_of,
 )
 from bpa.control.rest.services import Services, run_id_in_path
+from bpa.control.search import QUALIFIERS, QUERY_CHARS_MAX, read_search
+from bpa.control.searches import COUNTED_AT_MOST
 from bpa.domain import TERMINAL, OutcomeKind, RunStatus
 from bpa.errors import InvalidRequest
+
+_Q = (
+    "What is looked for: words of the vendor, the invoice's id or the message's id, and "
+    "qualifiers, all of which have to apply: "
+    f'`status:dead_lettered agent:x cost:>0.05 since:1h "acme"`; there are {", ".join(QUALIFIERS)}.'
+)
 
 
 @post("/v1/runs/{run_id:str}/:progress", status_code=204, tags=["runs"])
@@ -88,17 +96,33 @@ async def cancel(
 @get("/v1/runs", tags=["runs"])
 async def list_runs(
     services: NamedDependency[Services],
+    q: Annotated[str, QueryParameter(description=_Q, max_length=QUERY_CHARS_MAX)] = "",
     status: FromQuery[RunStatus | None] = None,
     deployment: FromQuery[str | None] = None,
     cursor: FromQuery[str | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
+    count: FromQuery[bool] = False,
 ) -> Response[RunPage]:
-    """List runs, newest first; the header ``Link`` leads to the next page."""
-    rows, following = await services.history.page(
-        status=status, dep_id=deployment, cursor=cursor, limit=limit
+    """Look for runs, newest first; the header ``Link`` leads to the next page.
+
+    A page may be short and have a next one. Runs that come in meanwhile are on no later page.
+    """
+    search = read_search(q, datetime.now(UTC)).narrowed(status=status, deployment=deployment)
+    rows, following = await services.searches.page(search, cursor=cursor, limit=limit)
+    counted = await services.searches.count(search) if count else None
+    page = RunPage(
+        runs=[RunSummary.of(row) for row in rows],
+        next_cursor=following,
+        count=None if counted is None else min(counted, COUNTED_AT_MOST),
+        count_is_exact=counted is None or counted <= COUNTED_AT_MOST,
     )
-    page = RunPage(runs=[RunSummary.of(row) for row in rows], next_cursor=following)
-    asked = {"status": status, "deployment": deployment, "cursor": following, "limit": limit}
+    asked = {
+        "q": q or None,
+        "status": status,
+        "deployment": deployment,
+        "cursor": following,
+        "limit": limit,
+    }
     query = urlencode({name: value for name, value in asked.items() if value is not None})
     return Response(page, headers={"Link": f'</v1/runs?{query}>; rel="next"'} if following else {})
 

@@ -229,6 +229,11 @@ class RunSummary(Document, frozen=True):
     cost_usd: str
     tokens_used: int
     trace_id: str
+    vendor: str | None
+    """As the posted result has it, else as code read it in the message; null where neither is."""
+    invoice_id: str | None
+    """Likewise."""
+    message_id: str | None
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -366,6 +371,11 @@ class RunPage(Document, frozen=True):
 
     runs: list[RunSummary]
     next_cursor: str | None
+    """A page may be short or empty and have a next one: few of the runs looked at matched."""
+    count: int | None = None
+    """How many runs match, where ``count`` was asked for; null where that would take too long."""
+    count_is_exact: bool = True
+    """False where there are more than ``count``."""
 
 
 class Total(Document, frozen=True):

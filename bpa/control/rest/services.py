@@ -20,6 +20,7 @@ from bpa.control.queues import Queues
 from bpa.control.readiness import State
 from bpa.control.replaying import Replaying
 from bpa.control.runs import Runs
+from bpa.control.searches import Searches
 from bpa.domain import RunId
 from bpa.errors import NotFound, StaleLease
 from bpa.telemetry.metrics import Metrics
@@ -38,6 +39,7 @@ class Services:
     offers: Offers
     runs: Runs
     history: History
+    searches: Searches
     costs: Costs
     dead_letters: DeadLetters
     replaying: Replaying

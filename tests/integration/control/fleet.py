@@ -19,6 +19,7 @@ from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
 from bpa.control.runs import Runs
+from bpa.control.searches import Searches
 from bpa.domain import (
     AgentSpec,
     DeploymentSpec,
@@ -71,6 +72,10 @@ class Fleet:
     @property
     def history(self) -> History:
         return History(self.pool)
+
+    @property
+    def searches(self) -> Searches:
+        return Searches(self.pool)
 
     @property
     def costs(self) -> Costs:

@@ -72,7 +72,7 @@ class Intaking:
         )
 
     async def runs(self) -> list[dict]:
-        rows, _ = await self.fleet.history.page()
+        rows, _ = await self.fleet.searches.page()
         return rows
 
     async def finish(self, run_id: RunId, outcome: Outcome = COMPLETED) -> None:

@@ -91,6 +91,7 @@ async def rest_over(
         offers=fleet.offers,
         runs=fleet.runs,
         history=fleet.history,
+        searches=fleet.searches,
         costs=fleet.costs,
         dead_letters=dead_letters,
         replaying=Replaying(

@@ -148,7 +148,7 @@ async def test_a_lost_settlement_is_made_good_by_the_next_delivery(
         await eventually(is_noted)
         run = await fleet.history.get(run_id)
         assert (run["executions"], run["steps"]) == (1, [])
-        assert len((await fleet.history.page())[0]) == 1
+        assert len((await fleet.searches.page())[0]) == 1
 
 
 @pytest.mark.parametrize("ends_at", ["A", "B"])

@@ -312,14 +312,14 @@ async def test_pages_follow_each_other_without_gap_or_repeat(fleet: Fleet):
     ids = {await fleet.queued(number) for number in range(1, 8)}
     seen, cursor = [], None
     while True:
-        rows, cursor = await fleet.history.page(cursor=cursor, limit=3)
+        rows, cursor = await fleet.searches.page(cursor=cursor, limit=3)
         seen += [row["run_id"] for row in rows]
         if cursor is None:
             break
     assert sorted(seen) == sorted(ids)
     assert len(seen) == 7
     with pytest.raises(InvalidRequest):
-        await fleet.history.page(cursor="nonsense")
+        await fleet.searches.page(cursor="nonsense")
 
 
 async def test_totals_count_by_status_and_reason(fleet: Fleet):

@@ -1,0 +1,172 @@
+"""The search among all runs, a page at a time, newest first; ``search`` reads what is looked for.
+
+What an index answers takes milliseconds, whatever there is. What none does (cheap runs of an agent,
+of which there are none) would be a walk through all runs: that is cut off after ``_TRY_S``, and the
+page is then looked for window by window, for as long as ``_WALK_S``. Such a page may be short, even
+empty, and have a next one, which goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, LiteralString
+
+from bpa.control.cursors import cursor_of, read_cursor
+from bpa.control.search import Search
+from bpa.domain import TERMINAL, RunStatus
+from bpa.postgres import Pool, fetch_within, load_queries
+
+_QUERIES = load_queries(__file__)
+COUNTED_AT_MOST = 10_000
+_TRY_S = 0.15
+_WALK_S = 0.25
+_STATEMENT_S = 2.0
+"""Of one window, which takes some 50 ms."""
+_INDEXED = frozenset(
+    {"words", "trace", "node", "deployment", "cost_over", "cost_from", "cost_under", "cost_to"}
+)
+"""Conditions that an index of runs that have ended answers."""
+
+Row = dict[str, Any]
+
+
+class Searches:
+    """Looks for runs.
+
+    Args:
+        pool: Connections to Postgres.
+        window_rows: How many runs a step of a walk through all of them looks at.
+    """
+
+    def __init__(self, pool: Pool, window_rows: int = 10_000) -> None:
+        self._pool = pool
+        self._window_rows = window_rows
+
+    async def page(
+        self, search: Search | None = None, *, cursor: str | None = None, limit: int = 100
+    ) -> tuple[list[Row], str | None]:
+        """Return a page of runs, newest first, and the cursor of the next one.
+
+        Runs that come in meanwhile are on no later page, so that none is seen twice. A page may be
+        short and have a next one.
+
+        Raises:
+            InvalidRequest: The cursor is none of ours.
+            Unavailable: Postgres is away.
+        """
+        search = search or Search()
+        after = _after(read_cursor(cursor)) if cursor else {}
+        values = {**_values(search), **after, "limit": limit + 1}
+        rows = await fetch_within(self._pool, _page_of(search, after), _TRY_S, **values)
+        if rows is None:
+            return await self.walk(search, cursor=cursor, limit=limit)
+        return rows[:limit], cursor_of(rows[limit - 1]) if len(rows) > limit else None
+
+    async def count(self, search: Search) -> int | None:
+        """Count the runs, up to ``COUNTED_AT_MOST`` and one; None where that would take too long.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        values = {**_values(search), "limit": COUNTED_AT_MOST + 1}
+        rows = await fetch_within(self._pool, _count_of(search), _TRY_S, **values)
+        return min(int(rows[0]["runs"]), COUNTED_AT_MOST + 1) if rows else None
+
+    async def walk(
+        self, search: Search, *, cursor: str | None = None, limit: int = 100
+    ) -> tuple[list[Row], str | None]:
+        """Return a page as :meth:`page`, by looking at window after window of all runs.
+
+        It ends when the page is full or the time is over, and then goes on from there.
+        """
+        after = _after(read_cursor(cursor)) if cursor else {}
+        found: list[Row] = []
+        deadline_s = time.monotonic() + _WALK_S
+        while True:
+            end = await self._window_end(after)
+            down_to = {"down_to_at": end["created_at"], "down_to_id": end["run_id"]} if end else {}
+            wanted = limit + 1 - len(found)
+            values = {**_values(search), **after, **down_to, "limit": wanted}
+            statement = _window_of(search, {**after, **down_to})
+            found += await self._fetch(statement, values)
+            if len(found) > limit:
+                return found[:limit], cursor_of(found[limit - 1])
+            if end is None:
+                return found, None
+            if time.monotonic() >= deadline_s:
+                return found, cursor_of(end)
+            after = _after((end["created_at"], end["run_id"]))
+
+    async def _window_end(self, after: Mapping[str, Any]) -> Row | None:
+        parts = [_QUERIES.window_end, *_within(after), _QUERIES.window_rows]
+        rows = await self._fetch("\n".join(parts), {**after, "rows": self._window_rows - 1})
+        return rows[0] if rows else None
+
+    async def _fetch(self, statement: LiteralString, values: Mapping[str, Any]) -> list[Row]:
+        return await fetch_within(self._pool, statement, _STATEMENT_S, **values) or []
+
+
+def _values(search: Search) -> dict[str, Any]:
+    values = search.conditions()
+    return values | {"statuses": [str(one) for one in values.get("statuses", ())]}
+
+
+def _after(place: tuple[object, str]) -> dict[str, Any]:
+    return {"after_at": place[0], "after_id": place[1]}
+
+
+def _page_of(search: Search, bounds: Mapping[str, Any]) -> LiteralString:
+    end = [*_within(bounds), _QUERIES.newest_first]
+    parts = [
+        "\n".join([_QUERIES.columns, *source, *_conditions(search), *end])
+        for source in _sources(search)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return "\n".join([_QUERIES.both, _joined(parts), _QUERIES.in_all, _QUERIES.newest_of_both])
+
+
+def _count_of(search: Search) -> LiteralString:
+    parts = [
+        "\n".join([_QUERIES.identity, *source, *_conditions(search), _QUERIES.capped])
+        for source in _sources(search)
+    ]
+    return "\n".join([_QUERIES.counted, _joined(parts), _QUERIES.in_all])
+
+
+def _window_of(search: Search, bounds: Mapping[str, Any]) -> LiteralString:
+    """Return the statement of one window; none of the indexes of ended runs can answer it."""
+    end = [*_within(bounds), _QUERIES.newest_first]
+    return "\n".join([_QUERIES.columns, _QUERIES.every, *_conditions(search), *end])
+
+
+def _within(bounds: Mapping[str, Any]) -> list[LiteralString]:
+    after = [_QUERIES.after] if "after_id" in bounds else []
+    return [*after, *([_QUERIES.down_to] if "down_to_id" in bounds else [])]
+
+
+def _joined(parts: Sequence[LiteralString]) -> LiteralString:
+    return "\nunion all\n".join(f"({part})" for part in parts)
+
+
+def _conditions(search: Search) -> list[LiteralString]:
+    if search.word_id is not None:
+        search = replace(search, words=None)  # the fragment of the id says both
+    return [getattr(_QUERIES, name) for name in search.conditions()]
+
+
+def _sources(search: Search) -> list[list[LiteralString]]:
+    """Return where to look: the more exactly a source is named, the more indexes it has."""
+    statuses = search.statuses
+    retried = [_QUERIES.retried] if (search.attempts_from or 0) > 1 else []
+    if statuses == (RunStatus.DEAD_LETTERED,) or search.reason is not None:
+        return [[_QUERIES.dead, *retried]]
+    if statuses is not None and TERMINAL.issuperset(statuses):
+        return [[_QUERIES.ended, *retried]]
+    if statuses is not None and TERMINAL.isdisjoint(statuses):
+        return [[_QUERIES.alive, *retried]]
+    if retried or not _INDEXED.isdisjoint(search.conditions()):
+        return [[_QUERIES.ended, *retried], [_QUERIES.alive, *retried]]
+    return [[_QUERIES.every]]

@@ -14,6 +14,7 @@ create table executions (
     reason text, -- of the dead letter that the execution made, if it did
     detail text,
     timings jsonb not null default '{}', -- milliseconds, as the node told them
+    excess jsonb, -- the budget that a call did not fit: kind, limit, consumed, refused
     replayed int[] not null default '{}', -- steps whose recorded answers it went on from
     primary key (run_id, epoch)
 );
@@ -30,7 +31,10 @@ alter table steps add column answered_epoch bigint;
 -- Whose spans are to be exported, and when to look; empty where nothing is exported.
 create table traces_due (
     run_id uuid primary key references runs on delete cascade,
-    due_at timestamptz not null
+    due_at timestamptz not null,
+    -- stages of a run that goes on and were exported: what is over comes in one order, to which
+    -- later stages are added
+    told int not null default 0
 );
 
 create index traces_due_first on traces_due (due_at);

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
@@ -35,6 +35,7 @@ _URLS = frozenset(
     {"anthropic.base_url", "http_out.base_url", "control.url", "telemetry.otlp_endpoint"}
 )
 _URL = re.compile(r"https?://[^\s/]")
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#@\s]*@")
 _ADDRESS = re.compile(r"/.+|.+:[0-9]{1,5}")
 """``host:port``, or the path of a Unix socket."""
 _COUNTS = frozenset({"node.slots", "postgres.pool_size"})
@@ -222,6 +223,7 @@ def load(
         values[key] = (value, origin)
     types = dict(_leaves(Settings))
     tree: dict[str, Any] = {}
+    wrong: set[str] = set()
     for key, (value, origin) in values.items():
         kind = str if key.startswith("node.labels.") else types.get(key)
         if kind is None:
@@ -235,12 +237,12 @@ def load(
         except msgspec.ValidationError as error:
             shown = "" if key in SECRETS else f" {value!r}"
             problems.append(f"{origin}: {key} ={shown}: {error}")
+            wrong.add(key)
+    settings = msgspec.convert(tree, Settings)
+    problems += _out_of_range(settings, wrong)
     if problems:
         raise SettingsError(problems)
-    settings = msgspec.convert(tree, Settings)
-    _check(settings)
-    origins = dict.fromkeys(types, "default") | {key: origin for key, (_, origin) in values.items()}
-    return Loaded(settings, origins)
+    return Loaded(settings, _origins(types, {key: origin for key, (_, origin) in values.items()}))
 
 
 def flatten(settings: Settings) -> dict[str, object]:
@@ -250,8 +252,20 @@ def flatten(settings: Settings) -> dict[str, object]:
         value: Any = settings
         for part in key.split("."):
             value = getattr(value, part)
-        flat[key] = "***" if key in SECRETS and value else value
+        if isinstance(value, str):
+            value = "***" if key in SECRETS and value else _CREDENTIALS.sub("***@", value)
+        flat[key] = value
     return flat
+
+
+def _origins(types: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
+    """Return where each setting comes from; one whose parts come from several places names all."""
+    origins = dict.fromkeys(types, "default")
+    for key in types:
+        parts = [origin for name, origin in given.items() if f"{name}.".startswith(f"{key}.")]
+        if parts:
+            origins[key] = ", ".join(dict.fromkeys(parts))
+    return origins
 
 
 def _from_file(file: Path | None, problems: list[str]) -> Iterator[tuple[str, object, str]]:
@@ -307,21 +321,21 @@ def _suggestion(key: str, types: Mapping[str, Any]) -> str:
     return f"; did you mean {near[0]!r}?" if near else "; `bpa config show` lists them all"
 
 
-def _check(settings: Settings) -> None:
-    problems = [
-        f"{key} = {value!r}: {wrong}"
-        for key, value in flatten(settings).items()
-        if (wrong := _wrong(key, value))
-    ]
-    if settings.control.lease_ttl_s < 3 * settings.control.heartbeat_every_s:
-        problems.append("control.lease_ttl_s: must be three heartbeats or more, or leases flap")
-    if settings.control.clock_skew_max_s > SHORTEST_LOCK_S:
-        problems.append(
+def _out_of_range(settings: Settings, wrong: Collection[str]) -> Iterator[str]:
+    """Say what is wrong with settings of the right type; ``wrong`` ones stand at their default."""
+    for key, value in flatten(settings).items():
+        if what := _wrong(key, value):
+            yield f"{key} = {value!r}: {what}"
+    control = settings.control
+    if control.lease_ttl_s < 3 * control.heartbeat_every_s and not (
+        {"control.lease_ttl_s", "control.heartbeat_every_s"} & {*wrong}
+    ):
+        yield "control.lease_ttl_s: must be three heartbeats or more, or leases flap"
+    if control.clock_skew_max_s > SHORTEST_LOCK_S:
+        yield (
             f"control.clock_skew_max_s: at most {SHORTEST_LOCK_S:g}, or a lock may seem to be over "
             "that has just begun"
         )
-    if problems:
-        raise SettingsError(problems)
 
 
 def _wrong(key: str, value: object) -> str:

@@ -13,15 +13,24 @@ def command() -> None:
     """Look at the settings."""
 
 
-@command.command()
+@command.command("show")
 @click.option("--origin", is_flag=True, help="Tell where each value comes from.")
 @json_option
 @click.pass_context
 def show(context: click.Context, *, origin: bool, as_json: bool) -> None:
     """Print every setting with its value, secrets masked.
 
+    A flag wins over a BPA_* variable, that over the file, that over the default. --json names the
+    origin of each value in any case.
+
     Exits with 2 and a line for each problem when a setting is wrong.
-    """
+
+    \b
+    Examples:
+      bpa config show --origin
+      bpa config show --origin | grep -v '# default$'
+      bpa config show --json | jq -r '."control.http_port".value'
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     result = loaded(context)
     values = flatten(result.settings)
     if as_json:

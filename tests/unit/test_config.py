@@ -50,6 +50,28 @@ def test_every_wrong_key_is_reported_at_once_with_what_to_do(tmp_path):
     assert "nonsense" in problems
 
 
+def test_a_value_of_a_wrong_type_hides_no_other_problem():
+    environ = {"BPA_CONTROL__LEASE_TTL_S": "long", "BPA_CONTROL__HTTP_PORT": "70000"}
+    with pytest.raises(SettingsError) as caught:
+        load({**environ, "BPA_CONTROL__HEARTBEAT_EVERY_S": "9"})
+    wrong = [problem.partition(" =")[0] for problem in caught.value.problems]
+    assert wrong == ["BPA_CONTROL__LEASE_TTL_S: control.lease_ttl_s", "control.http_port"]
+
+
+def test_credentials_in_an_address_are_not_shown():
+    address = "https://user:hunter2@api.example.com/invoices"
+    shown = flatten(load({"BPA_HTTP_OUT__BASE_URL": address}).settings)
+    assert shown["http_out.base_url"] == "https://***@api.example.com/invoices"
+
+
+def test_labels_name_each_place_they_come_from(tmp_path):
+    file = tmp_path / "bpa.toml"
+    file.write_text("[node.labels]\nregion = 'here'\n")
+    loaded = load({"BPA_NODE__LABELS__RACK": "4"}, file)
+    assert loaded.settings.node.labels == {"region": "here", "rack": "4"}
+    assert loaded.origins["node.labels"] == f"{file}, BPA_NODE__LABELS__RACK"
+
+
 def test_a_wrong_secret_is_reported_without_its_value(tmp_path):
     file = tmp_path / "bpa.toml"
     file.write_text("anthropic.api_key = ['hunter2']\n")

@@ -1,7 +1,8 @@
 """The ``bpa`` command: one module a verb, each imported only when it is used.
 
 Data goes to standard output, messages to standard error. Exit codes: 0 done, 1 failure, 2 usage,
-3 not found, 5 conflict, 6 unavailable, 7 partly done, 130 interrupted.
+3 not found, 4 not allowed, 5 conflict, 6 unavailable, 7 partly done, 130 interrupted, 141 when
+nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gc
 import importlib
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import click
@@ -18,22 +20,26 @@ from bpa import __version__
 from bpa.errors import BpaError
 
 _COMMANDS = {
-    "apply": "bpa.cli.apply",
-    "breakers": "bpa.cli.breakers",
-    "config": "bpa.cli.settings",
-    "cordon": "bpa.cli.cordon:cordon",
-    "costs": "bpa.cli.costs",
-    "demo": "bpa.cli.demo",
-    "dlq": "bpa.cli.dlq",
-    "drain": "bpa.cli.drain",
-    "emulate": "bpa.cli.emulate",
-    "nodes": "bpa.cli.nodes",
-    "queues": "bpa.cli.queues",
-    "runs": "bpa.cli.runs",
-    "send": "bpa.cli.send",
-    "serve": "bpa.cli.serve",
-    "uncordon": "bpa.cli.cordon:uncordon",
+    "apply": ("bpa.cli.apply", "Create agents and deployments from files."),
+    "breakers": ("bpa.cli.breakers", "List the targets that fail, and what waits for them."),
+    "config": ("bpa.cli.settings", "Look at the settings, and where each comes from."),
+    "cordon": ("bpa.cli.cordon:cordon", "Keep new leases from a node."),
+    "costs": ("bpa.cli.costs", "Sum up what the models used and cost."),
+    "demo": ("bpa.cli.demo", "Watch 100 invoices, and balance the account."),
+    "dlq": ("bpa.cli.dlq", "Look at dead letters, and replay them."),
+    "drain": ("bpa.cli.drain", "Empty a node by a deadline, and watch it."),
+    "emulate": ("bpa.cli.emulate", "Run one server of the local default alone."),
+    "nodes": ("bpa.cli.nodes", "Look at the nodes that execute runs."),
+    "queues": ("bpa.cli.queues", "Show what waits in the queues, and how old it is."),
+    "runs": ("bpa.cli.runs", "Look at runs, cancel them, try them again."),
+    "send": ("bpa.cli.send", "Publish documents to a queue."),
+    "serve": ("bpa.cli.serve", "Run a role until it is stopped."),
+    "uncordon": ("bpa.cli.cordon:uncordon", "Give a node leases again; calls off its drain."),
 }
+"""Where each command is, and what it does in so few words that the list fits 80 columns."""
+
+_CLOSED_PIPE = 141
+"""What a shell says of a program that wrote to a pipe nobody reads (SIGPIPE)."""
 
 
 class _Lazy(click.Group):
@@ -43,12 +49,15 @@ class _Lazy(click.Group):
         return sorted(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        place = _COMMANDS.get(cmd_name)
-        if place is None:
+        if cmd_name not in _COMMANDS:
             return None
-        module, _, name = place.partition(":")
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), name or "command")
         return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _COMMANDS[name][1]) for name in sorted(_COMMANDS)])
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,6 +83,10 @@ def cli(context: click.Context, config_file: Path | None, flags: tuple[str, ...]
     Start with `bpa serve --role all`: it needs no configuration, no cloud and no key. Then
     `bpa send invoice.json`, and `bpa runs list`. Settings come from flags, BPA_* variables and a
     TOML file, in this order; `bpa config show --origin` tells which won.
+
+    Data goes to standard output, words to standard error; --json prints one document. Exit codes:
+    0 done, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 conflict, 6 unavailable, 7 partly
+    done, 130 interrupted.
     """
     pairs = {}
     for flag in flags:
@@ -88,19 +101,41 @@ def main() -> None:
     """Run the command line; the entry point of the package."""
     gc.set_threshold(50_000, 20, 50)  # imports leave no garbage, and runs free theirs by counts
     try:
+        code = _run()
+        sys.stdout.flush()  # a pipe that was closed is noticed here, not by the interpreter's end
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _CLOSED_PIPE
+    gc.freeze()  # the interpreter's last collections would go through all that was imported
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command that was asked for; return its exit code, whatever it raised."""
+    try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
-    except click.exceptions.Abort:
-        code = 130
+        return error.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return 130
     except BpaError as error:
         click.echo(f"bpa: {error}", err=True)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = 130
+        return error.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    gc.freeze()  # the interpreter's last collections would go through all that was imported
-    sys.exit(code if isinstance(code, int) else 0)
+        raise
+    except Exception as error:  # noqa: BLE001 - the last edge: a traceback is no answer to anybody
+        click.echo(f"bpa: {_fault(error)}", err=True)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _fault(error: Exception) -> str:
+    """Say where a fault of ours is, in one line that can be reported."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if f"{os.sep}bpa{os.sep}" in frame.filename] or frames[-1:]
+    place = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
+    words = " ".join(str(error).split())[:300]
+    return f"this is a fault of bpa {__version__}: {type(error).__name__}{place}: {words}"

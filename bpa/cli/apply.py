@@ -15,7 +15,7 @@ from bpa.errors import Conflict, NotFound
 from bpa.manifests import read_all
 
 
-@click.command("apply", short_help="Create agents and deployments from files.")
+@click.command("apply")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @json_option
 @click.pass_context

@@ -15,7 +15,7 @@ from bpa.control.rest.schemas import Breaker
 _STYLES = {"open": "red", "closing": "yellow", "closed": "green"}
 
 
-@click.command("breakers", short_help="List the targets that fail, and what waits for them.")
+@click.command("breakers")
 @json_option
 @click.pass_context
 def command(context: click.Context, *, as_json: bool) -> None:

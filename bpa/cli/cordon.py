@@ -15,7 +15,7 @@ from bpa.control.rest.node_schemas import NodeCordoned, NodeUncordoned
 T = TypeVar("T")
 
 
-@click.command("cordon", short_help="Keep new leases from a node.")
+@click.command("cordon")
 @click.argument("node_id", metavar="NODE")
 @json_option
 @click.pass_context
@@ -45,7 +45,7 @@ def cordon(context: click.Context, *, node_id: str, as_json: bool) -> None:
         click.echo(f"it drains as well, until {moment(answer.node.drain.deadline_at)}", err=True)
 
 
-@click.command("uncordon", short_help="Give a node leases again; calls off its drain.")
+@click.command("uncordon")
 @click.argument("node_id", metavar="NODE")
 @json_option
 @click.pass_context

@@ -44,7 +44,7 @@ class _Moment(click.ParamType[datetime]):
             self.fail(f"{value!r} is no time; write for example 7d, 12h or 2026-03-01", param, ctx)
 
 
-@click.command("costs", short_help="Sum up what the models used and cost.")
+@click.command("costs")
 @click.option(
     "--by",
     type=click.Choice([by.value for by in By]),

@@ -43,7 +43,7 @@ reason_option = click.option(
 )
 
 
-@click.group("dlq", short_help="Look at dead letters, and replay them.")
+@click.group("dlq")
 def command() -> None:
     """Look at dead letters: messages whose runs ended without success, and replay them."""
 

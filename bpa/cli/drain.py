@@ -44,7 +44,7 @@ class DrainReport(Document, frozen=True):
     """Runs that left the node without an end; they go on elsewhere by their journals."""
 
 
-@click.command("drain", short_help="Empty a node by a deadline, and watch it.")
+@click.command("drain")
 @click.argument("node_id", metavar="NODE")
 @click.option(
     "--deadline",

@@ -26,7 +26,7 @@ _NOTES = {
 }
 
 
-@click.command("queues", short_help="Show what waits in the queues, and how old it is.")
+@click.command("queues")
 @json_option
 @click.pass_context
 def command(context: click.Context, *, as_json: bool) -> None:

@@ -50,7 +50,7 @@ class _Status(click.Choice[str]):
         return super().convert(str(value).replace("-", "_"), param, ctx)
 
 
-@click.group("runs", short_help="Look at runs, cancel them, try them again.")
+@click.group("runs")
 def command() -> None:
     """Look at runs: one for each message, from its receipt to its one outcome."""
 

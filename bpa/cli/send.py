@@ -22,7 +22,7 @@ CONTENT_TYPES = {
 _PARTLY = 7
 
 
-@click.command("send", short_help="Publish documents to a queue.")
+@click.command("send")
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )

@@ -60,8 +60,11 @@ def command(context: click.Context, *, role: str, as_json: bool) -> None:
     ):
         try:
             runner.run(_serve(role, settings, announce))
-        except BaseExceptionGroup as group:
-            raise _first_known(group) from None
+        except Exception as error:  # noqa: BLE001 - it is raised again, once it is in the log
+            cause = _first_known(error) if isinstance(error, ExceptionGroup) else error
+            if not isinstance(cause, BpaError):
+                _log.critical("role_failed", role=role, exc_info=cause)
+            raise cause from None
 
 
 async def _serve(role: str, settings: Settings, announce: Callable[[Addresses], None]) -> None:
@@ -86,11 +89,11 @@ def _end_at_once(number: signal.Signals) -> None:
     os._exit(128 + number)
 
 
-def _first_known(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first_known(group: ExceptionGroup[Exception]) -> Exception:
     """Return the error to report: the first of ours, else the group as it is."""
     known = group.subgroup(BpaError)
-    error: BaseException = known or group
-    while known is not None and isinstance(error, BaseExceptionGroup):
+    error: Exception = known or group
+    while known is not None and isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
 

@@ -1,13 +1,17 @@
 """What the command line says before it talks to anybody."""
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from bpa.cli import cli
+from bpa import __version__
+from bpa.cli import cli, main
 from bpa.cli.serve import _print_addresses
 from bpa.errors import InvalidRequest, NotFound, SettingsError, Unavailable
 from bpa.roles.addresses import Addresses
@@ -41,9 +45,25 @@ COMMANDS = [
 ]
 
 
-def test_help_lists_every_command(run):
+def test_help_lists_every_command_on_one_line_without_importing_any(run):
     out = run("--help").output
-    assert all(f"\n  {name} " in out for name in COMMANDS)
+    assert all(re.search(rf"^  {name}  .+[.]$", out, re.MULTILINE) for name in COMMANDS)
+    code = "import sys; from bpa.cli import cli; cli(['--help'], standalone_mode=False)"
+    heavy = "print([name for name in ('rich', 'aiohttp', 'msgspec') if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True)
+    assert out.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_fault_of_ours_is_one_line_that_can_be_reported(monkeypatch, capsys):
+    def fails(**_: object) -> None:
+        raise ExceptionGroup("tasks", [KeyError("one\ntwo")])
+
+    monkeypatch.setattr(cli, "main", fails)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"bpa: this is a fault of bpa {__version__}: KeyError")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@
     +-- StartupError           a dependency of the start is missing or taken
     +-- Unavailable            a dependency is away; try again
     +-- NotFound
+    +-- NotAllowed             who asks may not
     +-- Conflict               the state does not allow it
     |   +-- StaleLease         a fenced write: the lease has moved on (I3)
+    |   +-- Changed            an edit of what has changed since it was looked at (If-Match)
     +-- InvalidRequest         the caller's input is wrong
     +-- RunEnded               the run ends here, with a dead-letter reason
 
@@ -57,6 +59,7 @@ class GrpcStatus(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
     NOT_FOUND = "NOT_FOUND"
     FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     INTERNAL = "INTERNAL"
@@ -108,6 +111,15 @@ class NotFound(BpaError):
     exit_code = 3
 
 
+class NotAllowed(BpaError):
+    """Who asks may not do this."""
+
+    code = "not_allowed"
+    http_status = 403
+    grpc_status = GrpcStatus.PERMISSION_DENIED
+    exit_code = 4
+
+
 class Conflict(BpaError):
     """The present state does not allow the request."""
 
@@ -121,6 +133,13 @@ class StaleLease(Conflict):
     """A write under a lease that has ended or moved on; it changed nothing."""
 
     code = "stale_lease"
+
+
+class Changed(Conflict):
+    """What is to be edited has changed since it was looked at; look again."""
+
+    code = "changed"
+    http_status = 412
 
 
 class InvalidRequest(BpaError):

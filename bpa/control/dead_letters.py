@@ -194,7 +194,7 @@ class DeadLetters:
         """
         found = (await self.find([letter_id])).get(letter_id)
         if found is None:
-            raise NotFound(f"there is no dead letter {letter_id}: it was replayed or removed")
+            raise _gone(letter_id)
         message = found.message
         planned = plan(message, found.identity, found.known, None)
         return {
@@ -207,6 +207,19 @@ class DeadLetters:
             "sent": list(await self._replays.effects(found.identity.run_id)),
             "replay": {"action": planned.action, "why": planned.why},
         }
+
+    async def message(self, letter_id: LetterId) -> Message:
+        """Return the message of one dead letter, with its body as it came.
+
+        Raises:
+            NotFound: There is no such dead letter.
+            Unavailable: The broker does not answer.
+        """
+        await self._queues(letter_id.queue)
+        letters = await self._reader(letter_id.queue).find([letter_id.sequence_number])
+        if letter_id.sequence_number not in letters:
+            raise _gone(letter_id)
+        return letters[letter_id.sequence_number].message
 
     async def find(self, ids: Sequence[LetterId]) -> dict[LetterId, Found]:
         """Return those of these dead letters that are there.
@@ -273,6 +286,10 @@ class DeadLetters:
                 for (one, letter), identity, row in zip(pairs, identities, known, strict=True)
             ]
         return joined
+
+
+def _gone(letter_id: LetterId) -> NotFound:
+    return NotFound(f"there is no dead letter {letter_id}: it was replayed or removed")
 
 
 def _cursor(at: LetterId) -> str:

@@ -14,7 +14,7 @@ from bpa.connectors.breaker import host_of
 from bpa.control.names import check_names
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.domain import EFFECTS_MAX, DeploymentId, DeploymentSpec, cpu_millis, memory_bytes
-from bpa.errors import Conflict, InvalidRequest, NotFound
+from bpa.errors import Changed, Conflict, InvalidRequest, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 
 _QUERIES = load_queries(__file__)
@@ -35,6 +35,8 @@ class Feeding:
     queue: str
     spec: DeploymentSpec
     revision: int
+    paused: bool = False
+    """Nothing is received for it and none of its runs starts; its queue stays its own."""
 
 
 class Deployments:
@@ -95,6 +97,32 @@ class Deployments:
         """List deployments."""
         return await fetch_all(self._pool, _QUERIES.page, dep_id=None, env=env)
 
+    async def pause(
+        self, dep_id: str, *, paused: bool, actor: str, tag: str | None = None
+    ) -> dict[str, Any]:
+        """Have a deployment receive and start nothing, or go on with that; return it.
+
+        What runs goes on. Asking for what is so already changes nothing.
+
+        Args:
+            dep_id: The deployment.
+            paused: False to go on.
+            actor: Who wants it, for the audit.
+            tag: As :func:`tag_of` gave it for what the decision was made by; None asks for nothing.
+
+        Raises:
+            NotFound: There is no such deployment.
+            Changed: It has changed since it had that tag.
+        """
+        values = {"dep_id": dep_id, "paused": paused, "actor": actor, "tag": tag}
+        row = await fetch_one(self._pool, _QUERIES.pause, **values)
+        if row is not None and tag not in (None, row["tag"]):
+            raise Changed(
+                f"deployment {dep_id!r} has changed since you looked: it has the ETag "
+                f'"{row["tag"]}" now; look at it again'
+            )
+        return await self.get(dep_id)
+
     async def feeding(self, env: str) -> Mapping[DeploymentId, Feeding]:
         """Return the active deployments of an environment."""
         rows = await fetch_all(self._pool, _QUERIES.feeding, env=env)
@@ -106,9 +134,15 @@ class Deployments:
                 queue=row["queue"],
                 spec=msgspec.convert(row["target"], DeploymentSpec),
                 revision=row["revision"],
+                paused=row["paused"],
             )
             for row in rows
         }
+
+
+def tag_of(row: Mapping[str, Any]) -> str:
+    """Return what names a deployment's present state: its ETag, without quotes."""
+    return f"{row['revision']}{'-paused' if 'paused' in row['status'] else ''}"
 
 
 def _check(spec: DeploymentSpec) -> None:

@@ -34,7 +34,43 @@ select
     version,
     queue,
     target,
-    revision
+    revision,
+    status ? 'paused' as paused
 from deployments
 where env = %(env)s and (status ->> 'active')::boolean
 order by dep_id;
+
+-- name: pause
+-- Have a deployment take and start nothing, or go on with that, unless it has changed since its tag
+-- was read. Its revision stays: breakers know it by that, and a pause does not move its target.
+with present as materialized (
+    select
+        dep_id,
+        status ? 'paused' as paused,
+        revision::text || case when status ? 'paused' then '-paused' else '' end as tag
+    from deployments where dep_id = %(dep_id)s
+    for no key update
+),
+changed as (
+    update deployments
+    set status = case
+            when %(paused)s then status || jsonb_build_object(
+                'paused', jsonb_build_object('at', now(), 'by', %(actor)s::text)
+            )
+            else status - 'paused'
+        end
+    from present
+    where deployments.dep_id = present.dep_id
+        and present.paused is distinct from %(paused)s
+        and (%(tag)s::text is null or present.tag = %(tag)s)
+    returning deployments.dep_id
+),
+noted as (
+    insert into audit (actor, action, subject)
+    select
+        %(actor)s,
+        case when %(paused)s then 'deployment.pause' else 'deployment.resume' end,
+        dep_id
+    from changed
+)
+select tag from present;

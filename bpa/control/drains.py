@@ -18,7 +18,7 @@ import structlog
 
 from bpa.control.leases import Leases
 from bpa.domain import DeploymentSpec, NodeId, StepKind
-from bpa.errors import NotFound
+from bpa.errors import Conflict, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries, translated
 
 DRAIN_DEADLINE_S = 600.0
@@ -137,6 +137,36 @@ class Drains:
         _log.info("node_uncordoned", node_id=node_id, called_off=row["deadline_before"])
         before: datetime | None = row["deadline_before"]
         return before
+
+    async def forget(self, node_id: str, actor: str, silent_s: float) -> None:
+        """Take a node that has ended out of the fleet; should it come back, it is a new one.
+
+        Args:
+            node_id: The node.
+            actor: Who wants it, for the audit.
+            silent_s: Seconds without a heartbeat after which a node may be forgotten.
+
+        Raises:
+            NotFound: There is no such node.
+            Conflict: It was heard of just now, or still holds leases.
+            Unavailable: Postgres is away.
+        """
+        row = await fetch_one(
+            self._pool, _QUERIES.forget, node_id=node_id, actor=actor, silent_s=silent_s
+        )
+        if row is None:
+            raise _unknown(node_id)
+        if row["lives"]:
+            raise Conflict(
+                f"node {node_id!r} is alive: stop it first; a node is forgotten once it has not "
+                f"been heard of for {silent_s:g} s"
+            )
+        if row["holds"]:
+            raise Conflict(
+                f"node {node_id!r} holds {row['holds']} leases still: they lapse by themselves; "
+                "try again in a moment"
+            )
+        _log.info("node_forgotten", node_id=node_id)
 
     async def remaining(self, node_id: str) -> Sequence[Mapping[str, Any]]:
         """List the leases of a node, oldest first, each with its ``stage`` and ``left_s``.

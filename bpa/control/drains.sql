@@ -75,6 +75,35 @@ noted as (
 )
 select deadline_before from uncordoned;
 
+-- name: forget
+-- Forget a node that is not heard of any more and holds nothing; what it was is in the audit.
+with present as materialized (
+    select
+        nodes.*,
+        heartbeat_at >= now() - make_interval(secs => %(silent_s)s) as lives,
+        (select count(*) from leases where leases.node_id = nodes.node_id) as holds
+    from nodes where node_id = %(node_id)s
+    for update
+),
+forgotten as (
+    delete from nodes using present
+    where nodes.node_id = present.node_id and not present.lives and present.holds = 0
+    returning nodes.node_id
+),
+noted as (
+    insert into audit (actor, action, subject, detail)
+    select
+        %(actor)s,
+        'node.forget',
+        node_id,
+        jsonb_build_object('metadata', metadata, 'heartbeat_at', heartbeat_at)
+    from present join forgotten using (node_id)
+)
+select
+    lives,
+    holds
+from present;
+
 -- name: lock_offers
 -- Lock what a node was offered and has not acknowledged. A statement of its own, once the node's row
 -- is locked: it has to see what was granted until then.

@@ -223,7 +223,8 @@ class Ingest:
         except Unavailable as error:
             _log.warning("deployments_unavailable", error=str(error))
             return
-        wanted = {(one.dep_id, one.revision): one for one in feeding.values()}
+        active = [one for one in feeding.values() if not one.paused]
+        wanted = {(one.dep_id, one.revision): one for one in active}
         self._refused = {key: why for key, why in self._refused.items() if key in wanted}
         for key in self._feeders.keys() - wanted.keys():
             fed = self._feeders.pop(key)

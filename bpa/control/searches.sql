@@ -25,7 +25,11 @@ select
     input_ref ->> 'message_id' as message_id,
     created_at,
     started_at,
-    ended_at
+    ended_at,
+    (
+        select following.run_id::text from replays as following
+        where following.replayed_run_id = runs.run_id
+    ) as replayed_as
 from runs
 
 -- name: identity

@@ -15,7 +15,7 @@ from bpa.container.node import Worker, open_worker
 from bpa.errors import Unavailable
 from bpa.node.runtime import NodeState
 from bpa.roles.addresses import Addresses
-from bpa.roles.control import require
+from bpa.roles.control import either, require
 from bpa.telemetry.metrics import CONTENT_TYPE, exposition
 from bpa.telemetry.pulse import Pulse
 from bpa.web_server import serve_http
@@ -73,14 +73,16 @@ async def node(settings: Settings, pulse: Pulse) -> AsyncIterator[Node]:
 async def serve(
     settings: Settings, stop: asyncio.Event, announce: Callable[[Addresses], None]
 ) -> None:
-    """Serve role ``node`` until ``stop`` is set."""
+    """Serve role ``node`` until ``stop`` is set; it is announced once control knows it."""
     async with (
         metering(settings, "node") as pulse,
         node(settings, pulse) as running,
     ):
         pulse.look(running.worker.look_at_slots)
-        announce(Addresses(node_health=running.health))
-        await stop.wait()
+        await either(running.registered(), stop.wait())
+        if not stop.is_set():
+            announce(Addresses(node_health=running.health))
+            await stop.wait()
 
 
 async def _watch(worker: Worker) -> None:

@@ -87,7 +87,8 @@ judged as (
                 or node.cordoned_at is not null
                 or node.status ->> 'closing' = 'true' then 'node'
             when deployment.revision is distinct from proposal.revision
-                or not (deployment.status ->> 'active')::boolean then 'deployment'
+                -- paused, or retired
+                or deployment.status <> '{"active": true}' then 'deployment'
         end as refused
     from proposal
     left join free_run using (run_id)

@@ -15,7 +15,8 @@ served as (
     select
         d.dep_id,
         d.revision,
-        coalesce((d.status ->> 'active')::boolean, false) as active,
+        coalesce((d.status ->> 'active')::boolean, false)
+        and not d.status ? 'paused' as active,
         (select coalesce(sum(held.slots), 0) from held where held.dep_id = d.dep_id) as leased,
         (
             select count(*) from (

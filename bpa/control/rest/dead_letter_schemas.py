@@ -191,7 +191,9 @@ class Retried(Document, frozen=True):
 
     run_id: str
     replayed: Replayed | None
-    """The replay of its dead letter; None for a run that waited, and waits no more."""
+    """The replay of its dead letter; None for a run that waits: its backoff has ended."""
+    waits_for: str | None = None
+    """What such a run waits for all the same, as a target that fails."""
 
 
 class RetryAsked(Document, frozen=True, forbid_unknown_fields=True):

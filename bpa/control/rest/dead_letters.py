@@ -21,7 +21,10 @@ from bpa.control.rest.dead_letter_schemas import (
     Retried,
     RetryAsked,
 )
+from bpa.control.rest.schemas import RunSummary
 from bpa.control.rest.services import Services, run_id_in_path
+
+BINARY = "application/octet-stream"
 
 
 @get("/v1/dead-letters", tags=["dead letters"])
@@ -65,6 +68,19 @@ async def get_dead_letter(
     return DeadLetter.of(await services.dead_letters.get(LetterId.read(dead_letter_id)))
 
 
+@get("/v1/dead-letters/{dead_letter_id:str}/body", media_type=BINARY, tags=["dead letters"])
+async def get_dead_letter_body(
+    dead_letter_id: FromPath[str], services: NamedDependency[Services]
+) -> Response[bytes]:
+    """Return the body of one dead letter, byte for byte: to be kept, and by no browser shown.
+
+    What its sender calls it is the ``contentType`` of the dead letter.
+    """
+    message = await services.dead_letters.message(LetterId.read(dead_letter_id))
+    headers = {"X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
+    return Response(message.body, media_type=BINARY, headers=headers)
+
+
 @post("/v1/dead-letters/:replay", status_code=200, tags=["dead letters"])
 async def replay_dead_letters(
     data: JSONBody[ReplayAsked], services: NamedDependency[Services]
@@ -98,14 +114,19 @@ async def retry_run(
     wanted = run_id_in_path(run_id)
     outcome = await services.replaying.retry(wanted, (data or RetryAsked()).requested_by)
     services.woken()
-    replayed = Replayed.of_outcome(outcome) if outcome else None
-    return Retried(run_id=wanted, replayed=replayed)
+    if outcome is not None:
+        return Retried(run_id=wanted, replayed=Replayed.of_outcome(outcome))
+    run = RunSummary.of(await services.history.get(wanted))
+    return Retried(
+        run_id=wanted, replayed=None, waits_for=run.waiting_reason if run.parked else None
+    )
 
 
 HANDLERS = [
     list_dead_letters,
     count_dead_letters,
     get_dead_letter,
+    get_dead_letter_body,
     replay_dead_letters,
     retry_run,
 ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from bpa.control.rest.headers import IdempotencyKey
-from bpa.control.rest.schemas import Deployment
+from bpa.control.deployments import tag_of
+from bpa.control.rest.headers import IdempotencyKey, IfMatch, expected
+from bpa.control.rest.schemas import Asked, Deployment
 from bpa.control.rest.services import Services
 from bpa.domain import DeploymentSpec
 
@@ -39,9 +41,62 @@ async def list_deployments(
 @get("/v1/deployments/{deployment_id:str}", tags=["deployments"])
 async def get_deployment(
     deployment_id: FromPath[str], services: NamedDependency[Services]
-) -> Deployment:
-    """Return one deployment."""
-    return Deployment.of(await services.deployments.get(deployment_id))
+) -> Response[Deployment]:
+    """Return one deployment; its ETag guards edits of it."""
+    return _tagged(await services.deployments.get(deployment_id))
 
 
-HANDLERS = [create_deployment, list_deployments, get_deployment]
+@post("/v1/deployments/{deployment_id:str}/:pause", status_code=200, tags=["deployments"])
+async def pause_deployment(
+    deployment_id: FromPath[str],
+    services: NamedDependency[Services],
+    data: JSONBody[Asked | None] = None,
+    if_match: IfMatch = None,
+) -> Response[Deployment]:
+    """Receive nothing for a deployment and start none of its runs; what runs goes on.
+
+    Its queue keeps what comes, and stays its own. Pausing it again changes nothing. The body may
+    be empty.
+    """
+    return await _pause(deployment_id, services, data, if_match, paused=True)
+
+
+@post("/v1/deployments/{deployment_id:str}/:resume", status_code=200, tags=["deployments"])
+async def resume_deployment(
+    deployment_id: FromPath[str],
+    services: NamedDependency[Services],
+    data: JSONBody[Asked | None] = None,
+    if_match: IfMatch = None,
+) -> Response[Deployment]:
+    """Receive and start again. The body may be empty."""
+    return await _pause(deployment_id, services, data, if_match, paused=False)
+
+
+async def _pause(
+    deployment_id: str,
+    services: Services,
+    data: Asked | None,
+    if_match: str | None,
+    *,
+    paused: bool,
+) -> Response[Deployment]:
+    actor = (data or Asked()).requested_by
+    row = await services.deployments.pause(
+        deployment_id, paused=paused, actor=actor, tag=expected(if_match)
+    )
+    services.deployments_changed()
+    services.woken()
+    return _tagged(row)
+
+
+def _tagged(row: dict[str, Any]) -> Response[Deployment]:
+    return Response(Deployment.of(row), headers={"ETag": f'"{tag_of(row)}"'})
+
+
+HANDLERS = [
+    create_deployment,
+    list_deployments,
+    get_deployment,
+    pause_deployment,
+    resume_deployment,
+]

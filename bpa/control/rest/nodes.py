@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from litestar import get, post
+from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
@@ -117,10 +117,19 @@ async def uncordon(node_id: FromPath[str], services: NamedDependency[Services]) 
     return NodeUncordoned(node=await _detail(node_id, services), called_off=called_off)
 
 
+@delete("/v1/nodes/{node_id:str}", status_code=204, tags=["nodes"])
+async def forget(node_id: FromPath[str], services: NamedDependency[Services]) -> None:
+    """Take a node that has ended out of the fleet, with its cordon.
+
+    One that was heard of within two heartbeats, or still holds a lease, gets 409.
+    """
+    await services.drains.forget(node_id, _ACTOR, 2 * services.heartbeat_every_s)
+
+
 async def _detail(node_id: str, services: Services) -> NodeDetail:
     row = await services.nodes.get(node_id)
     leases = await services.drains.remaining(node_id)
     return NodeDetail.of({**row, "slots_used": len(leases), "leases": leases})
 
 
-HANDLERS = [register_node, heartbeat, list_nodes, get_node, drain, cordon, uncordon]
+HANDLERS = [register_node, heartbeat, list_nodes, get_node, drain, cordon, uncordon, forget]

@@ -150,6 +150,13 @@ class AgentVersion(Document, frozen=True):
     """The ``AgentSpec`` as it was posted."""
 
 
+class Asked(Document, frozen=True, forbid_unknown_fields=True):
+    """Who asks for a change."""
+
+    requested_by: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "api"
+    """For the audit; as told, until the API authenticates its callers."""
+
+
 class Deployment(Document, frozen=True):
     """A deployment and its living runs."""
 
@@ -161,13 +168,24 @@ class Deployment(Document, frozen=True):
     spec: dict[str, Any]
     status: dict[str, Any]
     revision: int
+    paused_at: datetime | None
+    """Since when nothing is received for it and none of its runs starts; null while it works."""
+    paused_by: str | None
     created_at: datetime
     alive: int
+    """Its runs that have not ended."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Deployment:
         """Build it from its row."""
-        names = {"deployment_id": row["dep_id"], "environment": row["env"], "spec": row["target"]}
+        paused = row["status"].get("paused")
+        names = {
+            "deployment_id": row["dep_id"],
+            "environment": row["env"],
+            "spec": row["target"],
+            "paused_at": datetime.fromisoformat(paused["at"]) if paused else None,
+            "paused_by": paused["by"] if paused else None,
+        }
         return super().of({**row, **names})
 
 
@@ -237,6 +255,8 @@ class RunSummary(Document, frozen=True):
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    replayed_as: str | None
+    """The run that replays its dead letter."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
@@ -329,8 +349,6 @@ class Run(RunSummary, frozen=True):
     effect_key: str
     replay_of: str | None
     """The run whose dead letter it replays."""
-    replayed_as: str | None
-    """The run that replays its dead letter."""
     enqueued_at: datetime
     lease_epoch: int
     lease_expires_at: datetime | None

@@ -285,3 +285,28 @@ async def test_a_node_over_rest_hears_of_its_drain_like_any_other(rest: Rest, fl
     assert (again["cordoned"], again["draining"]) == (True, True)
     assert (await rest.get("/v1/nodes/node-1")).json["state"] == "drained"
     assert await fleet.status(offered) == "queued"
+
+
+async def aged(fleet: Fleet, seconds: float) -> None:
+    sql = "update nodes set heartbeat_at = heartbeat_at - make_interval(secs => %(seconds)s)"
+    await rows(fleet, sql, seconds=seconds)
+
+
+async def test_a_node_is_forgotten_once_it_is_silent_and_holds_nothing(rest: Rest, fleet: Fleet):
+    await fleet.register()
+    held = await fleet.running()
+    alive = await rest.request("DELETE", "/v1/nodes/node-1")
+    assert (alive.status, "alive" in alive.json["detail"]) == (409, True)
+    await aged(fleet, 60)
+    holding = await rest.request("DELETE", "/v1/nodes/node-1")
+    assert (holding.status, "holds 1 lease" in holding.json["detail"]) == (409, True)
+    await fleet.runs.finish(*held, Outcome(kind=OutcomeKind.HANDED_BACK))
+
+    assert (await rest.request("DELETE", "/v1/nodes/node-1")).status == 204
+
+    assert (await rest.request("DELETE", "/v1/nodes/node-1")).status == 404
+    assert (await rest.get("/v1/nodes")).json == []
+    (noted,) = await rows(fleet, "select actor, detail from audit where action = 'node.forget'")
+    assert noted["actor"] == "api"
+    await fleet.register(boot_id="boot-2")
+    assert await state(fleet) is NodeState.READY

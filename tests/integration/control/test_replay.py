@@ -550,3 +550,16 @@ async def test_a_replay_row_remembers_the_bytes_that_it_stands_for(desk: Desk):
     await desk.replay()
     (row,) = await desk.rows("replays")
     assert row["body_sha256"] == hashlib.sha256(GOOD).digest()
+
+
+async def test_a_body_can_be_had_byte_for_byte_and_shown_by_no_browser(
+    desk: Desk,
+):
+    await desk.dead(message_id="m-1")
+    (letter,) = await desk.letters()
+    async with desk.rest.session.get(f"/v1/dead-letters/{letter['id']}/body") as answer:
+        assert (answer.status, await answer.read()) == (200, GOOD)
+        assert answer.headers["Content-Type"] == "application/octet-stream"
+        assert answer.headers["Content-Disposition"] == "attachment"
+    async with desk.rest.session.get("/v1/dead-letters/invoices:999/body") as answer:
+        assert answer.status == 404

@@ -20,11 +20,13 @@ from bpa import __version__
 from bpa.errors import BpaError
 
 _COMMANDS = {
+    "agents": ("bpa.cli.agents", "Look at agents and their versions."),
     "apply": ("bpa.cli.apply", "Create agents and deployments from files."),
     "breakers": ("bpa.cli.breakers", "List the targets that fail, and what waits for them."),
     "config": ("bpa.cli.settings", "Look at the settings, and where each comes from."),
     "cordon": ("bpa.cli.cordon:cordon", "Keep new leases from a node."),
     "costs": ("bpa.cli.costs", "Sum up what the models used and cost."),
+    "deployments": ("bpa.cli.deployments", "Look at deployments, pause and resume them."),
     "demo": ("bpa.cli.demo", "Watch 100 invoices, and balance the account."),
     "dlq": ("bpa.cli.dlq", "Look at dead letters, and replay them."),
     "drain": ("bpa.cli.drain", "Empty a node by a deadline, and watch it."),

@@ -12,12 +12,18 @@ import click
 import msgspec
 
 from bpa.cli.context import addresses, loaded
-from bpa.errors import BpaError, Conflict, InvalidRequest, NotFound, Unavailable
+from bpa.errors import BpaError, Conflict, InvalidRequest, NotAllowed, NotFound, Unavailable
 
 T = TypeVar("T")
 
 _TIMEOUT_S = 35.0
-_BY_STATUS: dict[int, type[BpaError]] = {404: NotFound, 409: Conflict, 503: Unavailable}
+_BY_STATUS: dict[int, type[BpaError]] = {
+    403: NotAllowed,
+    404: NotFound,
+    409: Conflict,
+    412: Conflict,
+    503: Unavailable,
+}
 
 
 class Api:
@@ -41,17 +47,35 @@ class Api:
         return _decoded(await self._request("GET", path, params=given), kind, path)
 
     async def post(
-        self, path: str, body: Any, kind: type[T], *, timeout_s: float = _TIMEOUT_S
+        self,
+        path: str,
+        body: Any,
+        kind: type[T],
+        *,
+        timeout_s: float = _TIMEOUT_S,
+        if_match: str | None = None,
     ) -> T:
-        """Post a document, and return the answer as the given kind."""
+        """Post a document, and return the answer as the given kind.
+
+        With ``if_match`` it is refused as a conflict where the ETag is another by now.
+        """
+        guard = {"If-Match": f'"{if_match}"'} if if_match else {}
         answer = await self._request(
             "POST",
             path,
             data=msgspec.json.encode(body),
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", **guard},
             timeout=aiohttp.ClientTimeout(total=timeout_s),
         )
         return _decoded(answer, kind, path)
+
+    async def get_bytes(self, path: str) -> bytes:
+        """Get what is no document, byte for byte."""
+        return await self._request("GET", path)
+
+    async def delete(self, path: str) -> None:
+        """Delete what is there."""
+        await self._request("DELETE", path)
 
     async def _request(self, method: str, path: str, **options: Any) -> bytes:
         try:

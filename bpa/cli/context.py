@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,11 @@ def program() -> str:
     """Return how to call this program from here: by its path where PATH does not have it."""
     path = Path(sys.argv[0])
     return "bpa" if path.name != "bpa" or shutil.which("bpa") else os.path.relpath(path)
+
+
+def whoami() -> str:
+    """Return who asks, for the audit."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"[:200]
 
 
 def print_json(value: Any) -> None:

@@ -31,7 +31,10 @@ _STAGES = {
 
 @click.group("nodes")
 def command() -> None:
-    """Look at the nodes that execute runs; `bpa drain` and `bpa cordon` take them out of use."""
+    """Look at the nodes that execute runs; `bpa drain` and `bpa cordon` take them out of use.
+
+    A node that has ended stays listed as silent until it starts again, or `bpa nodes forget NODE`.
+    """
 
 
 @command.command("list", short_help="List the nodes of the fleet.")
@@ -42,8 +45,14 @@ def list_nodes(context: click.Context, *, as_json: bool) -> None:
 
     ready nodes get leases. cordoned ones keep what they run; draining ones are to be empty by a
     deadline, drained ones are; both stay so until `bpa uncordon NODE`. closing ones are about to
-    stop by themselves, silent ones have not been heard of.
-    """
+    stop by themselves; gone ones have done so; silent ones have not been heard of, for as long as
+    heartbeat says. `bpa nodes forget NODE` takes one that does not come back off the list.
+
+    \b
+    Examples:
+      bpa nodes list
+      bpa nodes list --json | jq -r '.nodes[] | select(.heartbeatAgeS > 60) | .nodeId'
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     nodes = asyncio.run(_nodes(context))
     if as_json:
         print_json({"nodes": nodes})
@@ -63,7 +72,7 @@ def list_nodes(context: click.Context, *, as_json: bool) -> None:
     output().print(rows)
 
 
-@command.command("show")
+@command.command("show", short_help="Show one node and what it runs.")
 @click.argument("node_id", metavar="NODE")
 @json_option
 @click.pass_context
@@ -71,7 +80,12 @@ def show_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
     """Show one node: its state, and how far each of its runs has come.
 
     Exits with 3 when there is no such node.
-    """
+
+    \b
+    Examples:
+      bpa nodes show node-1
+      bpa nodes show node-1 --json | jq '.leases | length'
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     node = asyncio.run(_node(context, node_id))
     if as_json:
         print_json(node)
@@ -83,7 +97,7 @@ def show_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
         ("drain", _drain(node)),
         ("slots", f"{node.slots_used} of {node.slots} in use"),
         ("labels", _labels(node)),
-        ("heartbeat", f"{span(node.heartbeat_age_s)} ago"),
+        ("heartbeat", f"{span(node.heartbeat_age_s)} ago, at {moment(node.heartbeat_at)}"),
         ("registered", f"{ago(node.registered_at)} ago, as boot {node.boot_id}"),
         ("version", node.version),
     ]
@@ -92,6 +106,28 @@ def show_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
     if node.leases:
         console.print()
         console.print(leases_of(node, console.width))
+
+
+@command.command("forget", short_help="Take a node that has ended off the list.")
+@click.argument("node_id", metavar="NODE")
+@json_option
+@click.pass_context
+def forget_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
+    """Take a node that has ended out of the fleet, with its cordon if it has one.
+
+    What it ran stays with the runs. Should a node of that id start again, it is a new one.
+
+    Exits with 3 when there is no such node, and with 5 when it is alive or holds leases still.
+
+    \b
+    Examples:
+      bpa nodes forget node-1
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
+    asyncio.run(_forget(context, node_id))
+    if as_json:
+        print_json({"nodeId": node_id, "forgotten": True})
+    else:
+        click.echo(f"{node_id} is forgotten")
 
 
 def leases_of(node: NodeDetail, width: int) -> Table:
@@ -117,7 +153,8 @@ def shown_state(node: Node) -> str:
         left_s = node.drain.left_s
         words = [f"draining (deadline {f'in {span(left_s)}' if left_s else 'passed'})"]
     if node.heartbeat_age_s > _SILENT_AFTER_S:
-        words.append("silent")
+        is_gone = node.state is NodeState.CLOSING and not node.slots_used
+        words = ["gone"] if is_gone else [*words, "silent"]
     return ", ".join(words) or "ready"
 
 
@@ -129,6 +166,11 @@ async def _nodes(context: click.Context) -> list[Node]:
 async def _node(context: click.Context, node_id: str) -> NodeDetail:
     async with open_api(context) as api:
         return await api.get(f"/v1/nodes/{segment(node_id)}", NodeDetail)
+
+
+async def _forget(context: click.Context, node_id: str) -> None:
+    async with open_api(context) as api:
+        await api.delete(f"/v1/nodes/{segment(node_id)}")
 
 
 def _styled(node: Node) -> Text:

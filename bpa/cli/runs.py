@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.text import Text
 
 from bpa.cli.api import Api, open_api, segment
-from bpa.cli.context import json_option, print_json
-from bpa.cli.dlq import REPLAY_S, exit_code, print_replayed, whoami
+from bpa.cli.context import json_option, print_json, whoami
+from bpa.cli.dlq_replay import REPLAY_S, exit_code, print_replayed
+from bpa.cli.runs_logs import logs
+from bpa.cli.runs_watch import watch
+from bpa.cli.runs_words import state, waits_for, why
 from bpa.cli.steps import prices, print_steps, unknown
 from bpa.cli.tables import (
     ROOMY_CHARS,
@@ -22,7 +23,6 @@ from bpa.cli.tables import (
     facts,
     output,
     span,
-    status,
     table,
     usd,
     whole,
@@ -55,7 +55,11 @@ def command() -> None:
     """Look at runs: one for each message, from its receipt to its one outcome."""
 
 
-@command.command("list")
+command.add_command(watch)
+command.add_command(logs)
+
+
+@command.command("list", short_help="List runs, newest first.")
 @click.option(
     "--status",
     "wanted",
@@ -79,7 +83,13 @@ def list_runs(
     """List runs, newest first, each with why it waits or how it ended.
 
     Exits with 3 when there is no such deployment.
-    """
+
+    \b
+    Examples:
+      bpa runs list --status dead-lettered
+      bpa runs list --deployment invoice-classifier-dev --limit 500
+      bpa runs list --json | jq -r '.runs[].runId'
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     runs, more = asyncio.run(_list(context, wanted, deployment, limit))
     if as_json:
         print_json({"runs": runs, "more": more})
@@ -104,7 +114,12 @@ def show_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
     unknown: it may have been billed, for its reservation at most, and is not in the cost.
 
     Exits with 3 when there is no such run.
-    """
+
+    \b
+    Examples:
+      bpa runs show 019f1c3e-6a52-8d0f-b0a4-6d1f1d9a2c11
+      bpa runs show 019f1c3e-6a52-8d0f-b0a4-6d1f1d9a2c11 --json | jq .costUsd
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     run = asyncio.run(_get(context, run_id))
     if as_json:
         print_json(run)
@@ -128,7 +143,11 @@ def cancel_run(context: click.Context, *, run_id: str, detail: str, as_json: boo
     Cancelling it again changes nothing.
 
     Exits with 3 when there is no such run and with 5 when it has ended.
-    """
+
+    \b
+    Examples:
+      bpa runs cancel 019f1c3e-6a52-8d0f-b0a4-6d1f1d9a2c11 --detail 'sent twice'
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     cancelled = asyncio.run(_cancel(context, run_id, detail))
     if as_json:
         print_json(cancelled)
@@ -147,14 +166,22 @@ def retry_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
 
     The replay of a dead-lettered run's message is a new run, which goes on from what this one has
     recorded under the same key; see `bpa dlq replay --help`. A run that waits to be tried again is
-    tried now. Exits with 3 when there is no such run, and with 5 when it is at work, has completed
-    or was replayed before.
-    """
+    tried now; one that is parked until its target answers goes on waiting for that, and says so.
+
+    Exits with 3 when there is no such run, and with 5 when it is at work, has completed or was
+    replayed before.
+
+    \b
+    Examples:
+      bpa runs retry 019f1c3e-6a52-8d0f-b0a4-6d1f1d9a2c11
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     retried = asyncio.run(_retry(context, run_id))
     if as_json:
         print_json(retried)
+    elif retried.waits_for:
+        click.echo(f"{retried.run_id} waits still, for more than its turn: {retried.waits_for}")
     elif retried.replayed is None:
-        click.echo(f"{retried.run_id} waits no more: it is placed as soon as there is room")
+        click.echo(f"{retried.run_id} backs off no more: it is placed as soon as there is room")
     else:
         print_replayed(retried.replayed)
     if retried.replayed is not None:
@@ -223,30 +250,12 @@ def _print_runs(console: Console, runs: list[RunSummary]) -> None:
             "USD": usd(run.cost_usd),
         }
         shown = [values[name] for name in figures]
-        rows.add_row(run.run_id, _status(run), *shown, cut(_why(run)))
+        rows.add_row(run.run_id, state(run), *shown, cut(why(run)))
     console.print(whole(rows, "run"))
 
 
 def _took(run: RunSummary) -> str:
     return span((run.ended_at - run.created_at).total_seconds()) if run.ended_at else ""
-
-
-def _why(run: RunSummary) -> str:
-    if run.waiting_reason:
-        return _waits_for(run)
-    return ": ".join(part for part in (run.reason, run.detail) if part)
-
-
-def _status(run: RunSummary) -> Text:
-    return Text("cancelling", style="yellow") if run.cancelling else status(run.status)
-
-
-def _waits_for(run: RunSummary) -> str:
-    if run.waiting_reason is None or run.waiting_until is None:
-        return run.waiting_reason or ""
-    left_s = (run.waiting_until - datetime.now(UTC)).total_seconds()
-    soon = f", in {span(left_s)}" if left_s > 0 else ""
-    return f"{run.waiting_reason}; next try at {run.waiting_until:%H:%M:%S} UTC{soon}"
 
 
 def _cancelling(run: Run) -> str:
@@ -264,10 +273,10 @@ def _print_run(console: Console, run: Run) -> None:
         facts(
             [
                 ("run", run.run_id),
-                ("status", _status(run)),
+                ("status", state(run)),
                 ("reason", run.reason),
                 ("detail", run.detail),
-                ("waits for", _waits_for(run)),
+                ("waits for", waits_for(run)),
                 ("cancel", _cancelling(run)),
                 ("parked", f"{ago(run.parked.since)} ago" if run.parked else ""),
                 ("message", _message(source)),

@@ -28,11 +28,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 COMMANDS = [
+    "agents",
     "apply",
+    "breakers",
     "config",
     "cordon",
     "costs",
     "demo",
+    "deployments",
     "dlq",
     "drain",
     "emulate",

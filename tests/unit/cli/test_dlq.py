@@ -11,7 +11,9 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from bpa.cli import cli
-from bpa.cli.dlq import _print_letters, exit_code, print_replayed, whoami
+from bpa.cli.context import whoami
+from bpa.cli.dlq import _print_letters
+from bpa.cli.dlq_replay import exit_code, print_replayed
 from bpa.control.replay_plan import Result
 from bpa.control.rest.dead_letter_schemas import DeadLetterSummary, Replayed
 from bpa.errors import Unavailable
@@ -95,7 +97,7 @@ def test_what_was_done_before_an_interruption_is_told(monkeypatch: pytest.Monkey
         results.append(one(Result.REPLAYED))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bpa.cli.dlq._replay", interrupted)
+    monkeypatch.setattr("bpa.cli.dlq_replay._replay", interrupted)
     result = CliRunner().invoke(cli, ["dlq", "replay", "--id", "a:1", "--id", "a:2"])
     assert isinstance(result.exception, SystemExit | KeyboardInterrupt)
     assert "invoices:1  replayed" in result.output
@@ -127,10 +129,10 @@ def test_another_body_is_not_posted_beside_an_applied_one_without_a_word(
         if not confirmed:
             raise click.Abort
 
-    monkeypatch.setattr("bpa.cli.dlq._replay", replayed)
-    monkeypatch.setattr("bpa.cli.dlq.click.confirm", confirm)
+    monkeypatch.setattr("bpa.cli.dlq_replay._replay", replayed)
+    monkeypatch.setattr("bpa.cli.dlq_replay.click.confirm", confirm)
     monkeypatch.setattr(
-        "bpa.cli.dlq.sys",
+        "bpa.cli.dlq_replay.sys",
         SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: confirmed is not None)),
     )
     result = CliRunner().invoke(cli, ["dlq", "replay", "--id", "a:1", "--edit", str(body), *words])

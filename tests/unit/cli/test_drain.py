@@ -97,7 +97,7 @@ def test_a_second_drain_says_what_becomes_of_the_deadline(before_s, said):
         (node(lease(), left_s=0.0), "draining (deadline passed)"),
         (node(lease(), left_s=0.0, age_s=60), "draining (deadline passed), silent"),
         (node(state=NodeState.DRAINED), "drained"),
-        (node(state=NodeState.CLOSING, drain=False, age_s=60), "closing, silent"),
+        (node(state=NodeState.CLOSING, drain=False, age_s=60), "gone"),
     ],
 )
 def test_a_node_is_shown_with_its_state_in_words(shown, words):

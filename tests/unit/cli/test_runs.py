@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from bpa.cli.runs import _pairs, _status, _waits_for, _why
+from bpa.cli.runs import _pairs
+from bpa.cli.runs_words import state, waits_for, why
 from bpa.cli.steps import answer
 from bpa.control.rest.schemas import RunSummary, StepView
 from bpa.control.steps import StepState
@@ -17,18 +18,18 @@ def test_a_run_that_backs_off_says_until_when():
     soon = datetime.now(UTC) + timedelta(hours=3)
     run = a_run(waiting_reason="node n was lost; backing off", waiting_until=soon)
     said = f"node n was lost; backing off; next try at {soon:%H:%M:%S} UTC, in 3 h"
-    assert _waits_for(run) == said
-    assert _why(run) == said
+    assert waits_for(run) == said
+    assert why(run) == said
 
 
 def test_a_run_that_waits_for_a_place_names_no_time():
     run = a_run(waiting_reason="no node has a free slot: n all 8 slots used")
-    assert _waits_for(run) == "no node has a free slot: n all 8 slots used"
+    assert waits_for(run) == "no node has a free slot: n all 8 slots used"
 
 
 def test_a_run_that_is_being_cancelled_says_so():
-    assert str(_status(a_run(status="running", cancelling=True))) == "cancelling"
-    assert str(_status(a_run(status="running"))) == "running"
+    assert str(state(a_run(status="running", cancelling=True))) == "cancelling"
+    assert str(state(a_run(status="running"))) == "running"
 
 
 def a_step(**changes):
@@ -50,3 +51,8 @@ def test_an_outcome_of_several_effects_shows_the_first():
     assert _pairs({"status": 201, "route": "it", "further": [{"status": 201}]}) == (
         "status 201, route it"
     )
+
+
+def test_a_dead_letter_that_was_replayed_says_by_which_run():
+    run = a_run(status="dead_lettered", reason="AgentError", detail="no", replayed_as="r-2")
+    assert why(run) == "replayed as r-2; AgentError: no"

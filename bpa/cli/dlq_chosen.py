@@ -1,4 +1,4 @@
-"""Which reason of dead letters a command line means, however it is spelled."""
+"""Which dead letters a command line means: the options that choose, and what they match."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ from collections.abc import Iterable
 
 import click
 
-from bpa.cli.api import open_api
-from bpa.control.rest.dead_letter_schemas import DeadLetterTotal
+from bpa.cli.api import Api, open_api
+from bpa.control.rest.dead_letter_schemas import (
+    DeadLetterPage,
+    DeadLetterSummary,
+    DeadLetterTotal,
+)
 from bpa.errors import BrokerReason, NotFound, Reason
+
+_PAGE = 500
+
+queue_option = click.option("--queue", metavar="NAME", help="Only those of this queue.")
+reason_option = click.option(
+    "--reason", metavar="R", help="Only those with this reason, as RetriesExhausted."
+)
 
 
 def spelled(context: click.Context, reason: str | None, queue: str | None) -> str | None:
@@ -47,3 +58,25 @@ def counted(totals: Iterable[DeadLetterTotal]) -> str:
         for total in totals
     )
     return ", ".join(words) or "none"
+
+
+async def letters_of(
+    api: Api, reason: str | None, queue: str | None, limit: int | None
+) -> tuple[list[DeadLetterSummary], bool]:
+    """Return those that match, oldest first, and whether there are more."""
+    letters: list[DeadLetterSummary] = []
+    cursor: str | None = None
+    while True:
+        most = _PAGE if limit is None else min(_PAGE, limit - len(letters))
+        page = await api.get(
+            "/v1/dead-letters",
+            DeadLetterPage,
+            reason=reason,
+            queue=queue,
+            limit=most,
+            cursor=cursor,
+        )
+        letters += page.dead_letters
+        cursor = page.next_cursor
+        if cursor is None or len(letters) == limit:
+            return letters, cursor is not None

@@ -1,0 +1,117 @@
+"""``bpa runs logs``: what happened to a run, line by line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+
+from bpa.cli.api import Api, open_api, segment
+from bpa.cli.context import json_option, print_json
+from bpa.cli.tables import cut, output, span
+from bpa.control.rest.schemas import Document, Run, StageView
+from bpa.domain import TERMINAL
+
+_LOOK_EVERY_S = 1.0
+
+
+class RunEvent(Document, frozen=True):
+    """One line of a run's log."""
+
+    timestamp: datetime
+    event: str
+    run_id: str
+    trace_id: str
+    span_id: str
+    node_id: str
+    """Who did it; empty for control."""
+    attempt: int
+    took_s: float | None
+    error: str
+    detail: str
+    attributes: dict[str, Any]
+
+
+@click.command("logs", short_help="Print what happened to a run, line by line.")
+@click.argument("run_id", metavar="RUN")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
+@json_option
+@click.pass_context
+def logs(context: click.Context, *, run_id: str, follow: bool, as_json: bool) -> None:
+    """Print what happened to a run: each stage and step once it is over, in order.
+
+    These are the events that control keeps in Postgres for as long as the run is there. Log lines
+    of the processes are not kept here: each writes its own to standard error, as one JSON document
+    a line where that is no terminal, and over OTLP if telemetry.otlp_endpoint is set. Those of a
+    run carry its run_id and trace_id. With --json this prints a line for each event.
+
+    Exits with 3 when there is no such run.
+
+    \b
+    Examples:
+      bpa runs logs 019f1c3e-6a52-8d0f-b0a4-6d1f1d9a2c11 --follow
+      grep 019f1c3e-6a52-8d0f-b0a4-6d1f1d9a2c11 node.log    the processes' own lines
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
+    asyncio.run(_follow(context, run_id, follow=follow, as_json=as_json))
+
+
+async def _follow(context: click.Context, run_id: str, *, follow: bool, as_json: bool) -> None:
+    told: set[str] = set()
+    async with open_api(context) as api:
+        while True:
+            run = await _get(api, run_id)
+            for event in events(run):
+                if event.span_id not in told:
+                    told.add(event.span_id)
+                    _tell(event, as_json=as_json)
+            if run.status in TERMINAL or not follow:
+                break
+            await asyncio.sleep(_LOOK_EVERY_S)
+    if not told:
+        click.echo("nothing has happened yet; --follow waits for it", err=True)
+
+
+async def _get(api: Api, run_id: str) -> Run:
+    return await api.get(f"/v1/runs/{segment(run_id)}", Run)
+
+
+def events(run: Run) -> Iterator[RunEvent]:
+    """Return what is over, in the order in which it ended."""
+    over = [(stage.ended_at, stage) for stage in run.timeline if stage.ended_at]
+    for ended_at, stage in sorted(over, key=lambda pair: pair[0]):
+        yield RunEvent(
+            timestamp=ended_at,
+            event=stage.name,
+            run_id=run.run_id,
+            trace_id=run.trace_id,
+            span_id=stage.span_id,
+            node_id=stage.node_id,
+            attempt=stage.attempt,
+            took_s=_took_s(stage, ended_at),
+            error=stage.error,
+            detail=stage.detail,
+            attributes=stage.attributes,
+        )
+
+
+def _took_s(stage: StageView, ended_at: datetime) -> float:
+    return max(0.0, (ended_at - stage.started_at).total_seconds())
+
+
+def _tell(event: RunEvent, *, as_json: bool) -> None:
+    if as_json:
+        print_json(event)
+        return
+    who = event.node_id or "control"
+    attempt = f"attempt {event.attempt}" if event.attempt > 1 else ""
+    took = span(event.took_s) if event.took_s is not None else ""
+    parts = [f"{event.timestamp:%H:%M:%S.%f}"[:-3], f"{event.event:<30}", who, took, attempt]
+    line = cut("  ".join(part for part in parts if part))
+    if event.error:
+        line.append(f"  {event.error}", style="red")
+    if event.detail:
+        line.append(f"  {event.detail}")
+    output().print(line)

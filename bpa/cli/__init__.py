@@ -23,6 +23,7 @@ _COMMANDS = {
     "agents": ("bpa.cli.agents", "Look at agents and their versions."),
     "apply": ("bpa.cli.apply", "Create agents and deployments from files."),
     "breakers": ("bpa.cli.breakers", "List the targets that fail, and what waits for them."),
+    "completion": ("bpa.cli.completion", "Print what completes bpa in a shell."),
     "config": ("bpa.cli.settings", "Look at the settings, and where each comes from."),
     "cordon": ("bpa.cli.cordon:cordon", "Keep new leases from a node."),
     "costs": ("bpa.cli.costs", "Sum up what the models used and cost."),
@@ -114,6 +115,7 @@ def main() -> None:
 
 def _run() -> int:
     """Run the command that was asked for; return its exit code, whatever it raised."""
+    stdout = sys.stdout
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
@@ -124,6 +126,10 @@ def _run() -> int:
     except BpaError as error:
         click.echo(f"bpa: {error}", err=True)
         return error.exit_code
+    except SystemExit as ended:
+        if sys.stdout is not stdout:  # click has met a closed pipe, and wrapped what is left of it
+            return _CLOSED_PIPE
+        return ended.code if isinstance(ended.code, int) else 0
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the last edge: a traceback is no answer to anybody

@@ -8,11 +8,19 @@ from typing import Any
 
 import click
 
+from bpa.cli import completing
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import ago, cut, facts, moment, output, table, whole
-from bpa.control.rest.schemas import AgentVersion
+from bpa.control.rest.schemas import AgentVersion, Document
 from bpa.errors import NotFound
+
+
+class Agents(Document, frozen=True):
+    """What ``agents list --json`` prints."""
+
+    agents: list[AgentVersion]
+    """Every version of each."""
 
 
 @click.group("agents")
@@ -35,7 +43,7 @@ def list_agents(context: click.Context, *, as_json: bool) -> None:
     """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     versions = asyncio.run(_versions(context, "/v1/agents"))
     if as_json:
-        print_json({"agents": versions})
+        print_json(Agents(agents=versions))
         return
     if not versions:
         click.echo("there is no agent; make one with `bpa apply FILE`", err=True)
@@ -55,7 +63,7 @@ def list_agents(context: click.Context, *, as_json: bool) -> None:
 
 
 @command.command("show", short_help="Show a version of an agent.")
-@click.argument("agent_id", metavar="AGENT")
+@click.argument("agent_id", metavar="AGENT", shell_complete=completing.agent_ids)
 @click.option("--version", metavar="V", help="Which one; the newest unless given.")
 @json_option
 @click.pass_context

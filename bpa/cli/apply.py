@@ -15,6 +15,19 @@ from bpa.errors import Conflict, NotFound
 from bpa.manifests import read_all
 
 
+class AppliedOne(schemas.Document, frozen=True):
+    """An agent's version or a deployment that is there now."""
+
+    kind: str
+    name: str
+
+
+class Applied(schemas.Document, frozen=True):
+    """What ``--json`` prints."""
+
+    applied: list[AppliedOne]
+
+
 @click.command("apply")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @json_option
@@ -24,27 +37,34 @@ def command(context: click.Context, *, paths: tuple[Path, ...], as_json: bool) -
 
     Agents come first, whatever the order. Repeating it changes nothing; a new version of an agent
     that exists is added to it. See config/agents and config/deployments for what to write.
-    """
+
+    Exits with 5 when a version or deployment of that name exists and says something else.
+
+    \b
+    Examples:
+      bpa apply config/agents config/deployments
+      bpa apply invoice-classifier.json --json
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     results = asyncio.run(_apply(context, list(paths)))
     if as_json:
-        print_json(results)
+        print_json(Applied(applied=results))
         return
     for result in results:
-        click.echo(f"{result['kind']:<12} {result['name']}")
+        click.echo(f"{result.kind:<12} {result.name}")
 
 
-async def _apply(context: click.Context, paths: list[Path]) -> list[dict[str, str]]:
+async def _apply(context: click.Context, paths: list[Path]) -> list[AppliedOne]:
     agents, deployments = read_all(paths)
     if not (agents or deployments):
         raise NotFound("there is no *.json in these folders")
-    results = []
+    results: list[AppliedOne] = []
     async with open_api(context) as api:
         for agent in agents:
             await _create_agent(api, agent)
-            results.append({"kind": "agent", "name": f"{agent.agent_id} {agent.version}"})
+            results.append(AppliedOne(kind="agent", name=f"{agent.agent_id} {agent.version}"))
         for deployment in deployments:
             made = await api.post("/v1/deployments", deployment, schemas.Deployment)
-            results.append({"kind": "deployment", "name": made.deployment_id})
+            results.append(AppliedOne(kind="deployment", name=made.deployment_id))
     return results
 
 

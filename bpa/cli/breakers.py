@@ -10,9 +10,15 @@ from rich.text import Text
 from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import ago, cut, output, table
-from bpa.control.rest.schemas import Breaker
+from bpa.control.rest.schemas import Breaker, Document
 
 _STYLES = {"open": "red", "closing": "yellow", "closed": "green"}
+
+
+class Breakers(Document, frozen=True):
+    """What ``--json`` prints."""
+
+    breakers: list[Breaker]
 
 
 @click.command("breakers")
@@ -26,10 +32,15 @@ def command(context: click.Context, *, as_json: bool) -> None:
     nothing is counted against them, and the queue keeps what has not been received yet. One run at
     a time probes the target; once it answers, two runs go at once, then four, until the breaker is
     closed. A target that never failed has none.
-    """
+
+    \b
+    Examples:
+      bpa breakers
+      bpa breakers --json | jq -r '.breakers[] | select(.state == "open") | .host'
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     breakers = asyncio.run(_breakers(context))
     if as_json:
-        print_json({"breakers": breakers})
+        print_json(Breakers(breakers=breakers))
         return
     if not breakers:
         click.echo("no target has failed so far", err=True)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import click
 
+from bpa.cli import completing
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import moment
@@ -16,7 +17,7 @@ T = TypeVar("T")
 
 
 @click.command("cordon")
-@click.argument("node_id", metavar="NODE")
+@click.argument("node_id", metavar="NODE", shell_complete=completing.node_ids)
 @json_option
 @click.pass_context
 def cordon(context: click.Context, *, node_id: str, as_json: bool) -> None:
@@ -46,7 +47,7 @@ def cordon(context: click.Context, *, node_id: str, as_json: bool) -> None:
 
 
 @click.command("uncordon")
-@click.argument("node_id", metavar="NODE")
+@click.argument("node_id", metavar="NODE", shell_complete=completing.node_ids)
 @json_option
 @click.pass_context
 def uncordon(context: click.Context, *, node_id: str, as_json: bool) -> None:

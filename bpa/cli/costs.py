@@ -81,7 +81,12 @@ def command(context: click.Context, /, *, as_json: bool, **asked: Any) -> None:
     model that prices.toml does not list have no price: they are listed apart, and cost something
     all the same. So are calls whose answers were lost: each may have been billed, for what was
     reserved at most.
-    """
+
+    \b
+    Examples:
+      bpa costs --by day --since 30d
+      bpa costs --by deployment --since 2026-03-01 --json | jq -r .total.usd
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     costs = asyncio.run(_costs(context, asked))
     if as_json:
         print_json(costs)

@@ -78,7 +78,12 @@ def command(
     for its own reason; the others are at the target API exactly once, with the right payload.
 
     Exits with 0 only if that is so, and otherwise with 1 and a line for each discrepancy.
-    """
+
+    \b
+    Examples:
+      bpa demo
+      bpa demo --keep
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     if against_running and (keep or data_dir):
         raise click.UsageError("--against-running takes the running server as it is")
     settings = loaded(context).settings

@@ -8,16 +8,23 @@ import click
 import msgspec
 from rich.text import Text
 
+from bpa.cli import completing
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.tables import ROOMY_CHARS, ago, cut, facts, output, table, whole
-from bpa.control.rest.schemas import Deployment
+from bpa.control.rest.schemas import Deployment, Document
 from bpa.domain import DeploymentSpec
 from bpa.errors import Unavailable
 
 _if_match = click.option(
     "--if-match", metavar="ETAG", help="Refuse when it has changed since it had this ETag."
 )
+
+
+class Deployments(Document, frozen=True):
+    """What ``deployments list --json`` prints."""
+
+    deployments: list[Deployment]
 
 
 @click.group("deployments")
@@ -41,7 +48,7 @@ def list_deployments(context: click.Context, *, environment: str | None, as_json
     """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     found = asyncio.run(_list(context, environment))
     if as_json:
-        print_json({"deployments": found})
+        print_json(Deployments(deployments=found))
         return
     if not found:
         click.echo("nothing is deployed; make a deployment with `bpa apply FILE`", err=True)
@@ -65,7 +72,7 @@ def list_deployments(context: click.Context, *, environment: str | None, as_json
 
 
 @command.command("show", short_help="Show all of one deployment.")
-@click.argument("deployment_id", metavar="DEPLOYMENT")
+@click.argument("deployment_id", metavar="DEPLOYMENT", shell_complete=completing.deployment_ids)
 @json_option
 @click.pass_context
 def show_deployment(context: click.Context, *, deployment_id: str, as_json: bool) -> None:
@@ -86,7 +93,7 @@ def show_deployment(context: click.Context, *, deployment_id: str, as_json: bool
 
 
 @command.command("pause", short_help="Receive and start nothing for a deployment.")
-@click.argument("deployment_id", metavar="DEPLOYMENT")
+@click.argument("deployment_id", metavar="DEPLOYMENT", shell_complete=completing.deployment_ids)
 @_if_match
 @json_option
 @click.pass_context
@@ -118,7 +125,7 @@ def pause(
 
 
 @command.command("resume", short_help="Receive and start again.")
-@click.argument("deployment_id", metavar="DEPLOYMENT")
+@click.argument("deployment_id", metavar="DEPLOYMENT", shell_complete=completing.deployment_ids)
 @_if_match
 @json_option
 @click.pass_context

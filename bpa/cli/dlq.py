@@ -9,12 +9,23 @@ from collections.abc import Sequence
 import click
 from rich.console import Console
 
+from bpa.cli import completing
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.dlq_chosen import counted, letters_of, queue_option, reason_option, spelled
 from bpa.cli.dlq_replay import replay
 from bpa.cli.tables import ROOMY_CHARS, ago, cut, facts, output, table, whole
 from bpa.control.rest.dead_letter_schemas import DeadLetter, DeadLetterSummary, DeadLetterTotal
+from bpa.control.rest.schemas import Document
+
+
+class DeadLetters(Document, frozen=True):
+    """What ``dlq list --json`` prints."""
+
+    dead_letters: list[DeadLetterSummary]
+    more: bool
+    """There are more than ``--limit`` let through."""
+    totals: list[DeadLetterTotal]
 
 
 @click.group("dlq")
@@ -50,7 +61,7 @@ def list_letters(
     reason = spelled(context, reason, queue)
     letters, more, totals = asyncio.run(_list(context, reason, queue, limit))
     if as_json:
-        print_json({"deadLetters": letters, "more": more, "totals": totals})
+        print_json(DeadLetters(dead_letters=letters, more=more, totals=totals))
         return
     if not letters:
         others = f" with the reason {reason}; there are {counted(totals)}" if reason else ""
@@ -62,7 +73,7 @@ def list_letters(
 
 
 @command.command("show", short_help="Show all of one dead letter.")
-@click.argument("dead_letter_id", metavar="ID")
+@click.argument("dead_letter_id", metavar="ID", shell_complete=completing.dead_letter_ids)
 @click.option(
     "--body", "wants_body", is_flag=True, help="Write the body, byte for byte, and nothing else."
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import click
 
+from bpa.cli import completing
 from bpa.cli.api import Api, open_api
 from bpa.control.rest.dead_letter_schemas import (
     DeadLetterPage,
@@ -17,9 +18,17 @@ from bpa.errors import BrokerReason, NotFound, Reason
 
 _PAGE = 500
 
-queue_option = click.option("--queue", metavar="NAME", help="Only those of this queue.")
+queue_option = click.option(
+    "--queue",
+    metavar="NAME",
+    help="Only those of this queue.",
+    shell_complete=completing.queue_names,
+)
 reason_option = click.option(
-    "--reason", metavar="R", help="Only those with this reason, as RetriesExhausted."
+    "--reason",
+    metavar="R",
+    help="Only those with this reason, as RetriesExhausted.",
+    shell_complete=completing.reasons,
 )
 
 

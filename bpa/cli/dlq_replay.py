@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 
+from bpa.cli import completing
 from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.dlq_chosen import letters_of, queue_option, reason_option, spelled
 from bpa.control.replay_plan import Result
 from bpa.control.rest.dead_letter_schemas import Replayed, Replays
+from bpa.control.rest.schemas import Document
 from bpa.errors import BpaError, NotFound
 
 _AT_ONCE = 25
@@ -26,8 +28,25 @@ _DONE = (Result.REPLAYED, Result.SETTLED)
 _NOT_FOUND, _CONFLICT, _UNAVAILABLE, _PARTLY = 3, 5, 6, 7
 
 
+class ReplayReport(Document, frozen=True):
+    """What ``--json`` prints."""
+
+    dry_run: bool
+    matched: int
+    results: list[Replayed]
+    untried: list[str]
+    """Ids that were not come to: it was stopped, or control went away."""
+
+
 @click.command("replay", short_help="Send dead letters to their queue again.")
-@click.option("--id", "ids", multiple=True, metavar="ID", help="This one; may be repeated.")
+@click.option(
+    "--id",
+    "ids",
+    multiple=True,
+    metavar="ID",
+    help="This one; may be repeated.",
+    shell_complete=completing.dead_letter_ids,
+)
 @reason_option
 @queue_option
 @click.option("--limit", type=click.IntRange(min=1), help="So many at most, the oldest.")
@@ -117,9 +136,12 @@ def replay(
     finally:  # also after Ctrl-C
         if results:
             left = wanted[len(results) :]
-            told = {"dryRun": dry_run, "matched": len(wanted), "results": results, "untried": left}
             if as_json:
-                print_json(told)
+                print_json(
+                    ReplayReport(
+                        dry_run=dry_run, matched=len(wanted), results=results, untried=left
+                    )
+                )
             else:
                 _print_results(results, len(left), dry_run=dry_run)
     if failure is not None:

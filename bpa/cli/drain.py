@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from bpa.cli import completing
 from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.cordon import runs, taken_back
@@ -45,7 +46,7 @@ class DrainReport(Document, frozen=True):
 
 
 @click.command("drain")
-@click.argument("node_id", metavar="NODE")
+@click.argument("node_id", metavar="NODE", shell_complete=completing.node_ids)
 @click.option(
     "--deadline",
     metavar="DURATION",

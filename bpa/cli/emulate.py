@@ -15,7 +15,12 @@ def command() -> None:
     """Run one server of the local default alone.
 
     Each speaks the real protocol on a real socket; --help after its name lists its options.
-    """
+
+    \b
+    Examples:
+      bpa emulate service-bus --port 5672 --admin-port 5300
+      bpa emulate anthropic --help
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
 
 
 def _forward(module: str, arguments: tuple[str, ...]) -> None:

@@ -8,11 +8,13 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from bpa.cli import completing
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import ago, cut, facts, moment, output, span, table
 from bpa.control.drains import NodeState, Stage
 from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease
+from bpa.control.rest.schemas import Document
 
 _SILENT_AFTER_S = 10.0
 """Without a heartbeat for so long, a node is shown as silent; two of the default beats."""
@@ -27,6 +29,19 @@ _STAGES = {
     Stage.THINKING: "thinks",
     Stage.HTTP_OUT: "waits for the target",
 }
+
+
+class Nodes(Document, frozen=True):
+    """What ``nodes list --json`` prints."""
+
+    nodes: list[Node]
+
+
+class NodeForgotten(Document, frozen=True):
+    """What ``nodes forget --json`` prints."""
+
+    node_id: str
+    forgotten: bool
 
 
 @click.group("nodes")
@@ -55,7 +70,7 @@ def list_nodes(context: click.Context, *, as_json: bool) -> None:
     """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     nodes = asyncio.run(_nodes(context))
     if as_json:
-        print_json({"nodes": nodes})
+        print_json(Nodes(nodes=nodes))
         return
     if not nodes:
         click.echo("no node has registered", err=True)
@@ -73,7 +88,7 @@ def list_nodes(context: click.Context, *, as_json: bool) -> None:
 
 
 @command.command("show", short_help="Show one node and what it runs.")
-@click.argument("node_id", metavar="NODE")
+@click.argument("node_id", metavar="NODE", shell_complete=completing.node_ids)
 @json_option
 @click.pass_context
 def show_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
@@ -109,7 +124,7 @@ def show_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
 
 
 @command.command("forget", short_help="Take a node that has ended off the list.")
-@click.argument("node_id", metavar="NODE")
+@click.argument("node_id", metavar="NODE", shell_complete=completing.node_ids)
 @json_option
 @click.pass_context
 def forget_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
@@ -125,7 +140,7 @@ def forget_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
     """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     asyncio.run(_forget(context, node_id))
     if as_json:
-        print_json({"nodeId": node_id, "forgotten": True})
+        print_json(NodeForgotten(node_id=node_id, forgotten=True))
     else:
         click.echo(f"{node_id} is forgotten")
 

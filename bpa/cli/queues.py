@@ -13,6 +13,7 @@ from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import ROOMY_CHARS, cut, output, span, table
 from bpa.control.rest.queue_schemas import Queue
+from bpa.control.rest.schemas import Document
 
 _STALE_AFTER_S = 90.0
 """A reading that is older than three of the longest pauses between two is no news any more."""
@@ -24,6 +25,12 @@ _NOTES = {
     "administration_not_set": "estimated",
     "age_unknown": "age not known",
 }
+
+
+class Queues(Document, frozen=True):
+    """What ``--json`` prints."""
+
+    queues: list[Queue]
 
 
 @click.command("queues")
@@ -42,10 +49,15 @@ def command(context: click.Context, *, as_json: bool) -> None:
     there may be more. What is wrong is said below the table, with what to do.
 
     Exits with 0 whatever waits, with 6 when control does not answer.
-    """
+
+    \b
+    Examples:
+      bpa queues
+      bpa queues --json | jq '.queues[] | {queue, active, oldestAgeS}'
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     queues = asyncio.run(_queues(context))
     if as_json:
-        print_json({"queues": queues})
+        print_json(Queues(queues=queues))
         return
     if not queues:
         click.echo("no deployment feeds from a queue; make one with `bpa apply FILE`", err=True)

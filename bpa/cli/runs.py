@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from bpa.cli import completing
 from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.dlq_replay import REPLAY_S, exit_code, print_replayed
@@ -33,6 +34,7 @@ from bpa.control.rest.schemas import (
     Cancel,
     Cancelled,
     Deployment,
+    Document,
     Run,
     RunPage,
     RunSummary,
@@ -48,6 +50,14 @@ class _Status(click.Choice[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return super().convert(str(value).replace("-", "_"), param, ctx)
+
+
+class Runs(Document, frozen=True):
+    """What ``runs list --json`` prints."""
+
+    runs: list[RunSummary]
+    more: bool
+    """There are more than ``--limit`` let through."""
 
 
 @click.group("runs")
@@ -66,7 +76,12 @@ command.add_command(logs)
     type=_Status([one.value for one in RunStatus]),
     help="Only runs in this state.",
 )
-@click.option("--deployment", metavar="ID", help="Only runs of this deployment.")
+@click.option(
+    "--deployment",
+    metavar="ID",
+    help="Only runs of this deployment.",
+    shell_complete=completing.deployment_ids,
+)
 @click.option(
     "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many at most."
 )
@@ -92,7 +107,7 @@ def list_runs(
     """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     runs, more = asyncio.run(_list(context, wanted, deployment, limit))
     if as_json:
-        print_json({"runs": runs, "more": more})
+        print_json(Runs(runs=runs, more=more))
         return
     if not runs:
         click.echo("no runs", err=True)
@@ -103,7 +118,7 @@ def list_runs(
 
 
 @command.command("show", short_help="Show all of one run.")
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=completing.run_ids)
 @json_option
 @click.pass_context
 def show_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
@@ -128,7 +143,7 @@ def show_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
 
 
 @command.command("cancel", short_help="End a living run.")
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=completing.run_ids)
 @click.option(
     "--detail", default="no reason given", metavar="TEXT", help="Why, for the dead letter."
 )
@@ -158,7 +173,7 @@ def cancel_run(context: click.Context, *, run_id: str, detail: str, as_json: boo
 
 
 @command.command("retry", short_help="Try a run again.")
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=completing.run_ids)
 @json_option
 @click.pass_context
 def retry_run(context: click.Context, *, run_id: str, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from bpa.cli import completing
 from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import cut, output, span
@@ -36,7 +37,7 @@ class RunEvent(Document, frozen=True):
 
 
 @click.command("logs", short_help="Print what happened to a run, line by line.")
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=completing.run_ids)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run has ended.")
 @json_option
 @click.pass_context

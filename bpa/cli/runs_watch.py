@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import click
 
+from bpa.cli import completing
 from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.runs_words import state, why
@@ -26,8 +27,13 @@ _FAILURE, _PARTLY = 1, 7
 
 
 @click.command("watch", short_help="Follow runs until they have ended.")
-@click.argument("run_ids", metavar="[RUN]...", nargs=-1)
-@click.option("--deployment", metavar="ID", help="Without RUN: only runs of this deployment.")
+@click.argument("run_ids", metavar="[RUN]...", nargs=-1, shell_complete=completing.run_ids)
+@click.option(
+    "--deployment",
+    metavar="ID",
+    help="Without RUN: only runs of this deployment.",
+    shell_complete=completing.deployment_ids,
+)
 @click.option("--follow", is_flag=True, help="Without RUN: go on for new runs when all have ended.")
 @json_option
 @click.pass_context

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
+from bpa.cli import completing
 from bpa.cli.context import addresses, json_option, loaded, print_json
 from bpa.connectors import OutgoingMessage
 from bpa.connectors.service_bus import ServiceBusPublisher
+from bpa.control.rest.schemas import Document
 from bpa.errors import BpaError, InvalidRequest
 
 CONTENT_TYPES = {
@@ -22,11 +24,27 @@ CONTENT_TYPES = {
 _PARTLY = 7
 
 
+class Sent(Document, frozen=True):
+    """What ``--json`` prints."""
+
+    queue: str
+    sent: int
+    not_sent: list[str]
+    """Files that are not in the queue, or not confirmed to be."""
+
+
 @click.command("send")
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@click.option("--queue", default="invoices", show_default=True, help="Where to.")
+@click.option(
+    "--queue",
+    metavar="NAME",
+    default="invoices",
+    show_default=True,
+    help="Where to.",
+    shell_complete=completing.queue_names,
+)
 @click.option(
     "--content-type",
     help="Of all files; otherwise by their ending: .json, .xml, .txt, .md.",
@@ -48,14 +66,19 @@ def command(
 
     Nothing is sent when one of them is larger than the queue takes (2). Exits with 7 when only a
     part was sent, and says which are not: send those again, and no others.
-    """
+
+    \b
+    Examples:
+      bpa send invoice.json && bpa runs watch
+      bpa send --queue credit-notes --content-type application/xml notes/*
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     messages = [_message(file, content_type) for file in files]
     connection_string = loaded(context).settings.service_bus.connection_string
     connection_string = connection_string or addresses(context).service_bus
     sent, failure = asyncio.run(_send(connection_string, queue, messages, files))
     left = [str(file) for file in files[sent:]]
     if as_json:
-        print_json({"queue": queue, "sent": sent, "notSent": left})
+        print_json(Sent(queue=queue, sent=sent, not_sent=left))
     elif failure is None:
         click.echo(f"{sent} sent to {queue}")
     if failure is not None:

@@ -45,7 +45,13 @@ def command(context: click.Context, *, role: str, as_json: bool) -> None:
     A second signal ends the process and all that it started at once, with 130 or 143, as a kill
     does: nothing is handed over. Its leases end when the node starts again or their time is up,
     its messages come again when their locks run out.
-    """
+
+    \b
+    Examples:
+      bpa serve --role all                                 everything, embedded
+      bpa --config /etc/bpa.toml serve --role control      see `bpa doctor --role control`
+      bpa --set node.slots=16 serve --role node
+    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
     settings = loaded(context).settings
 
     def announce(addresses: Addresses) -> None:

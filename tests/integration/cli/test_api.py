@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from bpa.cli.api import Api, open_api_at, segment
-from bpa.errors import BpaError, Conflict, InvalidRequest, NotFound, Unavailable
+from bpa.errors import BpaError, Conflict, InvalidRequest, NotAllowed, NotFound, Unavailable
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -59,8 +59,10 @@ async def test_a_post_carries_json_and_an_empty_answer_is_none():
     ("status", "kind", "exit_code"),
     [
         (400, InvalidRequest, 2),
+        (403, NotAllowed, 4),
         (404, NotFound, 3),
         (409, Conflict, 5),
+        (412, Conflict, 5),
         (422, InvalidRequest, 2),
         (500, Unavailable, 6),
         (503, Unavailable, 6),

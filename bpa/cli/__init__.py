@@ -30,6 +30,7 @@ _COMMANDS = {
     "deployments": ("bpa.cli.deployments", "Look at deployments, pause and resume them."),
     "demo": ("bpa.cli.demo", "Watch 100 invoices, and balance the account."),
     "dlq": ("bpa.cli.dlq", "Look at dead letters, and replay them."),
+    "doctor": ("bpa.cli.doctor.command", "Find what is wrong with a set-up, and what to do."),
     "drain": ("bpa.cli.drain", "Empty a node by a deadline, and watch it."),
     "emulate": ("bpa.cli.emulate", "Run one server of the local default alone."),
     "nodes": ("bpa.cli.nodes", "Look at the nodes that execute runs."),

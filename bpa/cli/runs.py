@@ -69,7 +69,8 @@ command.add_command(watch)
 command.add_command(logs)
 
 
-@command.command("list", short_help="List runs, newest first.")
+@command.command("list", short_help="List runs, newest first, or look for some.")
+@click.argument("query", metavar="[QUERY]...", nargs=-1)
 @click.option(
     "--status",
     "wanted",
@@ -90,6 +91,7 @@ command.add_command(logs)
 def list_runs(
     context: click.Context,
     *,
+    query: tuple[str, ...],
     wanted: str | None,
     deployment: str | None,
     limit: int,
@@ -97,15 +99,22 @@ def list_runs(
 ) -> None:
     """List runs, newest first, each with why it waits or how it ended.
 
-    Exits with 3 when there is no such deployment.
+    QUERY narrows them: words of the vendor, of the invoice's or the message's id, and qualifiers,
+    all of which have to apply. status, agent, deployment, node, queue, reason (or error), trace and
+    replay take a value; attempt, cost and tokens a number, as >1 or <=0.05; since and until a date,
+    or how long ago, as 1h or 7d. status:active means those that have not ended.
+
+    Exits with 2 when the query cannot be read, with 3 when there is no such deployment.
 
     \b
     Examples:
+      bpa runs list status:dead_lettered error:AgentError since:1h
+      bpa runs list acme 'cost:>0.05' 'attempt:>1'
       bpa runs list --status dead-lettered
       bpa runs list --deployment invoice-classifier-dev --limit 500
       bpa runs list --json | jq -r '.runs[].runId'
     """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
-    runs, more = asyncio.run(_list(context, wanted, deployment, limit))
+    runs, more = asyncio.run(_list(context, " ".join(query), wanted, deployment, limit))
     if as_json:
         print_json(Runs(runs=runs, more=more))
         return
@@ -204,7 +213,7 @@ def retry_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
 
 
 async def _list(
-    context: click.Context, wanted: str | None, deployment: str | None, limit: int
+    context: click.Context, query: str, wanted: str | None, deployment: str | None, limit: int
 ) -> tuple[list[RunSummary], bool]:
     runs: list[RunSummary] = []
     cursor: str | None = None
@@ -213,6 +222,7 @@ async def _list(
             page = await api.get(
                 "/v1/runs",
                 RunPage,
+                q=query or None,
                 status=wanted,
                 deployment=deployment,
                 limit=min(_PAGE, limit - len(runs)),

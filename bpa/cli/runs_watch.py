@@ -22,7 +22,6 @@ _LOOK_EVERY_S = 1.0
 _AWAY_S = 60.0
 """How long control may be away before we give up."""
 _PAGE = 500
-_ALIVE = tuple(status for status in RunStatus if status not in TERMINAL)
 _FAILURE, _PARTLY = 1, 7
 
 
@@ -157,18 +156,18 @@ class _Looks:
 
     async def _all(self) -> Iterable[RunSummary]:
         """Return all that are alive, and of the newest those that came and ended meanwhile."""
-        newest = await self._page(None, None)
+        newest = await self._page("", None)
         runs = [run for run in newest.runs if run.created_at >= self._since]
-        for status in _ALIVE:
-            page = await self._page(status, None)
+        cursor: str | None = None
+        while True:
+            page = await self._page("status:active", cursor)
             runs += page.runs
-            while page.next_cursor:
-                page = await self._page(status, page.next_cursor)
-                runs += page.runs
-        return runs
+            cursor = page.next_cursor
+            if cursor is None:
+                return runs
 
-    async def _page(self, status: str | None, cursor: str | None) -> RunPage:
-        query = {"status": status, "deployment": self._deployment, "cursor": cursor}
+    async def _page(self, looked_for: str, cursor: str | None) -> RunPage:
+        query = {"q": looked_for or None, "deployment": self._deployment, "cursor": cursor}
         return await self._api.get("/v1/runs", RunPage, limit=_PAGE, **query)
 
     def _is_away(self, error: Unavailable) -> None:

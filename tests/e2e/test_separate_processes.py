@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.fleet import Backing, Fleet, backing
 from tests.e2e.queues import documents, emptied, send_documents
-from tests.e2e.server import nobody_lives
+from tests.e2e.server import Bpa, nobody_lives
 from tests.eventually import eventually
 
 CHOSEN = [d for d in documents() if d.content_type == "application/json"]
@@ -153,3 +153,21 @@ async def test_a_control_that_was_away_finds_its_nodes_and_their_work_again(
                 received = [item["body"]["run_id"] for item in await again.received()]
                 assert [received.count(run["runId"]) for run in runs.values()] == [1] * 4
                 assert len(await again.runs()) == 4
+
+
+async def test_a_node_whose_id_is_taken_never_says_that_it_is_ready(fleet: Fleet) -> None:
+    async with fleet.governed() as control, fleet.node("node-1", "here"):
+        words = {**fleet.settings, "node.id": "node-1", "node.control": control.addresses["grpc"]}
+        second = Bpa(fleet.directory / "second", "node", **words)
+        await second.spawn()
+        try:
+
+            def refused() -> bool:
+                said = [line.get("error", "") for line in second.log_lines()]
+                return any("another process is at work as node 'node-1'" in one for one in said)
+
+            await eventually(refused, within_s=30, every_s=0.1)
+        finally:
+            assert await second.stop() == 0
+        assert second.process.stdout is not None
+        assert await second.process.stdout.read() == b""

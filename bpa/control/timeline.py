@@ -37,7 +37,7 @@ def timeline(run: Row) -> list[Stage]:
     for execution in _executions(run):
         stages += _execution(run, execution, attempt, receive.span_id)
         attempt += execution["acknowledged_at"] is not None
-    stages += _completion(run, receive.span_id)
+    stages += [*_waiting(run, attempt, receive.span_id), *_completion(run, receive.span_id)]
     return stages
 
 
@@ -81,6 +81,21 @@ def _beginning(run: Row) -> Iterator[Stage]:
             "messaging.servicebus.message.delivery_count": count,
             "messaging.servicebus.message.enqueued_time": int(source.get("enqueued_ms", 0)) // 1000,
         },
+    )
+
+
+def _waiting(run: Row, attempt: int, parent_id: str) -> Iterator[Stage]:
+    """Yield the stage of a run that could be placed and is not, as its grant will have it."""
+    if run["status"] != RunStatus.QUEUED or run["waiting_until"] is not None:
+        return
+    yield Stage(
+        name="plan",
+        span_id=span_id(run["run_id"], "plan", run["lease_epoch"] + 1),
+        parent_id=parent_id,
+        started_at=max(run["created_at"], run["not_before"] or run["created_at"]),
+        ended_at=None,
+        attempt=attempt,
+        detail=run["waiting_reason"] or "",
     )
 
 

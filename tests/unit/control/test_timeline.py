@@ -23,7 +23,7 @@ def at(seconds: float) -> datetime:
 
 
 def a_run(**changes: Any) -> dict[str, Any]:
-    """Return a run that was received at 1 s and waits."""
+    """Return a run that was received at 1 s and waits for its time to come."""
     return {
         "run_id": RUN_ID,
         "agent_id": "a",
@@ -39,6 +39,9 @@ def a_run(**changes: Any) -> dict[str, Any]:
         "received_at": at(0),
         "created_at": at(1),
         "ended_at": None,
+        "waiting_until": at(60),
+        "waiting_reason": None,
+        "not_before": None,
         "lease_epoch": 0,
         "lease_waiting_since": None,
         "lease_granted_at": None,
@@ -306,3 +309,16 @@ def test_an_offer_says_of_which_attempt_it_is_before_and_after_it_is_taken_up():
 def test_a_run_is_complete_once_its_first_message_is_settled_whatever_comes_later():
     one, two = (delivery(settled_at=at(13 + n), disposition="complete") for n in range(2))
     assert timeline(completed(deliveries=[two, one]))[-1].ended_at == at(13)
+
+
+def test_a_run_that_waits_for_a_place_shows_since_when_and_for_what():
+    waits = {"waiting_until": None, "waiting_reason": "all slots are taken"}
+    (_, plan) = timeline(a_run(not_before=at(0.5), **waits))
+    assert (plan.name, plan.started_at, plan.ended_at) == ("plan", at(1), None)
+    assert plan.detail == "all slots are taken"
+    tried = a_run(attempts=[ended(1, 1, "crashed")], lease_epoch=1, not_before=at(20), **waits)
+    again = timeline(tried)[-1]
+    assert (again.started_at, again.attempt) == (at(20), 2)
+    granted = tried | {"status": "offered", "lease_epoch": 2, "node_id": "n"}
+    times = {"lease_waiting_since": at(20), "lease_granted_at": at(21)}
+    assert again.span_id in {stage.span_id for stage in timeline(granted | times)}

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import requests
 import structlog
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
@@ -51,7 +52,7 @@ def span_exporter(telemetry: Telemetry) -> SpanExporter:
     else:
         from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415 - slow
 
-        exporter = http.OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=TRY_S)
+        exporter = http.OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=TRY_S, session=_session())
     delivery = Delivery("traces", endpoint, kept="spans wait in Postgres for an hour")
     return _Spans(exporter, delivery)
 
@@ -68,7 +69,9 @@ def metric_exporter(telemetry: Telemetry) -> MetricExporter:
     else:
         from opentelemetry.exporter.otlp.proto.http import metric_exporter as http  # noqa: PLC0415 - slow
 
-        exporter = http.OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=TRY_S)
+        exporter = http.OTLPMetricExporter(
+            f"{endpoint}/v1/metrics", timeout=TRY_S, session=_session()
+        )
     return _Metrics(exporter, Delivery("metrics", endpoint))
 
 
@@ -84,8 +87,21 @@ def log_exporter(telemetry: Telemetry) -> LogRecordExporter:
     else:
         from opentelemetry.exporter.otlp.proto.http import _log_exporter as http  # noqa: PLC0415 - slow
 
-        exporter = http.OTLPLogExporter(f"{endpoint}/v1/logs", timeout=TRY_S)
+        exporter = http.OTLPLogExporter(f"{endpoint}/v1/logs", timeout=TRY_S, session=_session())
     return _Logs(exporter, Delivery("logs", endpoint))
+
+
+def _session() -> requests.Session:
+    """Return a session that says what a collector refused with, which the library does not."""
+
+    def say(response: requests.Response, *_: object, **__: object) -> None:
+        if not response.ok:
+            told = (response.status_code, response.reason)
+            logging.getLogger("opentelemetry.exporter").warning("it answered %d %s", *told)
+
+    session = requests.Session()
+    session.hooks["response"].append(say)
+    return session
 
 
 def resource_of(settings: Settings, service: str, instance: str) -> Resource:

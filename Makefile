@@ -37,7 +37,7 @@ test: check ## Everything, with real servers and processes
 chaos: $(STAMP) ## Do every kind of harm to a fleet at work; SEED=7 CASE=kill-nodes repeat one
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
-bench: $(STAMP) ## Measure: runs per second, CPU per run, latency, what durability and telemetry cost, the emulator
+bench: $(STAMP) ## Measure: load, what durability and telemetry cost, the emulator, a million runs
 	@$(BIN)/python -m tests.bench
 
 format: $(STAMP) ## Format the code and mend what a linter can mend

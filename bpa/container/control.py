@@ -19,6 +19,7 @@ from bpa.container.stores import ReplicaId, StoresProvider
 from bpa.control.agents import Agents
 from bpa.control.breakers import Breakers
 from bpa.control.census import Census
+from bpa.control.changes import Changes
 from bpa.control.costs import Costs
 from bpa.control.database import Database
 from bpa.control.dead_letters import DeadLetters
@@ -63,6 +64,7 @@ class ControlPlane:
     settings: Settings
     agents: Agents
     census: Census
+    changes: Changes
     deployments: Deployments
     ingest: Ingest
     leases: Leases
@@ -95,6 +97,7 @@ class ControlPlane:
         return [
             *exports,
             self.census.run(),
+            self.changes.run(),
             self.notifications.run(),
             self.settlement.run(),
             self.offers.listen(self.notifications),
@@ -153,6 +156,11 @@ class ControlProvider(Provider):
     drains = provide(Drains)
     history = provide(History)
     replays = provide(Replays)
+
+    @provide
+    def changes(self, pool: Pool) -> Changes:
+        """Return what tells pages of changes."""
+        return Changes(pool, silent_after_s=2 * self._settings.control.heartbeat_every_s)
 
     @provide
     def searches(self, pool: Pool) -> Searches:
@@ -288,6 +296,7 @@ class ControlProvider(Provider):
         self,
         agents: Agents,
         breakers: Breakers,
+        changes: Changes,
         deployments: Deployments,
         nodes: Nodes,
         drains: Drains,
@@ -309,6 +318,7 @@ class ControlProvider(Provider):
         return Services(
             agents=agents,
             breakers=breakers,
+            changes=changes,
             deployments=deployments,
             nodes=nodes,
             drains=drains,

@@ -16,6 +16,7 @@ from bpa.control.rest import (
     costs,
     dead_letters,
     deployments,
+    events,
     health,
     leases,
     nodes,
@@ -44,6 +45,7 @@ _RESOURCES = (
     breakers,
     queues,
     costs,
+    events,
     health,
 )
 

@@ -66,8 +66,9 @@ class Search:
     replay_of: RunId | None = None
     """A run that it is a replay of, the first of a chain too."""
     words: str | None = None
+    """All of these, the last of them also as the beginning of a longer one."""
     word_id: RunId | None = None
-    """The run whose id the words are."""
+    """The run whose id the words are: it is looked for as well."""
 
     def narrowed(self, *, status: RunStatus | None, deployment: str | None) -> Search:
         """Return the search with a status and a deployment, unless they are None.

@@ -21,11 +21,25 @@ from bpa.postgres import Pool, fetch_within, load_queries
 _QUERIES = load_queries(__file__)
 COUNTED_AT_MOST = 10_000
 _TRY_S = 0.15
-_WALK_S = 0.25
+_GATHER_S = 0.15
+_GATHERED_AT_MOST = 20_000
+_WALK_S = 0.2
 _STATEMENT_S = 2.0
 """Of one window, which takes some 50 ms."""
 _INDEXED = frozenset(
-    {"words", "trace", "node", "deployment", "cost_over", "cost_from", "cost_under", "cost_to"}
+    {
+        "words",
+        "trace",
+        "node",
+        "agent",
+        "deployment",
+        "tokens_from",
+        "tokens_to",
+        "cost_over",
+        "cost_from",
+        "cost_under",
+        "cost_to",
+    }
 )
 """Conditions that an index of runs that have ended answers."""
 
@@ -40,7 +54,7 @@ class Searches:
         window_rows: How many runs a step of a walk through all of them looks at.
     """
 
-    def __init__(self, pool: Pool, window_rows: int = 10_000) -> None:
+    def __init__(self, pool: Pool, window_rows: int = 5_000) -> None:
         self._pool = pool
         self._window_rows = window_rows
 
@@ -59,7 +73,12 @@ class Searches:
         search = search or Search()
         after = _after(read_cursor(cursor)) if cursor else {}
         values = {**_values(search), **after, "limit": limit + 1}
-        rows = await fetch_within(self._pool, _page_of(search, after), _TRY_S, **values)
+        rows = await self._gathered(search, after, values) if search.words else None
+        if rows is None:
+            in_order = False if search.words else None
+            rows = await fetch_within(
+                self._pool, _page_of(search, after), _TRY_S, bitmaps=in_order, **values
+            )
         if rows is None:
             return await self.walk(search, cursor=cursor, limit=limit)
         return rows[:limit], cursor_of(rows[limit - 1]) if len(rows) > limit else None
@@ -71,8 +90,32 @@ class Searches:
             Unavailable: Postgres is away.
         """
         values = {**_values(search), "limit": COUNTED_AT_MOST + 1}
-        rows = await fetch_within(self._pool, _count_of(search), _TRY_S, **values)
+        rows = await fetch_within(
+            self._pool, _count_of(search), _TRY_S, bitmaps=True if search.words else None, **values
+        )
         return min(int(rows[0]["runs"]), COUNTED_AT_MOST + 1) if rows else None
+
+    async def _gathered(
+        self, search: Search, after: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> list[Row] | None:
+        """Gather all runs with these words and take the newest; None where they are many.
+
+        The planner knows how common whole words are, and takes any beginning of a word for as
+        common as one run in fifty: it would look for the newest first, among all runs.
+        """
+        guess = await fetch_within(self._pool, _QUERIES.guessed, _GATHER_S, words=values["words"])
+        if guess is None or _rows_of(guess) > _GATHERED_AT_MOST:
+            return None
+        rows = await fetch_within(
+            self._pool,
+            _all_of(search, after),
+            _GATHER_S,
+            bitmaps=True,
+            **{**values, "gathered": _GATHERED_AT_MOST + 1},
+        )
+        if rows is None or any(row.pop("gathered") > _GATHERED_AT_MOST for row in rows):
+            return None
+        return rows
 
     async def walk(
         self, search: Search, *, cursor: str | None = None, limit: int = 100
@@ -109,8 +152,12 @@ class Searches:
 
 
 def _values(search: Search) -> dict[str, Any]:
-    values = search.conditions()
-    return values | {"statuses": [str(one) for one in values.get("statuses", ())]}
+    return search.conditions() | {"statuses": [str(one) for one in search.statuses or ()]}
+
+
+def _rows_of(explained: Sequence[Row]) -> float:
+    (plan,) = explained[0]["QUERY PLAN"]
+    return float(plan["Plan"]["Plan Rows"])
 
 
 def _after(place: tuple[object, str]) -> dict[str, Any]:
@@ -126,6 +173,17 @@ def _page_of(search: Search, bounds: Mapping[str, Any]) -> LiteralString:
     if len(parts) == 1:
         return parts[0]
     return "\n".join([_QUERIES.both, _joined(parts), _QUERIES.in_all, _QUERIES.newest_of_both])
+
+
+def _all_of(search: Search, bounds: Mapping[str, Any]) -> LiteralString:
+    parts = [
+        "\n".join(
+            [_QUERIES.columns, *source, *_conditions(search), *_within(bounds), _QUERIES.gathered]
+        )
+        for source in _sources(search)
+    ]
+    end = [_QUERIES.of_gathered, _QUERIES.newest_of_both]
+    return "\n".join([_QUERIES.gathering, _joined(parts), *end])
 
 
 def _count_of(search: Search) -> LiteralString:
@@ -154,7 +212,11 @@ def _joined(parts: Sequence[LiteralString]) -> LiteralString:
 def _conditions(search: Search) -> list[LiteralString]:
     if search.word_id is not None:
         search = replace(search, words=None)  # the fragment of the id says both
-    return [getattr(_QUERIES, name) for name in search.conditions()]
+    names = [
+        "is_no_replay" if name == "is_replay" and not value else name
+        for name, value in search.conditions().items()
+    ]
+    return [getattr(_QUERIES, name) for name in names]
 
 
 def _sources(search: Search) -> list[list[LiteralString]]:

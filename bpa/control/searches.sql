@@ -124,11 +124,15 @@ and created_at < %(until)s
 -- name: trace
 -- Of this trace, by its column and by the index of words.
 and trace_id = %(trace)s
-and run_words(input_ref, outcome, trace_id) @@ search_query(%(trace)s)
+and run_words(input_ref, outcome, trace_id) @@ search_query(%(trace)s, false)
 
 -- name: is_replay
--- A replay of a dead letter, or none.
-and exists (select from replays where replays.run_id = runs.run_id) = %(is_replay)s
+-- A replay of a dead letter.
+and run_id in (select replays.run_id from replays)
+
+-- name: is_no_replay
+-- No replay of a dead letter.
+and not exists (select from replays where replays.run_id = runs.run_id)
 
 -- name: replay_of
 -- A replay of this run's dead letter, or of a replay of it.
@@ -139,14 +143,14 @@ and run_id in (
 )
 
 -- name: words
--- With all these words, or beginnings of words.
-and run_words(input_ref, outcome, trace_id) @@ search_query(%(words)s)
+-- With all these words, the last of which may go on.
+and run_words(input_ref, outcome, trace_id) @@ search_query(%(words)s, true)
 
 -- name: word_id
 -- With all these words, or with this id.
 and (
     run_id = %(word_id)s::uuid
-    or run_words(input_ref, outcome, trace_id) @@ search_query(%(words)s)
+    or run_words(input_ref, outcome, trace_id) @@ search_query(%(words)s, true)
 )
 
 -- name: after
@@ -174,6 +178,25 @@ limit %(limit)s
 -- name: both
 -- Take both parts together.
 select * from (
+
+-- name: gathering
+-- Gather the runs of all parts.
+with found as materialized (
+
+-- name: gathered
+-- So many of one part at most, in no order.
+limit %(gathered)s
+
+-- name: of_gathered
+-- Take from what was gathered, and say how much that was.
+)
+select found.*, (select count(*) from found) as gathered from found
+
+-- name: guessed
+-- Have the planner say how many runs have these words: it knows the common ones.
+explain (format json)
+select from runs
+where run_words(input_ref, outcome, trace_id) @@ search_query(%(words)s, false)
 
 -- name: counted
 -- Count the runs of the parts.

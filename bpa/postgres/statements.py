@@ -36,12 +36,26 @@ async def fetch_one(pool: Pool, query: LiteralString, **values: object) -> dict[
 
 
 async def fetch_within(
-    pool: Pool, query: LiteralString, time_s: float, **values: object
+    pool: Pool,
+    query: LiteralString,
+    time_s: float,
+    *,
+    bitmaps: bool | None = None,
+    **values: object,
 ) -> list[dict[str, Any]] | None:
     """Execute ``query`` and return its rows; None if the server had no answer within ``time_s``.
 
     It is planned for these very values each time: what reads few rows with one value may read all
     of them with another.
+
+    Args:
+        pool: Connections to Postgres.
+        query: One statement.
+        time_s: Seconds that it may take.
+        bitmaps: Whether all that an index finds is gathered before the table is looked at (True,
+            for what is known to match few rows) or never (False, for what is known to match many),
+            where the planner guesses otherwise.
+        values: Its parameters.
 
     Raises:
         Unavailable: Postgres is away.
@@ -51,6 +65,8 @@ async def fetch_within(
             async with taken(pool) as connection, connection.transaction():
                 limit = {"time_ms": str(max(1, int(time_s * 1000)))}
                 await connection.execute(_QUERIES.bound_time, limit)
+                if bitmaps is not None:
+                    await connection.execute(_QUERIES.by_bitmap if bitmaps else _QUERIES.in_order)
                 cursor = await connection.execute(query, values, prepare=False)
                 return await cursor.fetchall()
     except Unavailable as error:

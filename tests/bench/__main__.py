@@ -1,4 +1,4 @@
-"""``make bench``: start-up, load, what durability and telemetry cost, the emulator; with spread."""
+"""``make bench``: load, what durability and telemetry cost, the emulator, many runs; with spread."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from tests.bench.load import send_at_once
 from tests.bench.outage import outlast
 from tests.bench.processes import rss_mib
 from tests.bench.rounds import Note, all_completed, configured, saturation, server_in, steady
+from tests.bench.search import measure_search
 from tests.bench.telemetry import compare_telemetry
 
-_PARTS = ("load", "durability", "telemetry", "outage", "emulator")
+_PARTS = ("load", "durability", "telemetry", "outage", "emulator", "search")
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--messages", type=int, default=20_000, help="through a broker in a round, of 1 KB each"
     )
+    parser.add_argument("--runs", type=int, default=1_000_000, help="that are searched")
     parser.add_argument("--only", choices=_PARTS, help="leave out the others; all unless given")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
@@ -58,6 +60,8 @@ async def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, lis
         await outlast(folder / "outage", config, arguments, note)
     if "emulator" in parts:
         compare_brokers(folder, arguments, note)
+    if "search" in parts:
+        await measure_search(folder, arguments, note)
     _print(figures)
     return figures
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bpa.control.agents import Agents
 from bpa.control.breakers import Breakers
+from bpa.control.changes import Changes
 from bpa.control.costs import Costs
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
@@ -32,6 +33,7 @@ class Services:
 
     agents: Agents
     breakers: Breakers
+    changes: Changes
     deployments: Deployments
     nodes: Nodes
     drains: Drains

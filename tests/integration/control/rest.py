@@ -1,5 +1,6 @@
 """Control's REST API over a real socket, and a client of it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from bpa.connectors.service_bus import (
     DeadLetterReader,
     ServiceBusPublisher,
 )
+from bpa.control.changes import Changes
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.http import Services, create_app
 from bpa.control.queues import Queues
@@ -80,10 +82,12 @@ async def rest_over(
     metrics, replays = Metrics(), Replays(fleet.pool)
     queues = Queues("dev", fleet.pool, BacklogReader(bus, None), metrics, every_s=20.0)
     reader = partial(DeadLetterReader, bus)
+    changes = Changes(fleet.pool, silent_after_s=6.0)
     dead_letters = DeadLetters("dev", "ns", fleet.deployments, replays, reader)
     services = Services(
         agents=fleet.agents,
         breakers=fleet.breakers,
+        changes=changes,
         deployments=fleet.deployments,
         nodes=fleet.nodes,
         drains=fleet.drains,
@@ -112,7 +116,12 @@ async def rest_over(
         heartbeat_every_s=3.0,
     )
     app = create_app(services)
-    async with serve_http(app, "127.0.0.1", 0, "control.http_port") as url:
-        timeout = aiohttp.ClientTimeout(total=20)
-        async with aiohttp.ClientSession(url, timeout=timeout) as session:
-            yield Rest(url, session, services, told)
+    looks = asyncio.ensure_future(changes.run())
+    try:
+        async with serve_http(app, "127.0.0.1", 0, "control.http_port") as url:
+            timeout = aiohttp.ClientTimeout(total=20)
+            async with aiohttp.ClientSession(url, timeout=timeout) as session:
+                yield Rest(url, session, services, told)
+    finally:
+        looks.cancel()
+        await asyncio.wait({looks})

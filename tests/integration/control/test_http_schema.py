@@ -49,6 +49,7 @@ DOCUMENTED = {
     ("get", "/v1/breakers"),
     ("get", "/v1/queues"),
     ("get", "/v1/costs"),
+    ("get", "/v1/events"),
     ("get", "/livez"),
     ("get", "/readyz"),
     ("get", "/startupz"),

@@ -44,6 +44,7 @@ from bpa.control.searches import Searches
 from bpa.control.settlement import Settlement
 from bpa.control.sweep import Sweep
 from bpa.control.traces import Traces
+from bpa.control.trends import Trends
 from bpa.domain import RunId
 from bpa.postgres import Notifications, Pipeline, Pool
 from bpa.scheduler.commit import Committer
@@ -53,6 +54,7 @@ from bpa.scheduler.loop import Scheduler
 from bpa.scheduler.snapshot import SnapshotReader
 from bpa.telemetry.metrics import Metrics
 from bpa.telemetry.otlp import resource_of, span_exporter
+from bpa.ui.app import pages
 from bpa.valkey import ping
 from bpa.web_server import listen, serve_http
 
@@ -82,6 +84,7 @@ class ControlPlane:
     settlement: Settlement
     sweep: Sweep
     traces: Traces
+    trends: Trends
     api: Services
 
     def connect(self) -> None:
@@ -122,11 +125,10 @@ class ControlPlane:
             await server.wait_closed()
 
     def serve_http(self) -> AbstractAsyncContextManager[str]:
-        """Serve REST; yield its base URL."""
+        """Serve REST and the pages; yield their base URL."""
         control = self.settings.control
-        return serve_http(
-            create_app(self.api), control.host, control.http_port, "control.http_port"
-        )
+        app = create_app(self.api, pages(self.api, self.trends, self.settings.environment))
+        return serve_http(app, control.host, control.http_port, "control.http_port")
 
     def look(self) -> None:
         """Show whether the replica is ready."""
@@ -156,6 +158,7 @@ class ControlProvider(Provider):
     drains = provide(Drains)
     history = provide(History)
     replays = provide(Replays)
+    trends = provide(Trends)
 
     @provide
     def changes(self, pool: Pool) -> Changes:

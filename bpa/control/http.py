@@ -1,7 +1,8 @@
-"""REST: the application that serves ``/v1``, health, metrics and the OpenAPI document."""
+"""The application that serves ``/v1``, health, metrics, the OpenAPI document and given pages."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Litestar
@@ -50,8 +51,13 @@ _RESOURCES = (
 )
 
 
-def create_app(services: Services) -> ASGIApp:
-    """Return control's HTTP application; its OpenAPI document is at ``/schema``."""
+def create_app(services: Services, pages: Sequence[Any] = ()) -> ASGIApp:
+    """Return control's HTTP application; its OpenAPI document is at ``/schema``.
+
+    Args:
+        services: What REST works with.
+        pages: Further handlers, which answer in a form of their own.
+    """
 
     def provide_services() -> Services:
         return services
@@ -66,7 +72,7 @@ def create_app(services: Services) -> ASGIApp:
 
     structs = Structs()
     app = Litestar(
-        [handler for resource in _RESOURCES for handler in resource.HANDLERS],
+        [*(handler for resource in _RESOURCES for handler in resource.HANDLERS), *pages],
         guards=[started],
         dependencies={"services": Provide(provide_services, sync_to_thread=False)},
         exception_handlers=problems.HANDLERS,

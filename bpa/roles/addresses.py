@@ -19,6 +19,8 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
 
     http: str = ""
     """REST, OpenAPI, health and metrics."""
+    ui: str = ""
+    """The pages for people."""
     grpc: str = ""
     """The node link, ``host:port``."""
     node_health: str = ""

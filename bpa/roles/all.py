@@ -73,6 +73,7 @@ async def _serve_both(
             await either(worker.registered(), stop.wait())
             addresses = Addresses(
                 http=here.http,
+                ui=here.ui,
                 grpc=plane.grpc,
                 node_health=worker.health,
                 service_bus=local.service_bus,

@@ -33,6 +33,11 @@ class Listening:
     http: str
     """Base URL of REST."""
 
+    @property
+    def ui(self) -> str:
+        """The address of the pages."""
+        return f"{self.http}/ui"
+
     async def started(self) -> None:
         """Return when Postgres is there and its schema in place."""
         await self.plane.readiness.started.wait()
@@ -116,7 +121,7 @@ async def serve(
         if stop.is_set():
             return
         async with control(here.plane) as running:
-            announce(Addresses(http=here.http, grpc=running.grpc))
+            announce(Addresses(http=here.http, ui=here.ui, grpc=running.grpc))
             await stop.wait()
 
 

@@ -1,0 +1,22 @@
+"""What pages work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bpa.control.rest.services import Services
+from bpa.control.trends import Trends
+from bpa.ui.assets import Assets
+from bpa.ui.rendering import Renderer
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Control's services, and what turns their answers into pages."""
+
+    services: Services
+    trends: Trends
+    assets: Assets
+    render: Renderer
+    environment: str
+    """The name of what is served, such as ``dev``."""

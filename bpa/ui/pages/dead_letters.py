@@ -1,0 +1,54 @@
+"""Dead letters, by reason, in a list, and from inside."""
+
+from __future__ import annotations
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery
+
+from bpa.control.replay_plan import LetterId
+from bpa.control.rest.dead_letter_schemas import DeadLetter, DeadLetterSummary, DeadLetterTotal
+from bpa.ui.desk import Desk
+from bpa.ui.rendering import AnyRequest, Whole
+from bpa.ui.views import dead_letters as view
+
+_PAGE = 50
+
+
+@get("/dead-letters")
+async def list_dead_letters(
+    request: AnyRequest,
+    desk: NamedDependency[Desk],
+    queue: FromQuery[str] = "",
+    reason: FromQuery[str] = "",
+    cursor: FromQuery[str | None] = None,
+) -> Response[str]:
+    """Show the groups there are, and the letters of one or of all."""
+    letters = desk.services.dead_letters
+    totals = [DeadLetterTotal.of(row) for row in await letters.totals()]
+    rows, following = await letters.page(
+        queue=queue or None, reason=reason or None, cursor=cursor, limit=_PAGE
+    )
+    shown = view.letters(
+        totals,
+        [DeadLetterSummary.of(row) for row in rows],
+        queue=queue,
+        reason=reason,
+        following=following,
+    )
+    return desk.render.page(request, "dead_letters.html", view=shown)
+
+
+@get("/dead-letters/{letter_id:str}")
+async def show_dead_letter(
+    request: AnyRequest, letter_id: FromPath[str], desk: NamedDependency[Desk]
+) -> Response[str]:
+    """Show one dead letter from inside, with what a replay would do."""
+    wanted = LetterId.read(letter_id)
+    letter = DeadLetter.of(await desk.services.dead_letters.get(wanted))
+    found = (await desk.services.dead_letters.find([wanted])).get(wanted)
+    shown = view.letter_page(letter, found.message.body if found else b"")
+    return desk.render.page(request, "dead_letter.html", view=shown, body=Whole(shown.body))
+
+
+HANDLERS = [list_dead_letters, show_dead_letter]

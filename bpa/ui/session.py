@@ -1,0 +1,64 @@
+"""Who sits before the page: the one place that knows.
+
+Nobody signs in yet: the app listens on loopback, so whoever reaches it is the local operator. Once
+people sign in, this is where their token becomes a person and a role; pages and audits take both
+from here already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from litestar import Request
+
+from bpa.errors import BpaError
+
+
+class Role(StrEnum):
+    """What a person may do."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who looks at a page or acts on it."""
+
+    name: str
+    role: Role
+
+    @property
+    def actor(self) -> str:
+        """Return how audits name them."""
+        return f"ui:{self.name}"
+
+
+class NotAllowed(BpaError):
+    """A person's role does not cover the action."""
+
+    code = "not_allowed"
+    http_status = 403
+    exit_code = 4
+
+
+_LOCAL = Person("local", Role.OPERATOR)
+
+
+def person_of(request: Request[Any, Any, Any]) -> Person:
+    """Return who sent a request."""
+    return _LOCAL
+
+
+def operator_of(request: Request[Any, Any, Any]) -> Person:
+    """Return who sent a request that changes something.
+
+    Raises:
+        NotAllowed: Their role does not cover it.
+    """
+    person = person_of(request)
+    if person.role is not Role.OPERATOR:
+        raise NotAllowed(f"{person.name} may look but not act; ask an operator")
+    return person

@@ -1,0 +1,305 @@
+"""The overview: what needs somebody, how the last hour went, where runs are at this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlencode
+
+from bpa.control.rest.node_schemas import Node
+from bpa.control.rest.queue_schemas import Queue
+from bpa.control.rest.schemas import Breaker
+from bpa.control.trends import STEP_S, Trend
+from bpa.ui.views import charts, status
+from bpa.ui.words import ago, count, percent, segment, short, span, usd
+
+_OLD_S = 60.0
+"""A message that waits longer than this wants a look."""
+_STALE_S = 90.0
+"""A reading of a queue that is older than this no longer says how it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """Something that needs somebody."""
+
+    tone: str
+    icon: str
+    title: str
+    detail: str
+    path: str
+    action: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where on their way runs are, and how many."""
+
+    name: str
+    label: str
+    runs: str
+    is_busy: bool
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The whole page."""
+
+    concerns: Sequence[Concern]
+    places: Sequence[Place]
+    charts: Sequence[charts.Chart]
+    queues: Sequence[Queue]
+    waits: Sequence[Mapping[str, Any]]
+    is_fresh: bool
+    """Nothing has ever come."""
+
+    @property
+    def said(self) -> str:
+        """What changed, in a sentence for who listens to the page."""
+        if not self.concerns:
+            return "All is well"
+        things = "thing needs" if len(self.concerns) == 1 else "things need"
+        return f"{len(self.concerns)} {things} attention: {self.concerns[0].title}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What services tell."""
+
+    queues: Sequence[Queue]
+    breakers: Sequence[Breaker]
+    nodes: Sequence[Node]
+    alive: Sequence[Mapping[str, Any]]
+    trend: Trend
+
+
+def overview(known: Known, now: datetime) -> Overview:
+    """Return what the page shows."""
+    overall = known.trend.overall
+    return Overview(
+        concerns=list(_concerns(known, now)),
+        places=_places(known),
+        charts=_charts(known, now),
+        queues=known.queues,
+        waits=[row for row in known.alive if row["waits_for"]],
+        is_fresh=not known.alive
+        and not overall["completed"] + overall["dead_lettered"]
+        and not sum(queue.active or 0 for queue in known.queues),
+    )
+
+
+def _concerns(known: Known, now: datetime) -> Iterator[Concern]:
+    yield from _dead(known.queues)
+    yield from _parked(known.breakers, now)
+    yield from _silent(known.nodes)
+    yield from _unread(known.queues)
+    yield from _waiting(known.alive, now)
+
+
+def _dead(queues: Sequence[Queue]) -> Iterator[Concern]:
+    for queue in queues:
+        if queue.dead_letters:
+            noun = "dead letter" if queue.dead_letters == 1 else "dead letters"
+            yield Concern(
+                "bad", "dead", f"{count(queue.dead_letters)} {noun} in {queue.queue}",
+                "Messages that could not become a result, each with its reason. Look inside, mend "
+                "what is wrong, replay.",
+                "/ui/dead-letters?" + urlencode({"queue": queue.queue}),
+                "Look into them", "bpa dlq list",
+            )  # fmt: skip
+
+
+def _parked(breakers: Sequence[Breaker], now: datetime) -> Iterator[Concern]:
+    for breaker in breakers:
+        if breaker.state == "closed":
+            continue
+        runs = f"{count(breaker.parked_runs)} run{'' if breaker.parked_runs == 1 else 's'} parked"
+        probe = f"; next probe {ago(breaker.probe_at, now)}" if breaker.probe_at else ""
+        yield Concern(
+            "wait", "pause", f"{breaker.host} does not answer",
+            f"{runs}; they go on by themselves when it answers again{probe}. "
+            f"Last seen: {breaker.last_error}",
+            "/ui/runs?" + urlencode({"q": "status:queued"}),
+            "See what waits", "bpa breakers",
+        )  # fmt: skip
+
+
+def _silent(nodes: Sequence[Node]) -> Iterator[Concern]:
+    for node in nodes:
+        if node.heartbeat_age_s > status.SILENT_AFTER_S:
+            yield Concern(
+                "bad", "silent", f"{node.node_id} is silent",
+                f"Not heard of for {span(node.heartbeat_age_s)}. What it held goes to other nodes "
+                "when its leases expire.",
+                f"/ui/fleet/{segment(node.node_id)}", "Look at the node",
+                f"bpa nodes show {node.node_id}",
+            )  # fmt: skip
+
+
+def _unread(queues: Sequence[Queue]) -> Iterator[Concern]:
+    for queue in queues:
+        if queue.trouble:
+            yield Concern(
+                "wait", "silent", f"The queue {queue.queue} cannot be counted", queue.detail,
+                "/ui/deployments", "Look at what feeds from it", "bpa queues",
+            )  # fmt: skip
+
+
+def _waiting(alive: Sequence[Mapping[str, Any]], now: datetime) -> Iterator[Concern]:
+    for row in alive:
+        waited_s = (now - row["oldest_at"]).total_seconds()
+        if row["waits_for"] and waited_s > _OLD_S and "target" not in row["waits_for"]:
+            runs = "1 run waits" if row["runs"] == 1 else f"{count(row['runs'])} runs wait"
+            yield Concern(
+                "wait", "wait", f"{runs}: {row['waits_for']}",
+                f"The first of them for {span(waited_s)}.",
+                "/ui/runs?" + urlencode({"q": "status:queued"}), "See what waits",
+                "bpa runs list --status queued",
+            )  # fmt: skip
+
+
+def _places(known: Known) -> list[Place]:
+    by = {"queued": 0, "offered": 0, "running": 0}
+    for row in known.alive:
+        by[row["status"]] += row["runs"]
+    active = sum(queue.active or 0 for queue in known.queues)
+    unreceived = max(0, active - sum(by.values()))
+    done = known.trend.overall
+    at = "/ui/runs?q=status%3A"
+    return [
+        _place("receive", "in the queue", unreceived, "/ui/deployments"),
+        _place("plan", "waiting for a slot", by["queued"], f"{at}queued"),
+        _place("lease", "offered", by["offered"], f"{at}offered"),
+        _place("think", "at work", by["running"], f"{at}running"),
+        _place("complete", "done in the last hour", done["completed"], f"{at}completed"),
+        _place("dead", "dead-lettered in the last hour", done["dead_lettered"],
+               f"{at}dead-lettered"),
+    ]  # fmt: skip
+
+
+def _place(name: str, label: str, runs: int, path: str) -> Place:
+    return Place(name, label, count(runs), runs > 0, path)
+
+
+def _charts(known: Known, now: datetime) -> list[charts.Chart]:
+    minutes = _minutes(known.trend, now)
+    arrived = {row["at"]: row["arrived"] for row in known.trend.arrived}
+    ended = {row["at"]: row for row in known.trend.ended}
+    return [
+        _backlog(known, minutes, arrived, ended),
+        _throughput(known.trend, minutes, ended),
+        _latency(known.trend, minutes, ended),
+        _cost(known.trend, minutes, ended),
+    ]
+
+
+def _minutes(trend: Trend, now: datetime) -> list[datetime]:
+    first = trend.since - timedelta(seconds=trend.since.timestamp() % STEP_S, microseconds=0)
+    steps = int((now - first).total_seconds() // STEP_S) + 1
+    return [(first + timedelta(seconds=STEP_S * n)).replace(microsecond=0) for n in range(steps)]
+
+
+def _backlog(
+    known: Known,
+    minutes: Sequence[datetime],
+    arrived: Mapping[datetime, int],
+    ended: Mapping[datetime, Mapping[str, Any]],
+) -> charts.Chart:
+    """Return what was in the queue or at work at the end of each minute, counted back from now."""
+    alive = sum(row["runs"] for row in known.alive)
+    lag = max(alive, sum(queue.active or 0 for queue in known.queues))
+    level, levels = lag, []
+    for minute in reversed(minutes):
+        levels.append(float(max(0, level)))
+        over = ended.get(minute)
+        level += (over["completed"] + over["dead_lettered"] if over else 0) - arrived.get(minute, 0)
+    levels.reverse()
+    top = charts.ceiling(max(levels))
+    oldest = max((queue.oldest_age_s or 0 for queue in known.queues if queue.active), default=0)
+    note = f"oldest waits {span(oldest)}" if oldest else "nothing waits"
+    estimated = any(queue.estimated or queue.active_at_least for queue in known.queues)
+    return charts.Chart(
+        title="Queue lag",
+        value=f"{'≥ ' if estimated else ''}{short(lag)}",
+        note=note,
+        summary=f"Messages not ended yet over the last hour: now {lag}, at most {max(levels):.0f}",
+        top=short(top),
+        lines=[charts.line("messages", "work", levels, top, filled=True)],
+        columns=("minute", "messages"),
+        rows=[(f"{at:%H:%M}", f"{n:.0f}") for at, n in zip(minutes, levels, strict=True)],
+    )
+
+
+def _throughput(
+    trend: Trend, minutes: Sequence[datetime], ended: Mapping[datetime, Mapping[str, Any]]
+) -> charts.Chart:
+    good = [float(ended[at]["completed"]) if at in ended else 0.0 for at in minutes]
+    bad = [float(ended[at]["dead_lettered"]) if at in ended else 0.0 for at in minutes]
+    top = charts.ceiling(max(a + b for a, b in zip(good, bad, strict=True)))
+    done, dead = trend.overall["completed"], trend.overall["dead_lettered"]
+    return charts.Chart(
+        title="Throughput",
+        value=f"{short(done + dead)} /h",
+        note=f"{percent(done, done + dead)} completed" if done + dead else "nothing ended",
+        summary=f"Runs that ended in the last hour: {done} completed, {dead} dead-lettered",
+        top=f"{short(top)}/min",
+        boxes=charts.stacked([("good", good), ("bad", bad)], top),
+        columns=("minute", "completed", "dead-lettered"),
+        rows=[
+            (f"{at:%H:%M}", f"{a:.0f}", f"{b:.0f}")
+            for at, a, b in zip(minutes, good, bad, strict=True)
+        ],
+    )
+
+
+def _latency(
+    trend: Trend, minutes: Sequence[datetime], ended: Mapping[datetime, Mapping[str, Any]]
+) -> charts.Chart:
+    names = ("p50_ms", "p95_ms", "p99_ms")
+    series = {name: [ended[at][name] if at in ended else None for at in minutes] for name in names}
+    top = charts.ceiling(max((n for n in series["p99_ms"] if n is not None), default=0.0))
+    of = {name: trend.overall[name] for name in names}
+    said = {name: span(n / 1000) if n is not None else "-" for name, n in of.items()}
+    return charts.Chart(
+        title="Latency, p95",
+        value=said["p95_ms"],
+        note=f"p50 {said['p50_ms']} · p99 {said['p99_ms']}",
+        summary="From the broker to the end, last hour: "
+        f"p50 {said['p50_ms']}, p95 {said['p95_ms']}, p99 {said['p99_ms']}",
+        top=span(top / 1000),
+        lines=[
+            charts.line("p99", "calm", series["p99_ms"], top),
+            charts.line("p95", "work", series["p95_ms"], top),
+            charts.line("p50", "good", series["p50_ms"], top),
+        ],
+        columns=("minute", "p50", "p95", "p99"),
+        rows=[
+            (f"{at:%H:%M}", *(span(ended[at][name] / 1000) for name in names))
+            for at in minutes
+            if at in ended
+        ],
+    )
+
+
+def _cost(
+    trend: Trend, minutes: Sequence[datetime], ended: Mapping[datetime, Mapping[str, Any]]
+) -> charts.Chart:
+    amounts = [float(ended[at]["cost_usd"]) if at in ended else 0.0 for at in minutes]
+    top = charts.ceiling(max(amounts))
+    total, done = Decimal(trend.overall["cost_usd"]), trend.overall["completed"]
+    each = f"{usd(total / done)} USD per completed run" if done else "no run completed"
+    return charts.Chart(
+        title="Cost",
+        value=f"{usd(total)} USD",
+        note=each,
+        summary=f"Model cost of the runs that ended in the last hour: {usd(total)} USD, {each}",
+        top=f"{top:g} USD/min",
+        boxes=charts.stacked([("cost", amounts)], top),
+        columns=("minute", "USD"),
+        rows=[(f"{at:%H:%M}", usd(str(n))) for at, n in zip(minutes, amounts, strict=True) if n],
+    )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
 from bpa.control.rest.schemas import RunSummary
+from bpa.control.search import QUALIFIERS, QUERY_CHARS_MAX, read_search
+from bpa.errors import InvalidRequest
 from bpa.ui.desk import Desk
-from bpa.ui.rendering import HEADERS, AnyRequest
+from bpa.ui.rendering import AnyRequest
 from bpa.ui.views import runs as view
-from bpa.ui.words import segment
 
 _PAGE = 50
 
@@ -24,25 +27,29 @@ async def list_runs(
     q: FromQuery[str] = "",
     cursor: FromQuery[str | None] = None,
 ) -> Response[str]:
-    """List runs, newest first; a run's id leads to its page."""
-    asked = view.asked(q[:500])
-    if asked.run_id:
-        path = f"/ui/runs/{segment(asked.run_id)}"
-        return Response("", status_code=303, headers={**HEADERS, "Location": path},
-                        media_type="text/plain")  # fmt: skip
-    rows, following = await desk.services.history.page(
-        status=asked.status, dep_id=asked.deployment, cursor=cursor, limit=_PAGE
-    )
-    trend = await desk.trends.since(datetime.now(UTC) - timedelta(hours=1))
+    """List runs, newest first, all or those that a search finds."""
+    now = datetime.now(UTC)
+    rows: list[dict[str, Any]] = []
+    following = number = None
+    asked = view.Asked(q[:QUERY_CHARS_MAX])
+    searches = desk.services.searches
+    try:
+        search = read_search(asked.text, now)
+        rows, following = await searches.page(search, cursor=cursor, limit=_PAGE)
+        number = await searches.count(search) if asked.text else None
+    except InvalidRequest as error:
+        asked = replace(asked, problem=str(error))
+    trend = await desk.trends.since(now - timedelta(hours=1))
     shown = view.runs(
         [RunSummary.of(row) for row in rows],
         await desk.trends.alive(),
         trend.overall,
         asked,
+        number=number,
         cursor=cursor,
         following=following,
     )
-    return desk.render.page(request, "runs.html", view=shown)
+    return desk.render.page(request, "runs.html", view=shown, qualifiers=QUALIFIERS)
 
 
 HANDLERS = [list_runs]

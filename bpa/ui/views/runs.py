@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from bpa.control.rest.schemas import RunSummary
+from bpa.control.searches import COUNTED_AT_MOST
 from bpa.domain import RunStatus
 from bpa.ui.views import status
 from bpa.ui.words import clock, count, segment, span, usd
 
-_QUALIFIER = re.compile(r'(\w+):("[^"]*"|\S+)')
+_STATUS = re.compile(r"(?<!\S)status:(\S*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,37 +23,19 @@ class Asked:
 
     text: str = ""
     """As it was typed."""
-    status: RunStatus | None = None
-    deployment: str | None = None
-    run_id: str | None = None
-    """A run that is named whole: it is shown at once."""
-    problems: Sequence[str] = ()
-    """What of it was not understood, and what is."""
+    problem: str = ""
+    """Why it cannot be read."""
 
+    @property
+    def status(self) -> str:
+        """The state that it asks for, if it does."""
+        found = _STATUS.search(self.text)
+        return found[1].lower() if found else ""
 
-def asked(text: str) -> Asked:
-    """Return what a search asks for: ``status:``, ``deployment:``, or a run's id."""
-    found: dict[str, Any] = {}
-    problems = []
-    for name, value in _QUALIFIER.findall(text):
-        value = value.strip('"')
-        if name == "status":
-            try:
-                found["status"] = RunStatus(value.replace("-", "_"))
-            except ValueError:
-                known = ", ".join(one.value.replace("_", "-") for one in RunStatus)
-                problems.append(f"there is no status {value}; there are {known}")
-        elif name in ("deployment", "dep"):
-            found["deployment"] = value
-        else:
-            problems.append(f"{name}: is no qualifier here; there are status: and deployment:")
-    rest = _QUALIFIER.sub("", text).strip()
-    if rest:
-        try:
-            found["run_id"] = str(uuid.UUID(rest))
-        except ValueError:
-            problems.append(f"{rest} is no run's id: paste it whole")
-    return Asked(text=text, problems=problems, **found)
+    @property
+    def others(self) -> str:
+        """Whatever else it asks for."""
+        return " ".join(_STATUS.sub("", self.text).split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +57,8 @@ class Line:
     run: RunSummary
     badge: status.Badge
     way: Sequence[status.Bead]
+    what: str
+    """Whose invoice it is, or which message."""
     took: str
     tokens: str
     cost: str
@@ -89,6 +73,8 @@ class Runs:
     asked: Asked
     lines: Sequence[Line]
     tabs: Sequence[Tab]
+    number: str
+    """How many there are of what was searched for, where that is known."""
     newer_path: str
     """The first page; empty on it."""
     older_path: str
@@ -108,6 +94,7 @@ def runs(
     overall: Mapping[str, Any],
     asked: Asked,
     *,
+    number: int | None,
     cursor: str | None,
     following: str | None,
 ) -> Runs:
@@ -118,6 +105,7 @@ def runs(
         alive: Living runs counted by status.
         overall: Runs that ended in the last hour, counted.
         asked: The search.
+        number: Of what is searched for, as far as it was counted.
         cursor: Where this page begins; None for the first one.
         following: Where the next one begins.
     """
@@ -125,10 +113,19 @@ def runs(
         asked=asked,
         lines=[line(run) for run in rows],
         tabs=_tabs(alive, overall, asked),
+        number=_number(number),
         newer_path=_path(asked.text) if cursor else "",
         older_path=_path(asked.text, following) if following else "",
         command=_command(asked),
     )
+
+
+def _number(number: int | None) -> str:
+    if number is None:
+        return ""
+    if number > COUNTED_AT_MOST:
+        return f"more than {count(COUNTED_AT_MOST)} runs"
+    return f"{count(number)} run{'' if number == 1 else 's'}"
 
 
 def line(run: RunSummary) -> Line:
@@ -138,6 +135,9 @@ def line(run: RunSummary) -> Line:
         run=run,
         badge=status.of_run(run),
         way=status.way_of(run),
+        what=" ".join(part for part in (run.vendor, run.invoice_id) if part)
+        or run.message_id
+        or "",
         took=span(took) if took is not None else "",
         tokens=count(run.tokens_used) if run.tokens_used else "",
         cost=usd(run.cost_usd) if run.tokens_used else "",
@@ -165,12 +165,11 @@ def _tabs(
         RunStatus.COMPLETED: f"{count(overall['completed'])}/h",
         RunStatus.DEAD_LETTERED: f"{count(overall['dead_lettered'])}/h",
     }
-    others = f"deployment:{asked.deployment} " if asked.deployment else ""
-    tabs = [Tab("all", "", _path(others.strip()), asked.status is None)]
+    tabs = [Tab("all", "", _path(asked.others), not asked.status)]
     for one, number in numbers.items():
         badge = status.of_status(one)
-        path = _path(f"{others}status:{badge.text}")
-        tabs.append(Tab(badge.text, number, path, asked.status is one, badge.icon, badge.tone))
+        path = _path(f"{asked.others} status:{one}".strip())
+        tabs.append(Tab(badge.text, number, path, asked.status == one, badge.icon, badge.tone))
     return tabs
 
 
@@ -180,9 +179,4 @@ def _path(text: str, cursor: str | None = None) -> str:
 
 
 def _command(asked: Asked) -> str:
-    words = ["bpa runs list"]
-    if asked.status:
-        words.append(f"--status {asked.status.replace('_', '-')}")
-    if asked.deployment:
-        words.append(f"--deployment {asked.deployment}")
-    return " ".join(words)
+    return f"bpa runs list --status {asked.status}" if asked.status else "bpa runs list"

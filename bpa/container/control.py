@@ -127,7 +127,8 @@ class ControlPlane:
     def serve_http(self) -> AbstractAsyncContextManager[str]:
         """Serve REST and the pages; yield their base URL."""
         control = self.settings.control
-        app = create_app(self.api, pages(self.api, self.trends, self.settings.environment))
+        ui = pages(self.api, self.trends, self.settings.environment)
+        app = create_app(self.api, ui.handlers, ui.exception_handlers)
         return serve_http(app, control.host, control.http_port, "control.http_port")
 
     def look(self) -> None:

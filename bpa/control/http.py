@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from litestar import Litestar
@@ -51,12 +52,17 @@ _RESOURCES = (
 )
 
 
-def create_app(services: Services, pages: Sequence[Any] = ()) -> ASGIApp:
+def create_app(
+    services: Services,
+    pages: Sequence[Any] = (),
+    exception_handlers: Mapping[int | type[Exception], Any] = MappingProxyType({}),
+) -> ASGIApp:
     """Return control's HTTP application; its OpenAPI document is at ``/schema``.
 
     Args:
         services: What REST works with.
         pages: Further handlers, which answer in a form of their own.
+        exception_handlers: What answers for them before any of them is found.
     """
 
     def provide_services() -> Services:
@@ -75,7 +81,7 @@ def create_app(services: Services, pages: Sequence[Any] = ()) -> ASGIApp:
         [*(handler for resource in _RESOURCES for handler in resource.HANDLERS), *pages],
         guards=[started],
         dependencies={"services": Provide(provide_services, sync_to_thread=False)},
-        exception_handlers=problems.HANDLERS,
+        exception_handlers={**problems.HANDLERS, **exception_handlers},
         openapi_config=openapi_config(structs),
         plugins=[structs],
         request_class=JsonRequest,

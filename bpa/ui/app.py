@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from litestar import Request, Response, Router, get, route
+from litestar import Request, Response, Router, get
 from litestar.di import Provide
-from litestar.exceptions import NotFoundException
+from litestar.exceptions import MethodNotAllowedException, NotFoundException
 
 from bpa.control.rest.services import Services
 from bpa.control.trends import Trends
@@ -24,10 +26,12 @@ from bpa.ui.pages import (
     runs,
     static,
 )
-from bpa.ui.problems import handlers_of
+from bpa.ui.problems import handlers_of, nowhere_of
 from bpa.ui.rendering import Renderer
 
 _PAGES = (overview, runs, run, fleet, dead_letters, replays, deployments, costs, static)
+_NOWHERE = (NotFoundException, MethodNotAllowedException)
+_ROOT = "/ui"
 _FORM_BYTES_MAX = 2 * 1024 * 1024
 
 
@@ -37,14 +41,17 @@ def front() -> Response[str]:
     return Response("", status_code=307, headers={"Location": "/ui"}, media_type="text/plain")
 
 
-@route("/{rest:path}", http_method=["GET", "POST"], sync_to_thread=False)
-def nowhere(rest: str) -> Response[str]:
-    """Answer for paths that are none, with a page and not with a document."""
-    raise NotFoundException("there is no such page; the links above lead to those there are")
+@dataclass(frozen=True, slots=True)
+class Ui:
+    """What control's HTTP application serves beside REST."""
+
+    handlers: Sequence[Any]
+    exception_handlers: Mapping[int | type[Exception], Any]
+    """For paths that no handler has: who looks for a page is answered with one."""
 
 
-def pages(services: Services, trends: Trends, environment: str) -> list[Any]:
-    """Return the handlers of all pages.
+def pages(services: Services, trends: Trends, environment: str) -> Ui:
+    """Return all pages.
 
     Args:
         services: Control's.
@@ -61,16 +68,15 @@ def pages(services: Services, trends: Trends, environment: str) -> list[Any]:
     def provide_desk() -> Desk:
         return desk
 
-    return [
-        front,
-        Router(
-            "/ui",
-            route_handlers=[*(handler for page in _PAGES for handler in page.HANDLERS), nowhere],
-            dependencies={"desk": Provide(provide_desk, sync_to_thread=False)},
-            exception_handlers=handlers_of(renderer),
-            guards=[ours_alone],
-            request_class=Request,
-            request_max_body_size=_FORM_BYTES_MAX,
-            include_in_schema=False,
-        ),
-    ]
+    router = Router(
+        _ROOT,
+        route_handlers=[handler for page in _PAGES for handler in page.HANDLERS],
+        dependencies={"desk": Provide(provide_desk, sync_to_thread=False)},
+        exception_handlers=handlers_of(renderer),
+        guards=[ours_alone],
+        request_class=Request,
+        request_max_body_size=_FORM_BYTES_MAX,
+        include_in_schema=False,
+    )
+    nowhere = nowhere_of(renderer, _ROOT)
+    return Ui([front, router], dict.fromkeys(_NOWHERE, nowhere))

@@ -9,12 +9,26 @@ import structlog
 from litestar import Response
 from litestar.exceptions import HTTPException
 
-from bpa.control.rest.problems import path_of
+from bpa.control.rest.problems import framework, path_of
 from bpa.errors import BpaError
 from bpa.ui.rendering import AnyRequest, Renderer
 
 _log = structlog.stdlib.get_logger(__name__)
 _RETRY_AFTER_S = "3"
+
+
+def nowhere_of(renderer: Renderer, root: str) -> Any:
+    """Return what answers for paths that none has: below ``root`` with a page."""
+    shown = handlers_of(renderer)[HTTPException]
+
+    def nowhere(request: AnyRequest, error: HTTPException) -> Response[Any]:
+        path = path_of(request.scope)
+        if path != root and not path.startswith(f"{root}/"):
+            return framework(request, error)
+        answer: Response[Any] = shown(request, error)
+        return answer
+
+    return nowhere
 
 
 def handlers_of(renderer: Renderer) -> dict[int | type[Exception], Any]:
@@ -36,7 +50,7 @@ def handlers_of(renderer: Renderer) -> dict[int | type[Exception], Any]:
     def ours(request: AnyRequest, error: BpaError) -> Response[str]:
         return shown(request, error.http_status, str(error))
 
-    def framework(request: AnyRequest, error: HTTPException) -> Response[str]:
+    def found(request: AnyRequest, error: HTTPException) -> Response[str]:
         if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return unexpected(request, error)
         return shown(request, error.status_code, error.detail)
@@ -47,4 +61,4 @@ def handlers_of(renderer: Renderer) -> dict[int | type[Exception], Any]:
         )
         return shown(request, 500, "this is a fault of the server; its log says more")
 
-    return {BpaError: ours, HTTPException: framework, Exception: unexpected}
+    return {BpaError: ours, HTTPException: found, Exception: unexpected}

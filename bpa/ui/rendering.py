@@ -97,7 +97,7 @@ class Renderer:
         return Response(
             body,
             status_code=status_code,
-            media_type="text/html; charset=utf-8",
+            media_type="text/html",
             headers=headers,
             cookies=cookies,
         )

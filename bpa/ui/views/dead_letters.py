@@ -9,8 +9,7 @@ from urllib.parse import urlencode
 
 from bpa.control.replay_plan import Action, LetterId, Outcome, Result
 from bpa.control.rest.dead_letter_schemas import DeadLetter, DeadLetterSummary, DeadLetterTotal
-from bpa.documents.characters import visible
-from bpa.ui.words import count, segment
+from bpa.ui.words import count, harmless, segment
 
 BODY_CHARS_MAX = 262_144
 """Of a body that can be edited on a page; a larger one is edited in a file, with the command."""
@@ -166,8 +165,8 @@ def _row(letter: DeadLetterSummary) -> Row:
 def letter_page(letter: DeadLetter, body: bytes) -> Letter:
     """Return what a letter's page shows."""
     text = _text_of(body)
-    shown = visible(text) if text is not None else ""
-    is_editable = text is not None and letter.undecodable is None and len(shown) <= BODY_CHARS_MAX
+    shown = _shown(text) if text is not None else ""
+    is_editable = text is not None and letter.undecodable is None and len(text) <= BODY_CHARS_MAX
     return Letter(
         letter=letter,
         meaning=_MEANINGS.get(letter.reason, ""),
@@ -193,9 +192,13 @@ def edited_body(typed: str, body: bytes) -> bytes | None:
     """
     plain = typed.replace("\r\n", "\n")
     text = _text_of(body)
-    if text is not None and plain == visible(text):
+    if text is not None and plain == _shown(text):
         return None
     return plain.encode()
+
+
+def _shown(text: str) -> str:
+    return harmless(text, BODY_CHARS_MAX)
 
 
 def _text_of(body: bytes) -> str | None:

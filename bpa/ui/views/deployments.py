@@ -12,7 +12,9 @@ from bpa.control.rest.queue_schemas import Queue
 from bpa.control.rest.schemas import Deployment
 from bpa.domain import DeploymentSpec
 from bpa.ui.views import status
-from bpa.ui.words import count, segment, span, usd
+from bpa.ui.words import count, harmless, segment, span, usd
+
+_JSON_CHARS_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def deployment_page(
     card = _card(deployment, queues)
     spec = card.spec
     name = deployment.deployment_id
+    written = msgspec.json.format(msgspec.json.encode(deployment.spec), indent=2)
     return DeploymentPage(
         card=card,
         budgets=[
@@ -103,7 +106,7 @@ def deployment_page(
             ("input schema", "demanded" if spec.input_schema else "none"),
         ],
         nodes=[_suits(node, spec) for node in nodes],
-        json=msgspec.json.format(msgspec.json.encode(deployment.spec), indent=2).decode(),
+        json=harmless(written.decode(), _JSON_CHARS_MAX),
         commands=[f"bpa runs list --deployment {name}", "bpa queues", "bpa apply FILE"],
     )
 

@@ -23,7 +23,9 @@ from bpa.control.queues import Queues
 from bpa.control.readiness import State
 from bpa.control.replaying import Replaying
 from bpa.control.replays import Replays
+from bpa.control.trends import Trends
 from bpa.telemetry.metrics import Metrics
+from bpa.ui.app import pages
 from bpa.web_server import serve_http
 from tests.integration.control.fleet import Fleet
 
@@ -115,7 +117,8 @@ async def rest_over(
         woken=lambda: told.append("woken"),
         heartbeat_every_s=3.0,
     )
-    app = create_app(services)
+    ui = pages(services, Trends(fleet.pool), "dev")
+    app = create_app(services, ui.handlers, ui.exception_handlers)
     looks = asyncio.ensure_future(changes.run())
     try:
         async with serve_http(app, "127.0.0.1", 0, "control.http_port") as url:

@@ -32,6 +32,7 @@ check: $(STAMP) ## Format, lint, types, layers, unit tests: under a minute
 
 test: check ## Everything, with real servers and processes
 	@$(BIN)/python -m pytest -n 2 --dist worksteal tests/integration tests/e2e
+	@$(BIN)/python -m pytest tests/browser
 	@$(BIN)/python -m pytest tests/chaos
 
 chaos: $(STAMP) ## Do every kind of harm to a fleet at work; SEED=7 CASE=kill-nodes repeat one

@@ -1,84 +1,141 @@
 // What makes pages live: when to ask again, saying so, and copying. Pages work without it.
 //
 // The living part of a page (#live) asks for itself again when the body hears bpa:refresh. That is
-// sent at the part's own pace (data-every, seconds; 0: never), not while the tab is hidden or the
-// reader has paused, and slower while control does not answer.
+// sent when control's stream of changes (#stream, one a tab, over htmx's extension) tells of
+// something the page shows, at most once in data-every seconds, and now and then without a change,
+// for ages go on. While there is no stream it is sent at that pace by itself. Nothing is asked, and
+// no stream is held, while the tab is hidden or its reader has paused.
 (() => {
   "use strict";
-  const root = document.documentElement;
-  root.classList.add("js");
+  const CALM_S = 15;
+  const SLOWEST_S = 30;
   const pulse = document.getElementById("pulse");
   const pause = document.getElementById("pause");
   const say = document.getElementById("say");
-  const slowest = 30;
+  const stream = document.getElementById("stream");
+  const words = { lost: "no answer, trying again", paused: "paused", live: "live" };
   let paused = sessionStorage.getItem("bpa-paused") === "1";
+  let streaming = false;
   let failures = 0;
   let timer = 0;
+  let due = Infinity;
+  let asked = performance.now();
   let shown = "";
+  let said = null;
+  let kept = { open: [], scrolled: [] };
 
+  document.documentElement.classList.add("js");
   const live = () => document.getElementById("live");
   const every = () => Number(live()?.dataset.every ?? 0);
+  const resting = () => !every() || paused || document.hidden;
 
   function tell(text) {
-    if (say && say.textContent !== text) say.textContent = text;
+    if (say.textContent !== text) say.textContent = text;
   }
 
   function show() {
-    if (!pulse) return;
-    pulse.hidden = !every();
+    const beat = pulse.querySelector(".beat");
     const state = failures ? "lost" : paused ? "paused" : "live";
-    const words = { lost: "no answer, trying again", paused: "paused", live: "live" };
-    const place = pulse.querySelector(".beat");
-    if (place.dataset.state !== state && (failures || place.dataset.state === "lost")) {
-      tell(failures ? "Control does not answer; trying again" : "Live again");
-    }
-    place.dataset.state = state;
-    place.textContent = words[state];
+    pulse.hidden = !every();
+    if (beat.dataset.state !== state && state === "lost") tell("Control does not answer; trying again");
+    if (beat.dataset.state === "lost" && state === "live") tell("Live again");
+    beat.dataset.state = state;
+    beat.textContent = words[state];
     pause.setAttribute("aria-pressed", String(paused));
     pause.querySelector("span").textContent = paused ? "Resume" : "Pause";
   }
 
-  function plan(soon) {
+  // Ask again in so many seconds, unless it is to be sooner anyway.
+  function plan(wait) {
+    if (resting()) return clearTimeout(timer);
+    const at = performance.now() + wait * 1000;
+    if (timer && due <= at) return;
     clearTimeout(timer);
-    if (!every() || paused || document.hidden) return;
-    const wait = soon ? 0 : Math.min(slowest, every() * 2 ** Math.min(failures, 4));
-    timer = setTimeout(() => document.body.dispatchEvent(new Event("bpa:refresh")), wait * 1000);
+    due = at;
+    timer = setTimeout(() => {
+      timer = 0;
+      asked = performance.now();
+      document.body.dispatchEvent(new Event("bpa:refresh"));
+    }, wait * 1000);
   }
 
-  pause?.addEventListener("click", () => {
+  function pace() {
+    if (failures) return Math.min(SLOWEST_S, every() * 2 ** Math.min(failures, 4));
+    return streaming ? Math.max(CALM_S, every()) : every();
+  }
+
+  function changed() {
+    const since = (performance.now() - asked) / 1000;
+    plan(Math.max(0.1, every() - since));
+  }
+
+  function connect() {
+    if (!stream || !window.htmx) return;
+    if (resting()) {
+      streaming = false;
+      return htmx.swap(stream, "", { swapStyle: "innerHTML" });
+    }
+    if (stream.firstElementChild) return;
+    const topics = stream.dataset.topics.split(" ");
+    const ear = document.createElement("i");
+    ear.setAttribute("hx-ext", "sse");
+    ear.setAttribute("sse-connect", "/v1/events?" + topics.map((one) => "topic=" + one).join("&"));
+    ear.setAttribute("hx-trigger", [...topics, "refetch"].map((one) => "sse:" + one).join(", "));
+    stream.append(ear);
+    htmx.process(ear);
+  }
+
+  // Whether an event is about what the page shows: a run's page names the run.
+  function concerns(event) {
+    const run = stream.dataset.run;
+    if (!run || event.type !== "run") return true;
+    const data = JSON.parse(event.data);
+    return data.more || data.runs.some((one) => one.runId === run);
+  }
+
+  function wake() {
+    clearTimeout(timer);
+    timer = 0;
+    connect();
+    show();
+    plan(0);
+  }
+
+  document.addEventListener("htmx:sseOpen", () => { streaming = true; });
+  document.addEventListener("htmx:sseError", () => { streaming = false; plan(every()); });
+  document.addEventListener("htmx:sseMessage", (event) => { if (concerns(event.detail)) changed(); });
+  document.addEventListener("visibilitychange", wake);
+  pause.addEventListener("click", () => {
     paused = !paused;
     sessionStorage.setItem("bpa-paused", paused ? "1" : "0");
     tell(paused ? "Paused: this page changes no more by itself" : "Live again");
-    show();
-    plan(true);
+    wake();
   });
-  document.addEventListener("visibilitychange", () => plan(true));
 
-  // A part that says the same is left as it is; what is open in it, or focused, stays so.
+  // A part that says the same is left as it is; what is open or scrolled in it stays so.
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.target?.id !== "live") return;
+    if (event.detail.target !== live()) return;
     if (event.detail.xhr.responseText === shown) event.detail.shouldSwap = false;
     shown = event.detail.xhr.responseText;
-    const open = [...live().querySelectorAll("details[open][id]")].map((one) => one.id);
-    const scrolled = [...live().querySelectorAll(".scroll")].map((one) => one.scrollLeft);
-    event.detail.bpa = { open, scrolled };
-    kept = event.detail.bpa;
+    kept = {
+      open: [...live().querySelectorAll("details[open][id]")].map((one) => one.id),
+      scrolled: [...live().querySelectorAll(".scroll")].map((one) => [one.scrollLeft, one.scrollTop]),
+    };
   });
-  let kept = { open: [], scrolled: [] };
   document.addEventListener("htmx:afterSwap", () => {
     for (const id of kept.open) document.getElementById(id)?.setAttribute("open", "");
     live()?.querySelectorAll(".scroll").forEach((one, at) => {
-      one.scrollLeft = kept.scrolled[at] ?? 0;
+      [one.scrollLeft, one.scrollTop] = kept.scrolled[at] ?? [0, 0];
     });
   });
   document.addEventListener("htmx:afterRequest", (event) => {
-    const before = tell.last;
     failures = event.detail.successful ? 0 : failures + 1;
     const now = live()?.dataset.say ?? "";
-    if (event.detail.successful && before !== undefined && before !== now) tell(now);
-    tell.last = now;
+    if (!failures && said !== null && said !== now) tell(now);
+    said = now;
     show();
-    plan(false);
+    connect();
+    plan(pace());
   });
 
   document.addEventListener("click", async (event) => {
@@ -97,7 +154,8 @@
   const retry = document.querySelector("[data-retry]");
   if (retry) setTimeout(() => location.replace(location.href), Number(retry.dataset.retry) * 1000);
 
-  tell.last = live()?.dataset.say;
+  said = live()?.dataset.say ?? null;
   show();
-  plan(false);
+  connect();
+  plan(pace());
 })();

@@ -199,7 +199,7 @@ def _charts(known: Known, now: datetime) -> list[charts.Chart]:
 
 
 def _minutes(trend: Trend, now: datetime) -> list[datetime]:
-    first = trend.since - timedelta(seconds=trend.since.timestamp() % STEP_S, microseconds=0)
+    first = trend.since - timedelta(seconds=trend.since.timestamp() % STEP_S)
     steps = int((now - first).total_seconds() // STEP_S) + 1
     return [(first + timedelta(seconds=STEP_S * n)).replace(microsecond=0) for n in range(steps)]
 
@@ -213,8 +213,14 @@ def _backlog(
     """Return what was in the queue or at work at the end of each minute, counted back from now."""
     alive = sum(row["runs"] for row in known.alive)
     lag = max(alive, sum(queue.active or 0 for queue in known.queues))
+    oldest_at = min(
+        (q.oldest_enqueued_at for q in known.queues if q.oldest_enqueued_at), default=None
+    )
     level, levels = lag, []
+    unreceived = lag - alive  # when each of them came is not known: none before the oldest
     for minute in reversed(minutes):
+        if unreceived and oldest_at and minute + timedelta(seconds=STEP_S) <= oldest_at:
+            level, unreceived = level - unreceived, 0
         levels.append(float(max(0, level)))
         over = ended.get(minute)
         level += (over["completed"] + over["dead_lettered"] if over else 0) - arrived.get(minute, 0)

@@ -62,7 +62,7 @@ def pages(services: Services, trends: Trends, environment: str) -> Ui:
         StartupError: htmx's package is not there.
     """
     assets = read_assets()
-    renderer = Renderer(assets, environment, stream=False)
+    renderer = Renderer(assets, environment)
     desk = Desk(services, trends, assets, renderer, environment)
 
     def provide_desk() -> Desk:

@@ -50,10 +50,9 @@ class Renderer:
     Args:
         assets: What pages link to.
         environment: The name of what is served, such as ``dev``.
-        stream: Whether control streams its changes; else pages ask at a pace of their own.
     """
 
-    def __init__(self, assets: Assets, environment: str, *, stream: bool) -> None:
+    def __init__(self, assets: Assets, environment: str) -> None:
         self._templates = Environment(
             loader=FileSystemLoader(Path(__file__).with_name("templates")),
             autoescape=True,
@@ -68,7 +67,6 @@ class Renderer:
             "environment": environment,
             "version": __version__,
             "themes": THEMES,
-            "stream": stream,
         }
         for function in (
             words.ago, words.brief, words.clock, words.count, words.exact, words.percent,

@@ -1,4 +1,4 @@
-"""``make bench``: load, what durability and telemetry cost, the emulator, many runs; with spread."""
+"""``make bench``: load, durability, telemetry, the emulator, many runs; figures with spread."""
 
 from __future__ import annotations
 

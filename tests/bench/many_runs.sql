@@ -89,7 +89,8 @@ select
     run_id, seq, case seq when 1 then 'model' else 'effect' end, md5(seq::text),
     case seq when 2 then effect_key end, 1600,
     case seq
-        when 1 then '{"type": "model", "provider": "anthropic", "model": "claude-haiku-4-5"}'
+        when 1 then '{"type": "model", "provider": "anthropic", "model": "claude-haiku-4-5",
+            "max_tokens": 400}'
         else '{"type": "effect", "host": "https://target", "method": "POST"}'
     end::jsonb,
     '{}', '{"input_tokens": 1200, "output_tokens": 310}', case seq when 1 then cost_usd else 0 end,

@@ -15,6 +15,7 @@ from bpa.ui.rendering import AnyRequest, Renderer
 
 _log = structlog.stdlib.get_logger(__name__)
 _RETRY_AFTER_S = "3"
+_NOWHERE = "This address leads nowhere. The links on this page lead to all there is."
 
 
 def nowhere_of(renderer: Renderer, root: str) -> Any:
@@ -53,7 +54,8 @@ def handlers_of(renderer: Renderer) -> dict[int | type[Exception], Any]:
     def found(request: AnyRequest, error: HTTPException) -> Response[str]:
         if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return unexpected(request, error)
-        return shown(request, error.status_code, error.detail)
+        is_bare = error.detail == HTTPStatus(error.status_code).phrase
+        return shown(request, error.status_code, _NOWHERE if is_bare else error.detail)
 
     def unexpected(request: AnyRequest, error: Exception) -> Response[str]:
         _log.error(

@@ -20,6 +20,7 @@ from bpa.ui.pages import (
     dead_letters,
     deployments,
     fleet,
+    many_runs,
     overview,
     replays,
     run,
@@ -29,7 +30,7 @@ from bpa.ui.pages import (
 from bpa.ui.problems import handlers_of, nowhere_of
 from bpa.ui.rendering import Renderer
 
-_PAGES = (overview, runs, run, fleet, dead_letters, replays, deployments, costs, static)
+_PAGES = (overview, runs, many_runs, run, fleet, dead_letters, replays, deployments, costs, static)
 _NOWHERE = (NotFoundException, MethodNotAllowedException)
 _ROOT = "/ui"
 _FORM_BYTES_MAX = 2 * 1024 * 1024

@@ -157,6 +157,22 @@ async def test_a_node_is_drained_moved_forced_and_given_back(rest: Rest, fleet: 
     assert drained["actor"] == "ui:local"
 
 
+async def test_the_runs_that_were_marked_are_cancelled_and_no_others(rest: Rest, fleet: Fleet):
+    first, second, third = [await fleet.queued(number) for number in (1, 2, 3)]
+    page = await rest.get("/ui/runs/many", params={"q": "status:queued"})
+    assert all(str(one) in page.text for one in (first, second, third))
+    await fleet.runs.cancel(second, "somebody", "sooner")
+    form = [("id", first), ("id", second), ("detail", "a flood")]
+    acted = await rest.request("POST", "/ui/runs/many/cancel", data=form, headers=OURS)
+    assert "1 of 2 cancelled" in acted.text
+    assert await fleet.status(first) == "dead_lettered"
+    assert await fleet.status(third) == "queued"
+    assert (await post(rest, "/ui/runs/many/cancel")).status == 400
+    assert (await post(rest, "/ui/runs/many/explode", id=third)).status == 404
+    retried = await post(rest, "/ui/runs/many/retry", id=third)
+    assert "0 of 1 retried" in retried.text or "1 of 1 retried" in retried.text
+
+
 async def test_a_search_that_cannot_be_read_is_explained_on_the_page(rest: Rest, fleet: Fleet):
     run_id = await fleet.queued()
     found = await rest.get("/ui/runs", params={"q": "status:queued"})
@@ -260,7 +276,8 @@ async def test_hostile_text_in_every_field_is_shown_and_does_nothing(
     run_id = await _poison(fleet, database)
     seen = ""
     for path in (
-        "/ui", "/ui/runs", f"/ui/runs/{run_id}", "/ui/fleet", "/ui/fleet/node-1",
+        "/ui", "/ui/runs", "/ui/runs/many?q=", f"/ui/runs/{run_id}",
+        "/ui/fleet", "/ui/fleet/node-1",
         "/ui/deployments", f"/ui/deployments/{DEP_ID}", "/ui/costs?by=model",
     ):  # fmt: skip
         answer = await rest.get(path)

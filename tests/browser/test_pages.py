@@ -14,8 +14,9 @@ from tests.browser.conftest import Tab
 from tests.e2e.server import Bpa
 
 PLACES = [
-    "/ui", "/ui/runs", "/ui/runs/many?q=", "RUN", "/ui/fleet", "/ui/fleet/node-1", "/ui/dead-letters",
-    "LETTER", "/ui/deployments", "/ui/deployments/invoice-classifier-dev", "/ui/costs",
+    "/ui", "/ui/runs", "/ui/runs/many?q=", "RUN", "/ui/fleet", "/ui/fleet/node-1",
+    "/ui/dead-letters", "LETTER", "/ui/deployments", "/ui/deployments/invoice-classifier-dev",
+    "/ui/costs",
 ]  # fmt: skip
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 RUN_AXE = "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']})"

@@ -57,12 +57,25 @@ class Overview:
     waits: Sequence[Mapping[str, Any]]
     is_fresh: bool
     """Nothing has ever come."""
+    died: int
+    """Runs that were dead-lettered in the last hour; the queues may not have been read since."""
+
+    @property
+    def well(self) -> str:
+        """What is said where nothing asks for attention, and not more than is known."""
+        if not self.died:
+            return "All is well: no dead letters, every node is heard of, every target answers."
+        noun = "run was" if self.died == 1 else "runs were"
+        return (
+            f"{count(self.died)} {noun} dead-lettered in the last hour; none was left when the "
+            "queues were last read. Every node is heard of, every target answers."
+        )
 
     @property
     def said(self) -> str:
         """What changed, in a sentence for who listens to the page."""
         if not self.concerns:
-            return "All is well"
+            return self.well
         things = "thing needs" if len(self.concerns) == 1 else "things need"
         return f"{len(self.concerns)} {things} attention: {self.concerns[0].title}"
 
@@ -87,6 +100,7 @@ def overview(known: Known, now: datetime) -> Overview:
         charts=_charts(known, now),
         queues=known.queues,
         waits=[row for row in known.alive if row["waits_for"]],
+        died=overall["dead_lettered"],
         is_fresh=not known.alive
         and not overall["completed"] + overall["dead_lettered"]
         and not sum(queue.active or 0 for queue in known.queues),

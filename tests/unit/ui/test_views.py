@@ -20,7 +20,7 @@ RUN = RunSummary(
     node_id="n", status="running", reason=None, detail=None, waiting_reason=None,
     waiting_until=None, cancelling=False, parked=None, executions=1, cost_usd="0.001",
     tokens_used=5, trace_id="t", vendor="Acme", invoice_id="A-1", message_id="m-1",
-    created_at=NOW, started_at=NOW, ended_at=None,
+    replayed_as=None, created_at=NOW, started_at=NOW, ended_at=None,
 )  # fmt: skip
 NODE = NodeDetail(
     node_id="n", boot_id="b", labels={"region": "aus-east", "zone": "b"}, version="1", slots=4,
@@ -135,7 +135,15 @@ def test_where_nothing_is_wrong_nothing_needs_attention():
     shown = overview.overview(KNOWN, NOW)
     assert shown.concerns == []
     assert shown.is_fresh
-    assert shown.said == "All is well"
+    assert shown.said.startswith("All is well: no dead letters")
+
+
+def test_all_is_not_well_while_dead_letters_may_lie_in_a_queue_that_was_not_read_since():
+    died = {**KNOWN.trend.overall, "dead_lettered": 1}
+    trend = replace(KNOWN.trend, overall=died)
+    shown = overview.overview(replace(KNOWN, trend=trend), NOW)
+    assert shown.concerns == []
+    assert shown.said.startswith("1 run was dead-lettered in the last hour")
 
 
 def test_dead_letters_silent_nodes_and_old_waits_need_attention_in_this_order():

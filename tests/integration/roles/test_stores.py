@@ -135,7 +135,8 @@ async def test_stores_may_come_in_any_order_and_the_place_is_taken_as_each_comes
         await stores.start_postgres()
         await replica.waits_for("Valkey")
         assert (await replica.get("/startupz"))[0] == 200
-        assert await replica.get("/v1/runs") == (200, {"runs": [], "nextCursor": None})
+        status, page = await replica.get("/v1/runs")
+        assert (status, page["runs"], page["nextCursor"]) == (200, [], None)
         await replica.here.started()
         async with control(replica.here.plane) as running:
             async with node_of(running) as node:

@@ -93,7 +93,6 @@ async def test_a_body_that_can_be_used_is_no_bad_request(rest: Rest, body: bytes
         ("GET", "/v1/agents/..%2F..%2Fetc", 404),
         ("GET", f"/v1/runs/{RUN}'%20or%201=1", 404),
         ("GET", "/v1/nodes/host:8080", 404),
-        ("GET", "/", 404),
         ("GET", "/schema/redoc", 404),
         ("GET", "/schema/openapi.yaml", 404),
         ("POST", f"/v1/runs/{RUN}:explode", 405),

@@ -70,7 +70,7 @@ async def test_a_replay_is_a_new_run_under_the_same_key_that_goes_on_from_what_w
     (run_id,) = await desk.take(1)
     assert run_id == result["runId"] != original
     run = await desk.run(run_id)
-    first, received = timeline(run)
+    first, received, *_ = timeline(run)
     assert (first.name, first.link) == ("replay", (await desk.run(original))["traceparent"])
     assert (received.name, received.parent_id) == ("receive", first.span_id)
     assert run["trace_id"] == replaying(run_id).trace_id

@@ -14,7 +14,7 @@ from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.dlq_chosen import counted, letters_of, queue_option, reason_option, spelled
 from bpa.cli.dlq_replay import replay
-from bpa.cli.tables import ROOMY_CHARS, ago, cut, facts, output, table, whole
+from bpa.cli.tables import ROOMY_CHARS, ago, cut, facts, messages, output, table, whole
 from bpa.control.rest.dead_letter_schemas import DeadLetter, DeadLetterSummary, DeadLetterTotal
 from bpa.control.rest.schemas import Document
 
@@ -69,7 +69,9 @@ def list_letters(
         return
     _print_letters(output(), letters)
     counts = counted(total for total in totals if reason in (None, total.reason))
-    click.echo(f"in all: {counts}{'; --limit shows more' if more else ''}", err=True)
+    words = messages()  # of however many reasons: wrapped where somebody reads it
+    said = f"in all: {counts}{'; --limit shows more' if more else ''}"
+    words.print(said, soft_wrap=not words.is_terminal)
 
 
 @command.command("show", short_help="Show all of one dead letter.")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.text import Text
 
 from bpa.cli.tables import cut, span, table
-from bpa.control.rest.schemas import Run, StageView
+from bpa.control.rest.schemas import Run, StageView, depths_of
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BAR_CHARS_LEAST = 12
@@ -30,7 +29,7 @@ def print_waterfall(console: Console, run: Run) -> None:
     scale = width / max((ends - begins).total_seconds(), 1e-6)
     rows = table("stage", "at", "took", "", right=("at", "took"), cut="stage")
     rows.columns[0].min_width = 24
-    depths = _depths(stages)
+    depths = depths_of(stages)
     for stage in stages:
         at_s = (stage.started_at - begins).total_seconds()
         took_s = max(0.0, ((stage.ended_at or now) - stage.started_at).total_seconds())
@@ -57,18 +56,6 @@ def bar(at: float, length: float, width: int) -> str:
     eighths = min(eighths, (width - begin) * 8)
     full, rest = divmod(eighths, 8)
     return " " * begin + _EIGHTHS[8] * full + (_EIGHTHS[rest] if rest else "")
-
-
-def _depths(stages: Sequence[StageView]) -> dict[str, int]:
-    """Return how deep each stage is set: a part of an execution by its place in there."""
-    depths: dict[str, int] = {}
-    inside: set[str] = set()
-    for stage in stages:  # parents come before their parts
-        is_part = stage.parent_id in inside
-        depths[stage.span_id] = depths[stage.parent_id] + 1 if is_part else 0
-        if is_part or stage.name == "think":
-            inside.add(stage.span_id)
-    return depths
 
 
 def _name(stage: StageView, depth: int) -> Text:

@@ -24,6 +24,7 @@ from tests.bench.load import send_steadily
 from tests.bench.processes import cpu_s
 from tests.bench.rounds import Note, configured, server_in
 from tests.e2e.server import Bpa
+from tests.eventually import eventually
 
 _QUERIES = load_queries(Path(__file__).with_name("many_runs.py"))
 _STREAMS = 200
@@ -126,7 +127,8 @@ async def _streams(server: Bpa, session: aiohttp.ClientSession, note: Note) -> N
     heard = [0]
     async with asyncio.TaskGroup() as tasks:
         streams = [tasks.create_task(_listen(server, heard)) for _ in range(_STREAMS)]
-        await asyncio.sleep(3)  # to connect costs, too, but once
+        # each begins with an event; to connect costs, too, but once
+        await eventually(lambda: heard[0] >= _STREAMS, within_s=60)
         heard[0] = 0
         with_streams = await _busy(server, "with")
         for stream in streams:

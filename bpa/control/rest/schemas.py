@@ -6,7 +6,7 @@ The command line reads them too: nothing here imports the web framework, which t
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -329,6 +329,18 @@ class StageView(Document, frozen=True):
     def of_stage(cls, stage: Stage) -> StageView:
         """Build it from a stage of the timeline."""
         return cls(**{name: getattr(stage, name) for name in cls.__struct_fields__})
+
+
+def depths_of(stages: Sequence[StageView]) -> dict[str, int]:
+    """Return how deep each stage is set: a part of an execution by its place in there."""
+    depths: dict[str, int] = {}
+    inside: set[str] = set()
+    for stage in stages:  # parents come before their parts
+        is_part = stage.parent_id in inside
+        depths[stage.span_id] = depths[stage.parent_id] + 1 if is_part else 0
+        if is_part or stage.name == "think":
+            inside.add(stage.span_id)
+    return depths
 
 
 class DeliveryView(Document, frozen=True):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bpa.control.rest.schemas import StageView
+from bpa.control.rest.schemas import StageView, depths_of
 from bpa.ui.words import count, exact, span, usd
 
 WIDTH = 1000.0
@@ -49,7 +49,7 @@ def waterfall(stages: Sequence[StageView], now: datetime) -> Waterfall:
     begins = min(stage.started_at for stage in stages)
     ends = max(stage.ended_at or now for stage in stages)
     whole_s = max((ends - begins).total_seconds(), 1e-3)
-    depths = _depths(stages)
+    depths = depths_of(stages)
     bars = [_bar(stage, depths[stage.span_id], begins, whole_s, now) for stage in stages]
     return Waterfall(bars, [span(whole_s * n / 4) if n else "0" for n in range(5)])
 
@@ -107,15 +107,3 @@ def _facts(stage: StageView) -> list[str]:
     if again := told.get("http.request.resend_count"):
         facts.append(f"{again} more {'try' if again == 1 else 'tries'}")
     return facts
-
-
-def _depths(stages: Sequence[StageView]) -> dict[str, int]:
-    """Return how deep each stage is set: a part of an execution by its place in there."""
-    depths: dict[str, int] = {}
-    inside: set[str] = set()
-    for stage in stages:  # parents come before their parts
-        is_part = stage.parent_id in inside
-        depths[stage.span_id] = depths[stage.parent_id] + 1 if is_part else 0
-        if is_part or stage.name == "think":
-            inside.add(stage.span_id)
-    return depths

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bpa.domain import AgentSpec, DeploymentSpec
+from bpa.domain.specs import AgentSpec, DeploymentSpec
 from bpa.errors import InvalidRequest
 
 

@@ -10,7 +10,7 @@ import click
 from bpa.cli.api import Api, open_api
 from bpa.cli.context import json_option, print_json
 from bpa.control.rest import schemas
-from bpa.domain import AgentSpec
+from bpa.domain.specs import AgentSpec
 from bpa.errors import Conflict, NotFound
 from bpa.manifests import read_all
 

@@ -13,7 +13,7 @@ from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.tables import ROOMY_CHARS, ago, cut, facts, output, table, whole
 from bpa.control.rest.schemas import Deployment, Document
-from bpa.domain import DeploymentSpec
+from bpa.domain.specs import DeploymentSpec
 from bpa.errors import Unavailable
 
 _if_match = click.option(

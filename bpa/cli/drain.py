@@ -20,7 +20,8 @@ from bpa.cli.nodes import leases_of, shown_state
 from bpa.cli.tables import messages, moment, span
 from bpa.control.rest.node_schemas import NodeDetail, NodeDrained, NodeLease
 from bpa.control.rest.schemas import Document, Run
-from bpa.domain import TERMINAL, RunStatus, duration_s
+from bpa.domain.quantities import duration_s
+from bpa.domain.runs import TERMINAL, RunStatus
 from bpa.errors import Unavailable
 
 _LOOK_EVERY_S = 1.0

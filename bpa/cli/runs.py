@@ -39,7 +39,7 @@ from bpa.control.rest.schemas import (
     RunPage,
     RunSummary,
 )
-from bpa.domain import RunStatus
+from bpa.domain.runs import RunStatus
 from bpa.errors import NotFound
 
 _PAGE = 500

@@ -14,7 +14,7 @@ from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import cut, output, span
 from bpa.control.rest.schemas import Document, Run, StageView
-from bpa.domain import TERMINAL
+from bpa.domain.runs import TERMINAL
 
 _LOOK_EVERY_S = 1.0
 

@@ -15,7 +15,7 @@ from bpa.cli.context import json_option, print_json
 from bpa.cli.runs_words import state, why
 from bpa.cli.tables import cut, moment, output
 from bpa.control.rest.schemas import Run, RunPage, RunSummary
-from bpa.domain import TERMINAL, RunStatus
+from bpa.domain.runs import TERMINAL, RunStatus
 from bpa.errors import Unavailable
 
 _LOOK_EVERY_S = 1.0

@@ -11,7 +11,7 @@ from rich.console import Console
 from bpa.cli.tables import ROOMY_CHARS, cut, span, table, usd
 from bpa.control.rest.schemas import Run, StepView
 from bpa.control.steps import StepState
-from bpa.domain import EffectCall, ModelCall, UnitPrice, Usage
+from bpa.domain.journal import EffectCall, ModelCall, UnitPrice, Usage
 
 
 def print_steps(console: Console, run: Run) -> None:

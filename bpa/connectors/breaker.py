@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from bpa.domain import HOST_CHARS_MAX, Admission
+from bpa.domain.executions import Admission
+from bpa.domain.journal import HOST_CHARS_MAX
 
 _TOO_MANY_REQUESTS = 429
 STILL_IN_FLIGHT = 409

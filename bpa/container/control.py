@@ -45,7 +45,7 @@ from bpa.control.settlement import Settlement
 from bpa.control.sweep import Sweep
 from bpa.control.traces import Traces
 from bpa.control.trends import Trends
-from bpa.domain import RunId
+from bpa.domain.runs import RunId
 from bpa.postgres import Notifications, Pipeline, Pool
 from bpa.scheduler.commit import Committer
 from bpa.scheduler.credit import Credit

@@ -20,7 +20,8 @@ from bpa import __version__
 from bpa.clocks import Clocks, boottime_s
 from bpa.config import Settings
 from bpa.connectors.http_out import HttpOut
-from bpa.domain import NodeSpec, memory_bytes
+from bpa.domain.quantities import memory_bytes
+from bpa.domain.specs import NodeSpec
 from bpa.errors import InvalidRequest, SettingsError
 from bpa.manifests import shipped_config
 from bpa.node.breakers import Breakers

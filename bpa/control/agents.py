@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from bpa.control.names import check_names
-from bpa.domain import AgentSpec
+from bpa.domain.specs import AgentSpec
 from bpa.errors import Conflict, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bpa.domain import RunId, RunStatus
+from bpa.domain.runs import RunId, RunStatus
 from bpa.errors import BrokerReason, Reason
 from bpa.telemetry.spans import SpanContext
 

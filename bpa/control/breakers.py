@@ -18,7 +18,8 @@ from typing import Any
 import structlog
 
 from bpa.control.batches import jsonb
-from bpa.domain import Outcome, OutcomeKind, RunId, TargetSeen
+from bpa.domain.executions import Outcome, OutcomeKind, TargetSeen
+from bpa.domain.runs import RunId
 from bpa.errors import Reason
 from bpa.postgres import Pool, fetch_all, load_queries, translated
 from bpa.scheduler.breakers import (

@@ -19,7 +19,7 @@ from bpa.control.deployments import Deployments
 from bpa.control.replay_plan import Identity
 from bpa.control.runs import Runs
 from bpa.documents.characters import excerpt, one_line
-from bpa.domain import RunId
+from bpa.domain.runs import RunId
 from bpa.errors import BrokerReason, NotFound, Reason
 from bpa.postgres import Pool, fetch_all, load_queries
 from bpa.telemetry.spans import received

@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from bpa.domain import TERMINAL
+from bpa.domain.runs import TERMINAL
 from bpa.errors import Unavailable
 from bpa.postgres import Pool, fetch_all, load_queries
 

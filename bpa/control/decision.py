@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bpa.domain import Outcome, OutcomeKind, RunStatus
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.runs import RunStatus
 from bpa.errors import Reason
 from bpa.scheduler.breakers import Parking
 

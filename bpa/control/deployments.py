@@ -13,7 +13,9 @@ import psycopg.errors
 from bpa.connectors.breaker import host_of
 from bpa.control.names import check_names
 from bpa.documents.schema_checks import SchemaCheck
-from bpa.domain import EFFECTS_MAX, DeploymentId, DeploymentSpec, cpu_millis, memory_bytes
+from bpa.domain.quantities import cpu_millis, memory_bytes
+from bpa.domain.runs import DeploymentId
+from bpa.domain.specs import EFFECTS_MAX, DeploymentSpec
 from bpa.errors import Changed, Conflict, InvalidRequest, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 

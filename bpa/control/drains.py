@@ -17,7 +17,9 @@ import msgspec
 import structlog
 
 from bpa.control.leases import Leases
-from bpa.domain import DeploymentSpec, NodeId, StepKind
+from bpa.domain.journal import StepKind
+from bpa.domain.runs import NodeId
+from bpa.domain.specs import DeploymentSpec
 from bpa.errors import Conflict, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries, translated
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bpa.control.decision import Decision
-from bpa.domain import Outcome, OutcomeKind, RunId
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.runs import RunId
 from bpa.scheduler.breakers import Parking
 
 

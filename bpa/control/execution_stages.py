@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bpa.control.stages import Attributes, Row, Stage, StageKind
-from bpa.domain import OutcomeKind, StepKind
+from bpa.domain.executions import OutcomeKind
+from bpa.domain.journal import StepKind
 from bpa.telemetry.spans import span_id
 
 _TOOL = "post_invoice"

@@ -19,7 +19,10 @@ from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
 from bpa.control.runs import Runs
-from bpa.domain import LeaseOffer, NodeId, NodeSpec, Outcome, RunId, Step
+from bpa.domain.executions import LeaseOffer, Outcome
+from bpa.domain.journal import Step
+from bpa.domain.runs import NodeId, RunId
+from bpa.domain.specs import NodeSpec
 from bpa.errors import BpaError, InvalidRequest, StaleLease
 from bpa.grpc_transport import KEEPALIVE_S, guarded, keepalive
 from bpa.message_cap import capped

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from bpa.domain import RunId
+from bpa.domain.runs import RunId
 from bpa.errors import NotFound
 from bpa.postgres import Pool, fetch_all, load_queries
 

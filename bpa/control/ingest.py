@@ -20,7 +20,7 @@ from bpa.control.intake import Intake, Origin
 from bpa.control.rooms import Rooms
 from bpa.control.runs import Received
 from bpa.documents.schema_checks import SchemaCheck
-from bpa.domain import DeploymentId
+from bpa.domain.runs import DeploymentId
 from bpa.errors import BpaError, InvalidRequest, Unavailable
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.rooms import Room

@@ -21,7 +21,7 @@ from bpa.documents.decoding import decode
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.values import Document
 from bpa.documents.wire import to_wire
-from bpa.domain import DeploymentId
+from bpa.domain.runs import DeploymentId
 from bpa.errors import BpaError, Reason, RunEnded
 from bpa.telemetry.spans import fields_of, received
 

@@ -18,11 +18,7 @@ from bpa.control.batches import isolated, jsonb
 from bpa.control.decision import Counters, Decision, lapse
 from bpa.control.offers import Offers
 from bpa.control.runs import Ended, ended_of
-from bpa.domain import (
-    NodeId,
-    RunId,
-    RunStatus,
-)
+from bpa.domain.runs import NodeId, RunId, RunStatus
 from bpa.errors import StaleLease
 from bpa.postgres import Pipeline, Pool, fetch_all, load_queries
 from bpa.telemetry.spans import fields_of

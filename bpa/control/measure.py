@@ -8,7 +8,7 @@ import structlog
 
 from bpa.control.deployments import Feeding
 from bpa.control.runs import Ended
-from bpa.domain import TERMINAL, DeploymentId, RunStatus
+from bpa.domain.runs import TERMINAL, DeploymentId, RunStatus
 from bpa.errors import Reason
 from bpa.scheduler.breakers import BreakerState, Gate
 from bpa.scheduler.commit import Grant

@@ -9,7 +9,7 @@ import structlog
 
 from bpa.control.batches import jsonb
 from bpa.control.names import check_names
-from bpa.domain import NodeSpec
+from bpa.domain.specs import NodeSpec
 from bpa.errors import Conflict, InvalidRequest, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 

@@ -22,18 +22,10 @@ import structlog
 from msgspec.structs import replace
 
 from bpa.control.steps import call_of
-from bpa.domain import (
-    Admission,
-    AgentSpec,
-    DeploymentSpec,
-    LeaseOffer,
-    NodeId,
-    RunId,
-    RunSpec,
-    Step,
-    StepKind,
-    Usage,
-)
+from bpa.domain.executions import Admission, LeaseOffer, RunSpec
+from bpa.domain.journal import Step, StepKind, Usage
+from bpa.domain.runs import NodeId, RunId
+from bpa.domain.specs import AgentSpec, DeploymentSpec
 from bpa.errors import NotFound, Unavailable
 from bpa.postgres import Notifications, Pipeline, Pool, fetch_all, load_queries
 from bpa.scheduler.commit import Grant

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from bpa.connectors import Message
-from bpa.domain import RunId, RunStatus
+from bpa.domain.runs import RunId, RunStatus
 from bpa.errors import NotFound, Reason
 
 IDS_AT_MOST = 100

@@ -35,7 +35,7 @@ from bpa.control.replay_plan import (
 from bpa.control.replays import RUN_ID_PROPERTY, NewReplay, Replays, new_run_id
 from bpa.control.runs import Runs
 from bpa.documents.characters import one_line
-from bpa.domain import RunId, RunStatus
+from bpa.domain.runs import RunId, RunStatus
 from bpa.errors import BpaError, Conflict, InvalidRequest
 from bpa.telemetry.metrics import Metrics
 from bpa.telemetry.spans import replaying

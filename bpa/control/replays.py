@@ -19,7 +19,7 @@ from typing import Any
 from bpa.connectors import Message
 from bpa.control.batches import jsonb
 from bpa.control.replay_plan import Identity
-from bpa.domain import RunId, effect_key_of, run_id_of
+from bpa.domain.runs import RunId, effect_key_of, run_id_of
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 
 RUN_ID_PROPERTY = "x-replay-run-id"
@@ -124,7 +124,7 @@ def claimed_run_id(message: Message) -> RunId | None:
 def new_run_id() -> RunId:
     """Return an id for a replay's run: a UUIDv8 of 48 bits of time in ms and 74 random bits.
 
-    It sorts with the ids of :func:`bpa.domain.run_id_of`, and nobody can guess it.
+    It sorts with the ids of :func:`bpa.domain.runs.run_id_of`, and nobody can guess it.
     """
     raw = bytearray((time.time_ns() // 1_000_000).to_bytes(6, "big") + secrets.token_bytes(10))
     raw[6] = raw[6] & 0x0F | 0x80

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from bpa.domain import DeploymentId
+from bpa.domain.runs import DeploymentId
 from bpa.scheduler.rooms import Room
 
 

@@ -19,7 +19,9 @@ from bpa.control.breakers import Breakers
 from bpa.control.decision import Counters, decide
 from bpa.control.ends import end_row
 from bpa.control.steps import StepReport, distinct, stale, step_row, unrecorded
-from bpa.domain import TERMINAL, Outcome, OutcomeKind, RunId, RunStatus, Step
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import Step
+from bpa.domain.runs import TERMINAL, RunId, RunStatus
 from bpa.errors import BrokerReason, Conflict, InvalidRequest, NotFound, Reason
 from bpa.postgres import Pipeline, Pool, fetch_all, fetch_one, load_queries
 

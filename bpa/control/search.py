@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from bpa.domain import TERMINAL, RunId, RunStatus
+from bpa.domain.runs import TERMINAL, RunId, RunStatus
 from bpa.errors import InvalidRequest
 
 QUERY_CHARS_MAX = 1_000

@@ -15,7 +15,7 @@ from typing import Any, LiteralString
 
 from bpa.control.cursors import cursor_of, read_cursor
 from bpa.control.search import Search
-from bpa.domain import TERMINAL, RunStatus
+from bpa.domain.runs import TERMINAL, RunStatus
 from bpa.postgres import Pool, fetch_within, load_queries
 
 _QUERIES = load_queries(__file__)

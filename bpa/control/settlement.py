@@ -18,7 +18,7 @@ import structlog
 from bpa.clocks import Clocks, of_renewal
 from bpa.connectors import Message, SettlementLost, Source
 from bpa.control.runs import Ended, Runs, Verdict
-from bpa.domain import RunId
+from bpa.domain.runs import RunId
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications
 from bpa.telemetry.metrics import Metrics

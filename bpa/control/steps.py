@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from bpa.domain import EffectCall, ModelCall, RunId, RunStatus, Step, StepKind
+from bpa.domain.journal import EffectCall, ModelCall, Step, StepKind
+from bpa.domain.runs import RunId, RunStatus
 from bpa.errors import Conflict, StaleLease
 
 StepReport = tuple[RunId, int, Step]

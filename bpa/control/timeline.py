@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 
 from bpa.control.execution_stages import thinking
 from bpa.control.stages import Attributes, Row, Stage, StageKind
-from bpa.domain import TERMINAL, RunStatus
+from bpa.domain.runs import TERMINAL, RunStatus
 from bpa.telemetry.spans import SpanContext, replaying, span_id
 
 _SETTLED = ("complete", "dead_letter")

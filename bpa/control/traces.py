@@ -25,7 +25,7 @@ from bpa import __version__
 from bpa.control.history import History
 from bpa.control.stages import Stage, closed
 from bpa.control.timeline import timeline
-from bpa.domain import TERMINAL
+from bpa.domain.runs import TERMINAL
 from bpa.errors import BpaError
 from bpa.postgres import Pool, fetch_all, load_queries
 from bpa.telemetry.spans import SpanContext

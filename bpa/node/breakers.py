@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from bpa.connectors.breaker import STILL_IN_FLIGHT, Breaker, host_of, is_failure
 from bpa.connectors.sdk import OutboundTry
-from bpa.domain import Admission, RunSpec, TargetSeen
+from bpa.domain.executions import Admission, RunSpec, TargetSeen
 from bpa.errors import BpaError, Reason, RunEnded
 
 _NO_HOST = "an address without a host"

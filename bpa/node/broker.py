@@ -12,7 +12,7 @@ from __future__ import annotations
 from structlog.typing import FilteringBoundLogger
 
 from bpa.documents.values import Document
-from bpa.domain import Outcome, OutcomeKind
+from bpa.domain.executions import Outcome, OutcomeKind
 from bpa.node.conversation import Tool
 from bpa.node.frames import Answer, Call
 from bpa.node.journal import Diverged

@@ -25,7 +25,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from bpa.domain import BudgetKind, Budgets, Excess, Step, StepKind
+from bpa.domain.executions import BudgetKind, Excess
+from bpa.domain.journal import Step, StepKind
+from bpa.domain.specs import Budgets
 from bpa.errors import Reason, RunEnded
 from bpa.node.pricing import plain
 

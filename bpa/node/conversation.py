@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
-from bpa.domain import AgentSpec
+from bpa.domain.specs import AgentSpec
 from bpa.errors import Reason, RunEnded
 
 ToolChoice = Literal["auto", "required", "none"]

@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from bpa.documents.values import Document
 from bpa.documents.wire import from_wire
-from bpa.domain import Outcome, OutcomeKind, RunSpec
+from bpa.domain.executions import Outcome, OutcomeKind, RunSpec
 from bpa.errors import Conflict, InvalidRequest, Reason, RunEnded, StaleLease, Unavailable
 from bpa.node import frames
 from bpa.node.breakers import EndedAtTarget, Parked

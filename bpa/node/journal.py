@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from bpa.domain import Step, StepKind
+from bpa.domain.journal import Step, StepKind
 from bpa.errors import Reason, RunEnded
 
 _CANONICAL = msgspec.json.Encoder(order="deterministic", decimal_format="string")

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
-from bpa.domain import LeaseOffer, Outcome, RunId
+from bpa.domain.executions import LeaseOffer, Outcome
+from bpa.domain.runs import RunId
 from bpa.errors import Unavailable
 from bpa.node.link import RECONNECT, Report
 from bpa.retry import pause_s

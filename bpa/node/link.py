@@ -27,7 +27,10 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from structlog.typing import FilteringBoundLogger
 
 from bpa.clocks import SKEW_MAX_S, Clocks, boottime_s, of_round_trip
-from bpa.domain import LeaseOffer, NodeSpec, Outcome, RunId, RunSpec, Step
+from bpa.domain.executions import LeaseOffer, Outcome, RunSpec
+from bpa.domain.journal import Step
+from bpa.domain.runs import RunId
+from bpa.domain.specs import NodeSpec
 from bpa.errors import (
     BpaError,
     Conflict,

@@ -8,7 +8,8 @@ from decimal import Decimal
 
 from bpa.connectors.breaker import STILL_IN_FLIGHT, is_failure
 from bpa.connectors.sdk import OutboundTry
-from bpa.domain import BudgetKind, StepKind, Usage
+from bpa.domain.executions import BudgetKind
+from bpa.domain.journal import StepKind, Usage
 from bpa.telemetry.metrics import Metrics
 from bpa.telemetry.rates import SuccessRate
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import msgspec
 
 from bpa.connectors.sdk import Sink
-from bpa.domain import BudgetKind, LeaseOffer, Step, StepKind, Usage
+from bpa.domain.executions import BudgetKind, LeaseOffer
+from bpa.domain.journal import Step, StepKind, Usage
 from bpa.errors import StaleLease
 from bpa.node.breakers import Breakers
 from bpa.node.journal import Journal

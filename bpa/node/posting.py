@@ -22,15 +22,9 @@ from bpa.documents.answers import check_answer, tool_parameters
 from bpa.documents.payloads import payload
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.values import Document
-from bpa.domain import (
-    EffectCall,
-    LeaseOffer,
-    Step,
-    StepKind,
-    TargetSeen,
-    Usage,
-    further_key_of,
-)
+from bpa.domain.executions import LeaseOffer, TargetSeen
+from bpa.domain.journal import EffectCall, Step, StepKind, Usage
+from bpa.domain.runs import further_key_of
 from bpa.errors import BpaError, InvalidRequest, Reason, RunEnded
 from bpa.node.conversation import Tool
 from bpa.node.journal import canonical, digest_of

@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 
 import msgspec
 
-from bpa.domain import UnitPrice, Usage
+from bpa.domain.journal import UnitPrice, Usage
 from bpa.errors import SettingsError
 
 _PER = Decimal(1_000_000)

@@ -19,7 +19,9 @@ from typing import Protocol
 from structlog.typing import FilteringBoundLogger
 
 from bpa.clocks import boottime_s
-from bpa.domain import LeaseOffer, NodeSpec, RunId
+from bpa.domain.executions import LeaseOffer
+from bpa.domain.runs import RunId
+from bpa.domain.specs import NodeSpec
 from bpa.errors import BpaError, Conflict, NotFound
 from bpa.node.lease import HeldLease, Stop, trace_id_of
 from bpa.node.link import RECONNECT, Beat, Report, Terms

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
-from bpa.domain import SAID_CHARS_MAX, BudgetKind, ModelCall, RunSpec, Step, StepKind, Usage
+from bpa.domain.executions import BudgetKind, RunSpec
+from bpa.domain.journal import SAID_CHARS_MAX, ModelCall, Step, StepKind, Usage
 from bpa.errors import Reason, RunEnded
 from bpa.node.budget import (
     Consumed,

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from bpa.domain import DeploymentId, NodeId, RunId
+from bpa.domain.runs import DeploymentId, NodeId, RunId
 from bpa.errors import Unavailable
 from bpa.postgres import Pool, load_queries, translated
 from bpa.scheduler.fleet import ALONE_FROM

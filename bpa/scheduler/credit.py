@@ -17,7 +17,7 @@ from datetime import datetime
 import structlog
 from redis.asyncio import Redis
 
-from bpa.domain import DeploymentId
+from bpa.domain.runs import DeploymentId
 from bpa.errors import Unavailable
 from bpa.scheduler.rooms import Room
 from bpa.valkey import load_script

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from bpa.domain import DeploymentId, DeploymentSpec, NodeId, RunId, cpu_millis, memory_bytes
+from bpa.domain.quantities import cpu_millis, memory_bytes
+from bpa.domain.runs import DeploymentId, NodeId, RunId
+from bpa.domain.specs import DeploymentSpec
 from bpa.scheduler.breakers import Gate
 
 ALONE_FROM = 3

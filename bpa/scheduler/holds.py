@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 from redis.asyncio import Redis
 
-from bpa.domain import DeploymentId, NodeId, RunId
+from bpa.domain.runs import DeploymentId, NodeId, RunId
 from bpa.valkey import load_script
 
 # One hash slot for all of it; the scripts derive every key from this one.

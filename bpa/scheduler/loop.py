@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from bpa.domain import DeploymentId
+from bpa.domain.runs import DeploymentId
 from bpa.errors import Unavailable
 from bpa.scheduler.breakers import Gate
 from bpa.scheduler.commit import CommitResult, Committer, Grant, Obstacle, Refused

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bpa.domain import DeploymentId, NodeId, RunId
+from bpa.domain.runs import DeploymentId, NodeId, RunId
 from bpa.scheduler.constraints import (
     Candidate,
     Refusal,

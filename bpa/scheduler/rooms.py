@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from bpa.domain import DeploymentId
+from bpa.domain.runs import DeploymentId
 from bpa.scheduler.breakers import BreakerState
 from bpa.scheduler.constraints import Candidate, candidates, refusal
 from bpa.scheduler.fleet import Deployment, Needs, Snapshot

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from bpa.domain import DeploymentId, DeploymentSpec
+from bpa.domain.runs import DeploymentId
+from bpa.domain.specs import DeploymentSpec
 from bpa.errors import Unavailable
 from bpa.postgres import Pool, load_queries, translated
 from bpa.scheduler.breakers import Gate

@@ -17,7 +17,7 @@ import sys
 
 from bpa.cli import main as bpa
 from bpa.control import runs
-from bpa.domain import Step
+from bpa.domain.journal import Step
 from bpa.node.lease import HeldLease
 from bpa.node.link import Report
 from bpa.protos.bpa.v1 import Acknowledge

@@ -11,19 +11,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from bpa.domain import (
-    AgentSpec,
-    Budgets,
-    HttpOutSpec,
-    LeaseOffer,
-    NodeSpec,
-    Outcome,
-    RunId,
-    RunSpec,
-    RunStatus,
-    Step,
-    Usage,
-)
+from bpa.domain.executions import LeaseOffer, Outcome, RunSpec
+from bpa.domain.journal import Step, Usage
+from bpa.domain.runs import RunId, RunStatus
+from bpa.domain.specs import AgentSpec, Budgets, HttpOutSpec, NodeSpec
 from bpa.errors import BpaError, Conflict, NotFound, StaleLease, Unavailable
 from bpa.node.link import Beat, Report, Terms
 from bpa.protos.bpa.v1 import Acknowledge, Refuse

@@ -8,7 +8,9 @@ written down here once more, so that a slip in the product's own table is found.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from bpa.domain import Outcome, OutcomeKind, RunStatus, Step, StepKind
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import Step, StepKind
+from bpa.domain.runs import RunStatus
 from bpa.errors import Conflict, StaleLease
 
 ALIVE = frozenset({RunStatus.QUEUED, RunStatus.OFFERED, RunStatus.RUNNING})

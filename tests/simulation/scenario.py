@@ -12,7 +12,9 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from bpa.domain import NodeSpec, Outcome, OutcomeKind, Step, StepKind
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import Step, StepKind
+from bpa.domain.specs import NodeSpec
 from bpa.errors import Reason, StaleLease
 from bpa.node.lease import HeldLease, Stop
 from bpa.node.outlets import Recorder

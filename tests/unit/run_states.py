@@ -1,8 +1,8 @@
-"""Draws how a run's status moves, from the table in ``bpa.domain``, into the documentation."""
+"""Draws how a run's status moves, from the table in ``bpa.domain.runs``, into the documentation."""
 
 from pathlib import Path
 
-from bpa.domain import TERMINAL, TRANSITIONS, RunStatus
+from bpa.domain.runs import TERMINAL, TRANSITIONS, RunStatus
 
 PAGE = Path("docs/run-states.md")
 BEGIN, END = "```mermaid\n", "```\n"

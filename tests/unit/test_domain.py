@@ -3,18 +3,10 @@ import uuid
 import msgspec
 import pytest
 
-from bpa.domain import (
-    TERMINAL,
-    TRANSITIONS,
-    DeploymentSpec,
-    RunStatus,
-    Usage,
-    cpu_millis,
-    duration_s,
-    effect_key_of,
-    memory_bytes,
-    run_id_of,
-)
+from bpa.domain.journal import Usage
+from bpa.domain.quantities import cpu_millis, duration_s, memory_bytes
+from bpa.domain.runs import TERMINAL, TRANSITIONS, RunStatus, effect_key_of, run_id_of
+from bpa.domain.specs import DeploymentSpec
 from bpa.errors import InvalidRequest
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from bpa.domain import TRANSITIONS
+from bpa.domain.runs import TRANSITIONS
 from tests.unit.run_states import PAGE, drawn
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bpa import __version__
 from bpa.cli.doctor.findings import Finding, Subject, failed, ok, warning
-from bpa.domain import memory_bytes
+from bpa.domain.quantities import memory_bytes
 from bpa.errors import BpaError
 from bpa.node.sandbox import SandboxLimits
 from bpa.node.zygote import Zygote

@@ -12,7 +12,7 @@ from litestar.params import FromPath, JSONBody
 from bpa.control.rest.headers import IdempotencyKey
 from bpa.control.rest.schemas import AgentVersion
 from bpa.control.rest.services import Services
-from bpa.domain import AgentSpec
+from bpa.domain.specs import AgentSpec
 from bpa.errors import InvalidRequest, NotFound
 
 

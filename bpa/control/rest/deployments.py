@@ -13,7 +13,7 @@ from bpa.control.deployments import tag_of
 from bpa.control.rest.headers import IdempotencyKey, IfMatch, expected
 from bpa.control.rest.schemas import Asked, Deployment
 from bpa.control.rest.services import Services
-from bpa.domain import DeploymentSpec
+from bpa.domain.specs import DeploymentSpec
 
 
 @post("/v1/deployments", tags=["deployments"])

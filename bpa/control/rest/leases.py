@@ -13,7 +13,7 @@ from litestar.types import Receive
 
 from bpa.control.rest.schemas import Fenced, Pull, Pulled, Refused
 from bpa.control.rest.services import Services, run_id_in_path
-from bpa.domain import NodeId
+from bpa.domain.runs import NodeId
 from bpa.errors import NotFound
 
 T = TypeVar("T")

@@ -16,7 +16,8 @@ from bpa.control.rest.node_schemas import (
 )
 from bpa.control.rest.schemas import Heartbeat, HeldLease, Registered, Renewed
 from bpa.control.rest.services import Services
-from bpa.domain import NodeId, NodeSpec, RunId
+from bpa.domain.runs import NodeId, RunId
+from bpa.domain.specs import NodeSpec
 from bpa.errors import NotFound
 
 _ACTOR = "api"  # nobody signs in yet

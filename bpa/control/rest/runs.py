@@ -26,7 +26,8 @@ from bpa.control.rest.schemas import (
 from bpa.control.rest.services import Services, run_id_in_path
 from bpa.control.search import QUALIFIERS, QUERY_CHARS_MAX, read_search
 from bpa.control.searches import COUNTED_AT_MOST
-from bpa.domain import TERMINAL, OutcomeKind, RunStatus
+from bpa.domain.executions import OutcomeKind
+from bpa.domain.runs import TERMINAL, RunStatus
 from bpa.errors import InvalidRequest
 
 _Q = (

@@ -15,7 +15,9 @@ import msgspec
 from bpa.control.stages import Stage
 from bpa.control.steps import StepState, call_of, states_of
 from bpa.control.timeline import timeline
-from bpa.domain import TERMINAL, EffectCall, LeaseOffer, ModelCall, Outcome, RunStatus, Step
+from bpa.domain.executions import LeaseOffer, Outcome
+from bpa.domain.journal import EffectCall, ModelCall, Step
+from bpa.domain.runs import TERMINAL, RunStatus
 
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Epoch = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

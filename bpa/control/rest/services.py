@@ -22,7 +22,7 @@ from bpa.control.readiness import State
 from bpa.control.replaying import Replaying
 from bpa.control.runs import Runs
 from bpa.control.searches import Searches
-from bpa.domain import RunId
+from bpa.domain.runs import RunId
 from bpa.errors import NotFound, StaleLease
 from bpa.telemetry.metrics import Metrics
 

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from bpa.control.rest.node_schemas import Node, NodeDetail
-from bpa.domain import duration_s
+from bpa.domain.quantities import duration_s
 from bpa.errors import InvalidRequest
 from bpa.ui.desk import Desk
 from bpa.ui.forms import fields_of

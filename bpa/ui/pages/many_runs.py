@@ -11,7 +11,7 @@ from litestar.params import FromPath, FromQuery
 from bpa.control.rest.schemas import RunSummary
 from bpa.control.rest.services import run_id_in_path
 from bpa.control.search import read_search
-from bpa.domain import TERMINAL, RunId
+from bpa.domain.runs import TERMINAL, RunId
 from bpa.errors import BpaError, Conflict, InvalidRequest, NotFound
 from bpa.ui.desk import Desk
 from bpa.ui.forms import chosen_of, fields_of

@@ -11,7 +11,8 @@ from litestar.params import FromPath
 
 from bpa.control.rest.schemas import Run
 from bpa.control.rest.services import run_id_in_path
-from bpa.domain import TERMINAL, DeploymentSpec
+from bpa.domain.runs import TERMINAL
+from bpa.domain.specs import DeploymentSpec
 from bpa.errors import NotFound
 from bpa.ui.desk import Desk
 from bpa.ui.forms import fields_of

@@ -10,7 +10,7 @@ import msgspec
 from bpa.control.rest.node_schemas import Node
 from bpa.control.rest.queue_schemas import Queue
 from bpa.control.rest.schemas import Deployment
-from bpa.domain import DeploymentSpec
+from bpa.domain.specs import DeploymentSpec
 from bpa.ui.views import status
 from bpa.ui.words import count, harmless, segment, span, usd
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from bpa.control.rest.schemas import RunSummary
-from bpa.domain import RunId
+from bpa.domain.runs import RunId
 from bpa.ui.views.runs import Line, line
 from bpa.ui.words import count, segment
 

@@ -11,7 +11,9 @@ import msgspec
 
 from bpa.control.rest.schemas import Run, StepView
 from bpa.control.steps import StepState
-from bpa.domain import TERMINAL, DeploymentSpec, EffectCall, ModelCall, RunStatus, Usage
+from bpa.domain.journal import EffectCall, ModelCall, Usage
+from bpa.domain.runs import TERMINAL, RunStatus
+from bpa.domain.specs import DeploymentSpec
 from bpa.ui.views import status, waterfall
 from bpa.ui.views.runs import why
 from bpa.ui.words import ago, count, segment, span, usd

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from bpa.control.rest.schemas import RunSummary
 from bpa.control.searches import COUNTED_AT_MOST
-from bpa.domain import RunStatus
+from bpa.domain.runs import RunStatus
 from bpa.ui.views import status
 from bpa.ui.words import clock, count, segment, span, usd
 

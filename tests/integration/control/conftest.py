@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from bpa.domain import TRANSITIONS
+from bpa.domain.runs import TRANSITIONS
 from bpa.postgres import Pool, open_pool
 from tests.integration.control.fleet import AGENT, DEPLOYMENT, Fleet, fleet_on, hearing
 

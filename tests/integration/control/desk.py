@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from bpa.connectors import Message, OutgoingMessage
-from bpa.domain import LeaseOffer, NodeId, Outcome, OutcomeKind, RunId, Step, StepKind, Usage
+from bpa.domain.executions import LeaseOffer, Outcome, OutcomeKind
+from bpa.domain.journal import Step, StepKind, Usage
+from bpa.domain.runs import NodeId, RunId
 from bpa.postgres import fetch_all
 from tests.eventually import eventually
 from tests.integration.control.fleet import Fleet

@@ -20,16 +20,9 @@ from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
 from bpa.control.runs import Runs
 from bpa.control.searches import Searches
-from bpa.domain import (
-    AgentSpec,
-    DeploymentSpec,
-    NodeId,
-    NodeSpec,
-    RunId,
-    UnitPrice,
-    effect_key_of,
-    run_id_of,
-)
+from bpa.domain.journal import UnitPrice
+from bpa.domain.runs import NodeId, RunId, effect_key_of, run_id_of
+from bpa.domain.specs import AgentSpec, DeploymentSpec, NodeSpec
 from bpa.postgres import Notifications, Pipeline, Pool
 from bpa.telemetry.metrics import Metrics
 

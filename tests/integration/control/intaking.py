@@ -15,7 +15,8 @@ from bpa.control.replays import Replays
 from bpa.control.rooms import Rooms
 from bpa.control.settlement import Settlement
 from bpa.documents.schema_checks import SchemaCheck
-from bpa.domain import Outcome, OutcomeKind, RunId
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.runs import RunId
 from bpa.postgres import Notifications, fetch_all
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.rooms import Room

@@ -25,7 +25,8 @@ from bpa.control.offers import Offers
 from bpa.control.replays import Replays
 from bpa.control.runs import Ended, Runs
 from bpa.control.settlement import Settlement
-from bpa.domain import NodeSpec, RunId, effect_key_of, run_id_of
+from bpa.domain.runs import RunId, effect_key_of, run_id_of
+from bpa.domain.specs import NodeSpec
 from bpa.errors import BpaError, Conflict, Unavailable
 from bpa.postgres import Notifications, Pipeline, Pool
 from bpa.scheduler.commit import Committer

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from bpa.domain import Outcome, OutcomeKind, TargetSeen
+from bpa.domain.executions import Outcome, OutcomeKind, TargetSeen
 from bpa.errors import InvalidRequest, StaleLease
 from bpa.scheduler.breakers import BreakerState
 from tests.integration.control.fleet import DEP_ID, Fleet

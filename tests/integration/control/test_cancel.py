@@ -4,7 +4,9 @@ import msgspec
 import pytest
 
 from bpa.control.reaper import Reaper
-from bpa.domain import Outcome, OutcomeKind, RunId, RunStatus, Step, StepKind, Usage
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import Step, StepKind, Usage
+from bpa.domain.runs import RunId, RunStatus
 from bpa.errors import Conflict, NotFound, StaleLease
 from bpa.postgres import fetch_all
 from bpa.scheduler.snapshot import SnapshotReader

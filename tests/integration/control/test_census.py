@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bpa.control.census import Census
-from bpa.domain import NodeSpec
+from bpa.domain.specs import NodeSpec
 from bpa.telemetry.metrics import Metrics, exposition
 from tests.integration.control.fleet import Fleet
 

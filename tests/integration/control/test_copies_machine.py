@@ -31,7 +31,8 @@ from bpa.control.replaying import Replaying
 from bpa.control.replays import Replays
 from bpa.control.settlement import Settlement
 from bpa.control.sweep import Sweep
-from bpa.domain import Outcome, OutcomeKind, RunId
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.runs import RunId
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications, Pool, fetch_all, open_pool
 from bpa.telemetry.metrics import Metrics

@@ -10,7 +10,9 @@ from msgspec.structs import replace
 
 from bpa.control.costs import _statement
 from bpa.control.ledger import By, Chosen, total_of
-from bpa.domain import ModelCall, Outcome, OutcomeKind, RunId, Step, StepKind, Usage
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import ModelCall, Step, StepKind, Usage
+from bpa.domain.runs import RunId
 from bpa.errors import InvalidRequest, Reason
 from tests.integration.control.fleet import DEP_ID, PRICE, Fleet, arrival
 from tests.integration.control.rest import Rest, rest_over

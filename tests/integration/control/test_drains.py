@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bpa.control.drains import NodeState, Stage, state_of
-from bpa.domain import NodeSpec, Outcome, OutcomeKind, Step, StepKind
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import Step, StepKind
+from bpa.domain.specs import NodeSpec
 from bpa.errors import NotFound, StaleLease
 from tests.eventually import eventually
 from tests.integration.control.fleet import Fleet

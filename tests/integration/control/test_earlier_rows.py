@@ -9,7 +9,9 @@ import pytest
 
 from bpa.control.offers import _QUERIES, step_of
 from bpa.control.rest.schemas import Run
-from bpa.domain import ModelCall, NodeId, Outcome, OutcomeKind, RunId, Usage
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import ModelCall, Usage
+from bpa.domain.runs import NodeId, RunId
 from bpa.postgres import MIGRATIONS, fetch_all, migrate, open_pool
 from tests.integration.control.fleet import DEP_ID, DEPLOYMENT, Fleet, arrival, fleet_on
 

@@ -10,7 +10,7 @@ import pytest
 
 from bpa.control import changes
 from bpa.control.changes import Change, Changes, Listener, Topic
-from bpa.domain import Outcome, OutcomeKind
+from bpa.domain.executions import Outcome, OutcomeKind
 from tests.eventually import eventually
 from tests.integration.control.fleet import DEP_ID, Fleet
 from tests.integration.control.rest import Rest, rest_over

@@ -14,7 +14,9 @@ from grpclib.server import Server
 
 from bpa.clocks import Clocks, boottime_s
 from bpa.control.grpc import NodeLink
-from bpa.domain import NodeSpec, Outcome, OutcomeKind, Step, StepKind
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import Step, StepKind
+from bpa.domain.specs import NodeSpec
 from bpa.errors import BpaError, Conflict, InvalidRequest, NotFound, StaleLease
 from bpa.message_cap import MESSAGE_BYTES_MAX
 from bpa.node.link import ControlLink

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from bpa.control.rooms import Rooms
-from bpa.domain import StepKind
+from bpa.domain.journal import StepKind
 from bpa.scheduler.commit import Committer
 from bpa.scheduler.holds import Holds
 from bpa.scheduler.loop import Scheduler

@@ -10,7 +10,8 @@ import pytest_asyncio
 from bpa.control.arrivals import Arrival
 from bpa.control.ingest import Feeder
 from bpa.control.runs import Received
-from bpa.domain import Outcome, OutcomeKind, run_id_of
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.runs import run_id_of
 from bpa.errors import BpaError, InvalidRequest, Unavailable
 from bpa.postgres import fetch_all
 from tests.eventually import eventually

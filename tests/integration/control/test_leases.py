@@ -5,16 +5,9 @@ import asyncio
 import pytest
 
 from bpa.control.leases import _QUERIES, _over
-from bpa.domain import (
-    DeploymentSpec,
-    HttpOutSpec,
-    NodeSpec,
-    Outcome,
-    OutcomeKind,
-    Step,
-    StepKind,
-    Usage,
-)
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import Step, StepKind, Usage
+from bpa.domain.specs import DeploymentSpec, HttpOutSpec, NodeSpec
 from bpa.errors import NotFound, StaleLease
 from bpa.postgres import fetch_all
 from bpa.scheduler.snapshot import SnapshotReader

@@ -14,7 +14,8 @@ from bpa.control.drains import Drains
 from bpa.control.leases import Leases
 from bpa.control.offers import Offers
 from bpa.control.runs import Runs
-from bpa.domain import Outcome, OutcomeKind, Step, StepKind
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import Step, StepKind
 from bpa.errors import Conflict, StaleLease
 from bpa.postgres import Pipeline, fetch_all, fetch_one, open_pool
 from bpa.telemetry.metrics import Metrics

@@ -20,7 +20,7 @@ from bpa.control.intake import Intake, Origin
 from bpa.control.replays import Replays
 from bpa.control.runs import Received, Runs
 from bpa.control.settlement import Settlement
-from bpa.domain import Outcome, OutcomeKind
+from bpa.domain.executions import Outcome, OutcomeKind
 from bpa.postgres import Notifications, Pipeline
 from bpa.telemetry.metrics import Metrics
 from tests.chaos.settlements import Loss, LossyBus

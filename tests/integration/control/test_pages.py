@@ -12,7 +12,8 @@ from psycopg.types.json import Jsonb
 import bpa.ui
 from bpa.connectors import OutgoingMessage
 from bpa.control.readiness import State
-from bpa.domain import Outcome, OutcomeKind, Step, StepKind, Usage
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import Step, StepKind, Usage
 from tests.eventually import eventually
 from tests.integration.control.desk import Desk, desk_of
 from tests.integration.control.fleet import DEP_ID, Fleet

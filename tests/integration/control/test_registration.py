@@ -10,7 +10,7 @@ import structlog
 
 from bpa.control.grpc import LinkServer, NodeLink
 from bpa.control.nodes import Nodes
-from bpa.domain import NodeSpec
+from bpa.domain.specs import NodeSpec
 from bpa.errors import Conflict, NotFound
 from bpa.node.link import ControlLink
 from bpa.postgres import fetch_all

@@ -16,7 +16,8 @@ from bpa.connectors.service_bus.client import SOCKET_POLL_S, close, connect, ope
 from bpa.control import dead_letters as module
 from bpa.control.burials import Swept
 from bpa.control.timeline import timeline
-from bpa.domain import RunId, StepKind, effect_key_of, run_id_of
+from bpa.domain.journal import StepKind
+from bpa.domain.runs import RunId, effect_key_of, run_id_of
 from bpa.errors import Unavailable
 from bpa.postgres import fetch_all
 from bpa.telemetry.spans import replaying

@@ -10,7 +10,7 @@ from bpa.connectors.service_bus import ServiceBusPublisher
 from bpa.control import sweep
 from bpa.control.burials import Swept
 from bpa.control.intake import Origin
-from bpa.domain import RunId
+from bpa.domain.runs import RunId
 from bpa.errors import Unavailable
 from tests.eventually import eventually
 from tests.integration.control.desk import Desk, buried_elsewhere, cut, desk_of

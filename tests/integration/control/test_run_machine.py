@@ -28,7 +28,10 @@ from hypothesis.stateful import (
 
 from bpa.control.agents import Agents
 from bpa.control.deployments import Deployments, Feeding
-from bpa.domain import DeploymentSpec, Outcome, OutcomeKind, RunId, Step, StepKind, Target
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import Step, StepKind
+from bpa.domain.runs import RunId
+from bpa.domain.specs import DeploymentSpec, Target
 from bpa.postgres import open_pool
 from bpa.valkey import open_valkey
 from tests.integration.control.fleet import AGENT, DEP_ID

@@ -10,16 +10,9 @@ from msgspec.structs import replace
 
 from bpa.control.rest.schemas import Run
 from bpa.control.runs import Ended
-from bpa.domain import (
-    EffectCall,
-    ModelCall,
-    Outcome,
-    OutcomeKind,
-    RunId,
-    Step,
-    StepKind,
-    Usage,
-)
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import EffectCall, ModelCall, Step, StepKind, Usage
+from bpa.domain.runs import RunId
 from bpa.errors import Conflict, InvalidRequest, NotFound, Reason, StaleLease
 from bpa.postgres import fetch_all
 from tests.integration.control.fleet import PRICE, Fleet, arrival

@@ -8,7 +8,8 @@ import pytest
 
 from bpa.control.search import Search, read_search
 from bpa.control.searches import Searches
-from bpa.domain import Outcome, OutcomeKind, RunId
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.runs import RunId
 from bpa.errors import Reason
 from tests.integration.control.fleet import DEP_ID, Fleet, arrival
 from tests.integration.control.rest import Rest, rest_over

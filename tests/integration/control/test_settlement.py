@@ -13,7 +13,7 @@ from bpa.clocks import Clocks, boottime_s
 from bpa.connectors import Message, SettlementLost
 from bpa.control import settlement as module
 from bpa.control.settlement import Held, Settlement
-from bpa.domain import Outcome, OutcomeKind
+from bpa.domain.executions import Outcome, OutcomeKind
 from bpa.errors import Unavailable
 from bpa.postgres import Notifications
 from bpa.telemetry.metrics import Metrics

@@ -14,7 +14,8 @@ from bpa.control import sweep
 from bpa.control.burials import Burials, Swept
 from bpa.control.runs import Ended
 from bpa.control.sweep import REST_AT_MOST_S
-from bpa.domain import Step, StepKind, run_id_of
+from bpa.domain.journal import Step, StepKind
+from bpa.domain.runs import run_id_of
 from bpa.errors import StaleLease, Unavailable
 from bpa.postgres import fetch_all
 from tests.integration.control import sweeping

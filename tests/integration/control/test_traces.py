@@ -10,7 +10,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from bpa.control.runs import Runs
 from bpa.control.traces import Traces
-from bpa.domain import BudgetKind, Excess, Outcome, OutcomeKind, RunId
+from bpa.domain.executions import BudgetKind, Excess, Outcome, OutcomeKind
+from bpa.domain.runs import RunId
 from bpa.postgres import Pipeline, Pool, fetch_all
 from bpa.telemetry.spans import received
 from tests.integration.control.fleet import AGENT, Fleet, arrival, fleet_on

@@ -8,17 +8,9 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
-from bpa.domain import (
-    AgentSpec,
-    Budgets,
-    HttpOutSpec,
-    LeaseOffer,
-    ModelProfile,
-    NodeSpec,
-    Outcome,
-    RunSpec,
-    Step,
-)
+from bpa.domain.executions import LeaseOffer, Outcome, RunSpec
+from bpa.domain.journal import Step
+from bpa.domain.specs import AgentSpec, Budgets, HttpOutSpec, ModelProfile, NodeSpec
 from bpa.errors import BpaError
 from bpa.protos.bpa.v1 import (
     HeartbeatReply,

@@ -14,7 +14,7 @@ import msgspec
 from bpa.connectors.http_out import HttpOut
 from bpa.documents.decoding import decode
 from bpa.documents.wire import to_wire
-from bpa.domain import Step
+from bpa.domain.journal import Step
 from bpa.embedded.anthropic.server import AnthropicStub, StubOptions
 from bpa.embedded.target.server import TargetApi, TargetOptions
 from bpa.node.model_calls import ModelCalls

@@ -9,7 +9,9 @@ import pytest_asyncio
 import structlog
 
 from bpa.connectors.http_out import HttpOut
-from bpa.domain import Admission, HttpOutSpec, StepKind
+from bpa.domain.executions import Admission
+from bpa.domain.journal import StepKind
+from bpa.domain.specs import HttpOutSpec
 from bpa.errors import Reason, RunEnded
 from bpa.node.breakers import EndedAtTarget, Parked
 from bpa.node.broker import Broker

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from bpa.connectors.breaker import host_of
 from bpa.connectors.http_out import HttpOut
-from bpa.domain import Budgets, EffectCall, HttpOutSpec, ModelCall, StepKind
+from bpa.domain.journal import EffectCall, ModelCall, StepKind
+from bpa.domain.specs import Budgets, HttpOutSpec
 from bpa.embedded.web import Listener, json_response
 from bpa.errors import Reason, RunEnded, StaleLease
 from bpa.node.broker import Broker

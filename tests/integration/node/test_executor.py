@@ -13,7 +13,9 @@ import structlog
 from bpa.connectors.http_out import HttpOut
 from bpa.documents.decoding import MAX_TEXT_BYTES, decode
 from bpa.documents.wire import to_wire
-from bpa.domain import BudgetKind, Budgets, HttpOutSpec, Outcome, OutcomeKind, Step, StepKind
+from bpa.domain.executions import BudgetKind, Outcome, OutcomeKind
+from bpa.domain.journal import Step, StepKind
+from bpa.domain.specs import Budgets, HttpOutSpec
 from bpa.errors import Conflict, Reason, StaleLease, Unavailable
 from bpa.node.executor import Executor, ExecutorOptions
 from bpa.node.lease import HeldLease, Stop

@@ -6,7 +6,9 @@ import msgspec
 import pytest
 import structlog
 
-from bpa.domain import NodeSpec, Outcome, OutcomeKind, Step, StepKind
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import Step, StepKind
+from bpa.domain.specs import NodeSpec
 from bpa.errors import Conflict, InvalidRequest, StaleLease, Unavailable
 from bpa.node.grpc_channel import MESSAGE_BYTES_MAX
 from bpa.node.link import ControlLink

@@ -8,7 +8,8 @@ import structlog
 
 from bpa.config import load
 from bpa.container.node import open_worker
-from bpa.domain import NodeSpec, OutcomeKind
+from bpa.domain.executions import OutcomeKind
+from bpa.domain.specs import NodeSpec
 from bpa.errors import SettingsError
 from bpa.node.executor import Executor
 from bpa.node.link import ControlLink

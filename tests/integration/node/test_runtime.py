@@ -6,7 +6,8 @@ import pytest
 import structlog
 
 from bpa.clocks import Clocks, boottime_s
-from bpa.domain import NodeSpec, Outcome, OutcomeKind
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.specs import NodeSpec
 from bpa.errors import NotFound, StaleLease, Unavailable
 from bpa.node.lease import HeldLease, Stop
 from bpa.node.link import ControlLink

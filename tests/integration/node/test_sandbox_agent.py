@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from agent_framework import ChatResponse, Content, Message
 
-from bpa.domain import EFFECTS_MAX
+from bpa.domain.specs import EFFECTS_MAX
 from bpa.node import agent
 from bpa.node.frames import AgentSpec, Answer, Call, Done, Failed, Task
 from bpa.node.sandbox import SandboxLimits

@@ -18,7 +18,7 @@ from bpa.clocks import Clocks, boottime_s
 from bpa.config import Postgres, Settings
 from bpa.connectors import OutgoingMessage
 from bpa.connectors.service_bus import ServiceBusPublisher
-from bpa.domain import NodeSpec
+from bpa.domain.specs import NodeSpec
 from bpa.errors import BpaError, StartupError, Unavailable
 from bpa.node.link import ControlLink
 from bpa.postgres import connections

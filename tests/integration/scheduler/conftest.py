@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from bpa.domain import AgentSpec, DeploymentSpec, Placement, Resources, Target
+from bpa.domain.specs import AgentSpec, DeploymentSpec, Placement, Resources, Target
 from bpa.postgres import Pool, open_pool
 from bpa.scheduler.commit import Committer
 from bpa.scheduler.holds import Holds

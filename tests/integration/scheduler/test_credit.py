@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from bpa.domain import DeploymentId
+from bpa.domain.runs import DeploymentId
 from bpa.embedded.valkey import EmbeddedValkey
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.rooms import Room

@@ -1,4 +1,4 @@
-from bpa.domain import DeploymentId
+from bpa.domain.runs import DeploymentId
 from bpa.scheduler.fleet import Needs
 from bpa.scheduler.planner import plan
 

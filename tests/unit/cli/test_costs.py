@@ -13,7 +13,7 @@ from bpa.control.ledger import By, total_of
 from bpa.control.rest.cost_schemas import Cost, Costs
 from bpa.control.rest.schemas import Run, StepView
 from bpa.control.steps import StepState
-from bpa.domain import EffectCall, ModelCall
+from bpa.domain.journal import EffectCall, ModelCall
 
 RUN = "01a22823-258c-8d01-b19b-5a138954f256"
 NOTHING = total_of([])

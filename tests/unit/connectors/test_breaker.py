@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bpa.connectors.breaker import RULES, Breaker, host_of, is_failure
-from bpa.domain import Admission
+from bpa.domain.executions import Admission
 
 ANY = Admission()
 

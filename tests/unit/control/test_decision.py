@@ -3,7 +3,8 @@
 import pytest
 
 from bpa.control.decision import Counters, decide, lapse
-from bpa.domain import Outcome, OutcomeKind, RunStatus
+from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.runs import RunStatus
 from bpa.errors import Reason
 from bpa.scheduler.breakers import Parking
 

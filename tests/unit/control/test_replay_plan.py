@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bpa.connectors import Message
 from bpa.control.replay_plan import Action, Edit, Identity, LetterId, plan
 from bpa.control.replays import claimed_run_id, new_run_id
-from bpa.domain import RunId, RunStatus
+from bpa.domain.runs import RunId, RunStatus
 from bpa.errors import NotFound
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpa.control.search import QUALIFIERS, QUERY_CHARS_MAX, Search, quoted, read_search
-from bpa.domain import RunStatus
+from bpa.domain.runs import RunStatus
 from bpa.errors import InvalidRequest
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpa.domain import BudgetKind, Budgets, Step, StepKind, Usage
+from bpa.domain.executions import BudgetKind
+from bpa.domain.journal import Step, StepKind, Usage
+from bpa.domain.specs import Budgets
 from bpa.node.budget import (
     Consumed,
     Reservation,

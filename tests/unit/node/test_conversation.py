@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpa.domain import AgentSpec, ModelProfile
+from bpa.domain.specs import AgentSpec, ModelProfile
 from bpa.errors import Reason, RunEnded
 from bpa.node.conversation import Tool, compose
 from bpa.node.journal import canonical

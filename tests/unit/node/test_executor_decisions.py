@@ -1,17 +1,8 @@
 import pytest
 from msgspec.structs import replace
 
-from bpa.domain import (
-    Admission,
-    AgentSpec,
-    Budgets,
-    HttpOutSpec,
-    LeaseOffer,
-    Outcome,
-    OutcomeKind,
-    RunSpec,
-    TargetSeen,
-)
+from bpa.domain.executions import Admission, LeaseOffer, Outcome, OutcomeKind, RunSpec, TargetSeen
+from bpa.domain.specs import AgentSpec, Budgets, HttpOutSpec
 from bpa.errors import InvalidRequest, Reason, RunEnded, StaleLease, Unavailable
 from bpa.node import executor
 from bpa.node.breakers import EndedAtTarget, Parked

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpa.domain import Step, StepKind
+from bpa.domain.journal import Step, StepKind
 from bpa.errors import Reason, RunEnded
 from bpa.node.journal import Diverged, Journal, canonical, digest_of
 

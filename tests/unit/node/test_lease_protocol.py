@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from bpa.domain import RunStatus
+from bpa.domain.runs import RunStatus
 from bpa.node import lease as lease_module
 from bpa.node.lease import HeldLease
 from bpa.node.outlets import Recorder

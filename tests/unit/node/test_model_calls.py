@@ -1,6 +1,7 @@
 import pytest
 
-from bpa.domain import AgentSpec, Usage
+from bpa.domain.journal import Usage
+from bpa.domain.specs import AgentSpec
 from bpa.errors import Reason, RunEnded
 from bpa.node.conversation import compose
 from bpa.node.model_calls import ModelCalls, ModelRefused

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpa.domain import UnitPrice, Usage
+from bpa.domain.journal import UnitPrice, Usage
 from bpa.errors import SettingsError
 from bpa.node.pricing import Price, Prices, cost_of
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from bpa.domain import DeploymentId, NodeId, RunId
+from bpa.domain.runs import DeploymentId, NodeId, RunId
 from bpa.scheduler.breakers import Gate
 from bpa.scheduler.fleet import Deployment, Needs, Node, Snapshot, WaitingRun
 

@@ -4,7 +4,8 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpa.domain import DeploymentSpec, NodeId, Placement, Resources, Target
+from bpa.domain.runs import NodeId
+from bpa.domain.specs import DeploymentSpec, Placement, Resources, Target
 from bpa.scheduler.breakers import BreakerState
 from bpa.scheduler.constraints import Why
 from bpa.scheduler.fleet import Needs, needs_of

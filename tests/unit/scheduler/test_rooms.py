@@ -1,6 +1,6 @@
 import pytest
 
-from bpa.domain import DeploymentId
+from bpa.domain.runs import DeploymentId
 from bpa.scheduler.breakers import BreakerState
 from bpa.scheduler.fleet import Needs
 from bpa.scheduler.rooms import room, rooms

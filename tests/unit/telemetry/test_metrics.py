@@ -11,7 +11,9 @@ import bpa.telemetry
 from bpa.control.deployments import Feeding
 from bpa.control.measure import Measured
 from bpa.control.runs import Ended, Verdict
-from bpa.domain import DeploymentId, DeploymentSpec, RunId, Usage
+from bpa.domain.journal import Usage
+from bpa.domain.runs import DeploymentId, RunId
+from bpa.domain.specs import DeploymentSpec
 from bpa.errors import Reason
 from bpa.node.measure import Measured as NodeMeasured
 from bpa.telemetry.metrics import OTHER, Bounded, Metrics, exposition

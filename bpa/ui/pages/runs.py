@@ -17,7 +17,7 @@ from bpa.ui.desk import Desk
 from bpa.ui.rendering import AnyRequest
 from bpa.ui.views import runs as view
 
-_PAGE = 50
+_PAGE = 100
 
 
 @get("/runs")

@@ -9,8 +9,18 @@ from dataclasses import dataclass
 from bpa.documents.characters import one_line, visible
 from bpa.documents.quotes import QUOTE_MAX_CHARS, quoted_fields
 from bpa.documents.values import VENDOR_MAX_CHARS, Document, Fields, violated
+from bpa.domain.conversation import Tool
 
+POST_INVOICE = "post_invoice"
 REASON_MAX_CHARS = 400
+
+_DESCRIPTION = (
+    "Post the invoice to its route. Call it once, when you know the vendor and the route."
+)
+_DESCRIPTION_OF_SEVERAL = (
+    "Post the invoice to a route, when you know the vendor and the route. Call it once for each "
+    "posting, {} times at most; once all is posted, say so in one sentence."
+)
 
 _QUOTES = ("invoice_id", "total", "currency", "issued_on")
 _KINDS = ("invoice", "credit_note")
@@ -32,6 +42,13 @@ class Answer:
     confidence: float
     reason: str
     fields: Fields
+
+
+def tool_of(document: Document, routes: Sequence[str], max_effects: int) -> Tool:
+    """Return the one tool of an agent that works on ``document``."""
+    several = _DESCRIPTION_OF_SEVERAL.format(max_effects)
+    description = _DESCRIPTION if max_effects == 1 else several
+    return Tool(POST_INVOICE, description, tool_parameters(document, routes))
 
 
 def tool_parameters(document: Document, routes: Sequence[str]) -> dict[str, object]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
+
+_CANONICAL = msgspec.json.Encoder(order="deterministic", decimal_format="string")
 
 
 class StepKind(StrEnum):
@@ -111,3 +114,13 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     started_at_ms: int = 0
     ended_at_ms: int = 0
     """When the answer came. An effect that has ended without one is known not to be applied."""
+
+
+def canonical(request: Any) -> bytes:
+    """Return a request as JSON with sorted keys, equal for equal requests."""
+    return _CANONICAL.encode(request)
+
+
+def digest_of(kind: StepKind, encoded: bytes) -> str:
+    """Return the SHA-256, in hex, by which a request is recognised; see `canonical`."""
+    return hashlib.sha256(kind.value.encode() + b"\n" + encoded).hexdigest()

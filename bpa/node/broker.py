@@ -12,8 +12,8 @@ from __future__ import annotations
 from structlog.typing import FilteringBoundLogger
 
 from bpa.documents.values import Document
+from bpa.domain.conversation import Tool
 from bpa.domain.executions import Outcome, OutcomeKind
-from bpa.node.conversation import Tool
 from bpa.node.frames import Answer, Call
 from bpa.node.journal import Diverged
 from bpa.node.outlets import Lease, Outlets, Recorder, Timings

@@ -16,26 +16,10 @@ step: two calls may have been billed. That holds for the tries of one execution 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
-from typing import Any
-
-import msgspec
 
 from bpa.domain.journal import Step, StepKind
 from bpa.errors import Reason, RunEnded
-
-_CANONICAL = msgspec.json.Encoder(order="deterministic", decimal_format="string")
-
-
-def canonical(request: Any) -> bytes:
-    """Return a request as JSON with sorted keys, equal for equal requests."""
-    return _CANONICAL.encode(request)
-
-
-def digest_of(kind: StepKind, encoded: bytes) -> str:
-    """Return the SHA-256, in hex, by which a request is recognised; see `canonical`."""
-    return hashlib.sha256(kind.value.encode() + b"\n" + encoded).hexdigest()
 
 
 class Diverged(RunEnded):

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
+from bpa.domain.conversation import ModelRequest
 from bpa.errors import Reason, RunEnded
-from bpa.node.conversation import ModelRequest
 from bpa.node.providers import ModelAnswer, ModelCallFailed, ModelProvider
 from bpa.retry import RetryPolicy, pause_s
 

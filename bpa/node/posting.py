@@ -17,29 +17,18 @@ from structlog.typing import FilteringBoundLogger
 
 from bpa.connectors.breaker import host_of
 from bpa.connectors.sdk import OutboundRequest, OutboundResult
+from bpa.documents.answers import POST_INVOICE, check_answer, tool_of
 from bpa.documents.answers import Answer as Checked
-from bpa.documents.answers import check_answer, tool_parameters
 from bpa.documents.payloads import payload
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.values import Document
 from bpa.domain.executions import LeaseOffer, TargetSeen
-from bpa.domain.journal import EffectCall, Step, StepKind, Usage
+from bpa.domain.journal import EffectCall, Step, StepKind, Usage, canonical, digest_of
 from bpa.domain.runs import further_key_of
 from bpa.errors import BpaError, InvalidRequest, Reason, RunEnded
-from bpa.node.conversation import Tool
-from bpa.node.journal import canonical, digest_of
 from bpa.node.outlets import Outlets, Recorder, Timings, answered, now_ms
 from bpa.telemetry.spans import SpanContext, span_id
 
-POST_INVOICE = "post_invoice"
-
-_DESCRIPTION = (
-    "Post the invoice to its route. Call it once, when you know the vendor and the route."
-)
-_DESCRIPTION_OF_SEVERAL = (
-    "Post the invoice to a route, when you know the vendor and the route. Call it once for each "
-    "posting, {} times at most; once all is posted, say so in one sentence."
-)
 _JSON = msgspec.json.Encoder()
 
 
@@ -68,8 +57,7 @@ class Posting:
         self._url = run.http_out.base_url or outlets.target_url
         self._call = EffectCall(host=host_of(self._url), method="POST")
         self._gate = outlets.breakers.gate(run, self._url)
-        parameters = tool_parameters(document, run.routes)
-        self.tool = Tool(POST_INVOICE, _description(run.max_effects), parameters)
+        self.tool = tool_of(document, run.routes, run.max_effects)
         applied = [effect for effect in recorder.journal.effects if effect.answer]
         self._results = [_result_of(effect) for effect in applied]
         if self.is_done:  # no execution has to come to them any more
@@ -254,10 +242,6 @@ class Posting:
 def _demand(schema: bytes) -> SchemaCheck:
     """Return the compiled schema of a deployment; it is the same for all its runs."""
     return SchemaCheck(msgspec.json.decode(schema))
-
-
-def _description(max_effects: int) -> str:
-    return _DESCRIPTION if max_effects == 1 else _DESCRIPTION_OF_SEVERAL.format(max_effects)
 
 
 def _result_of(effect: Step) -> dict[str, Any]:

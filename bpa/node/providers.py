@@ -18,8 +18,8 @@ from agent_framework.exceptions import ChatClientException, ResponseInvalidatedE
 from agent_framework_anthropic import AnthropicChatOptions, RawAnthropicClient
 from anthropic.types.beta import BetaMessage
 
+from bpa.domain.conversation import ModelRequest
 from bpa.domain.journal import Usage
-from bpa.node.conversation import ModelRequest
 from bpa.retry import parse_retry_after
 
 _SPENT = ("spend", "usage limit", "credit balance", "billing")

@@ -15,8 +15,17 @@ from typing import Any
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
+from bpa.domain.conversation import ModelRequest, Tool, compose
 from bpa.domain.executions import BudgetKind, RunSpec
-from bpa.domain.journal import SAID_CHARS_MAX, ModelCall, Step, StepKind, Usage
+from bpa.domain.journal import (
+    SAID_CHARS_MAX,
+    ModelCall,
+    Step,
+    StepKind,
+    Usage,
+    canonical,
+    digest_of,
+)
 from bpa.errors import Reason, RunEnded
 from bpa.node.budget import (
     Consumed,
@@ -27,8 +36,6 @@ from bpa.node.budget import (
     excess,
 )
 from bpa.node.budget import input_bound as bound_of_bytes
-from bpa.node.conversation import ModelRequest, Tool, compose
-from bpa.node.journal import canonical, digest_of
 from bpa.node.model_calls import ModelRefused
 from bpa.node.outlets import Outlets, Recorder, Timings, answered, now_ms
 from bpa.node.pricing import plain

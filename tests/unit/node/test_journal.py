@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpa.domain.journal import Step, StepKind
+from bpa.domain.journal import Step, StepKind, canonical, digest_of
 from bpa.errors import Reason, RunEnded
-from bpa.node.journal import Diverged, Journal, canonical, digest_of
+from bpa.node.journal import Diverged, Journal
 
 
 def answered(seq, digest, answer=b"{}"):

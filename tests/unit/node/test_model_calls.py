@@ -1,9 +1,9 @@
 import pytest
 
+from bpa.domain.conversation import compose
 from bpa.domain.journal import Usage
 from bpa.domain.specs import AgentSpec
 from bpa.errors import Reason, RunEnded
-from bpa.node.conversation import compose
 from bpa.node.model_calls import ModelCalls, ModelRefused
 from bpa.node.providers import ModelAnswer, ModelCallFailed
 from bpa.retry import RetryPolicy

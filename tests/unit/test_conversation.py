@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bpa.domain.conversation import Tool, compose
+from bpa.domain.journal import canonical
 from bpa.domain.specs import AgentSpec, ModelProfile
 from bpa.errors import Reason, RunEnded
-from bpa.node.conversation import Tool, compose
-from bpa.node.journal import canonical
 
 AGENT = AgentSpec("a", "1", "a", "Classify.", ModelProfile(model="m", max_output_tokens=7))
 TOOL = Tool("post_invoice", "Post.", {"type": "object"})

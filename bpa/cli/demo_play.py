@@ -18,7 +18,7 @@ from bpa.cli.demo_target import TargetControl
 from bpa.connectors import OutgoingMessage
 from bpa.connectors.service_bus import DeadLetterReader, ServiceBusPublisher
 from bpa.connectors.service_bus.client import SOCKET_POLL_S, close, connect, opened
-from bpa.control.rest import schemas
+from bpa.control.rest import run_schemas, schemas
 from bpa.demo.account import discrepancies
 from bpa.demo.documents import Expectation
 from bpa.demo.seen import Seen, SeenDeadLetter, SeenInvoice, SeenRun, SeenTotal
@@ -143,12 +143,12 @@ class Play:
                 return
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _listed(self) -> list[schemas.RunSummary]:
+    async def _listed(self) -> list[run_schemas.RunSummary]:
         """Return the runs since the start, and perhaps a few older ones."""
-        listed: list[schemas.RunSummary] = []
+        listed: list[run_schemas.RunSummary] = []
         cursor: str | None = None
         while True:
-            page = await self.api.get("/v1/runs", schemas.RunPage, limit=500, cursor=cursor)
+            page = await self.api.get("/v1/runs", run_schemas.RunPage, limit=500, cursor=cursor)
             listed += page.runs
             cursor = page.next_cursor
             oldest = listed[-1].created_at if listed else None
@@ -172,7 +172,7 @@ class Play:
 
         async def whole(run_id: str) -> SeenRun:
             async with turn:
-                run = await self.api.get(f"/v1/runs/{run_id}", schemas.Run)
+                run = await self.api.get(f"/v1/runs/{run_id}", run_schemas.Run)
             return _seen_run(run, self._names.get(run.trace_id, _NOT_OURS))
 
         listed = await self._listed()
@@ -239,7 +239,7 @@ class Play:
                 tokens_out=total.tokens_out,
                 cost_usd=Decimal(total.cost_usd),
             )
-            for total in await self.api.get("/v1/totals", list[schemas.Total])
+            for total in await self.api.get("/v1/totals", list[run_schemas.Total])
         )
 
 
@@ -253,7 +253,7 @@ async def _in_time(deadline_s: float, otherwise: str) -> AsyncIterator[None]:
         raise Unavailable(otherwise) from error
 
 
-def _seen_run(run: schemas.Run, file: str) -> SeenRun:
+def _seen_run(run: run_schemas.Run, file: str) -> SeenRun:
     latency = max(run.ended_at - run.enqueued_at, timedelta(0)) if run.ended_at else None
     return SeenRun(
         run_id=run.run_id,

@@ -19,7 +19,8 @@ from bpa.cli.cordon import runs, taken_back
 from bpa.cli.nodes import leases_of, shown_state
 from bpa.cli.tables import messages, moment, span
 from bpa.control.rest.node_schemas import NodeDetail, NodeDrained, NodeLease
-from bpa.control.rest.schemas import Document, Run
+from bpa.control.rest.run_schemas import Run
+from bpa.control.rest.schemas import Document
 from bpa.domain.quantities import duration_s
 from bpa.domain.runs import TERMINAL, RunStatus
 from bpa.errors import Unavailable

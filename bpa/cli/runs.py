@@ -30,15 +30,8 @@ from bpa.cli.tables import (
 )  # fmt: skip
 from bpa.cli.waterfall import print_waterfall
 from bpa.control.rest.dead_letter_schemas import Retried
-from bpa.control.rest.schemas import (
-    Cancel,
-    Cancelled,
-    Deployment,
-    Document,
-    Run,
-    RunPage,
-    RunSummary,
-)
+from bpa.control.rest.run_schemas import Cancel, Cancelled, Run, RunPage, RunSummary
+from bpa.control.rest.schemas import Deployment, Document
 from bpa.domain.runs import RunStatus
 from bpa.errors import NotFound
 

@@ -13,7 +13,8 @@ from bpa.cli import completing
 from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import cut, output, span
-from bpa.control.rest.schemas import Document, Run, StageView
+from bpa.control.rest.run_schemas import Run, StageView
+from bpa.control.rest.schemas import Document
 from bpa.domain.runs import TERMINAL
 
 _LOOK_EVERY_S = 1.0

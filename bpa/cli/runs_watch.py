@@ -14,7 +14,7 @@ from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.runs_words import state, why
 from bpa.cli.tables import cut, moment, output
-from bpa.control.rest.schemas import Run, RunPage, RunSummary
+from bpa.control.rest.run_schemas import Run, RunPage, RunSummary
 from bpa.domain.runs import TERMINAL, RunStatus
 from bpa.errors import Unavailable
 

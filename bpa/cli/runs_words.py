@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from rich.text import Text
 
 from bpa.cli.tables import span, status
-from bpa.control.rest.schemas import RunSummary
+from bpa.control.rest.run_schemas import RunSummary
 
 
 def state(run: RunSummary) -> Text:

@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 
 from bpa.cli.tables import ROOMY_CHARS, cut, span, table, usd
-from bpa.control.rest.schemas import Run, StepView
+from bpa.control.rest.run_schemas import Run, StepView
 from bpa.control.steps import StepState
 from bpa.domain.journal import EffectCall, ModelCall, UnitPrice, Usage
 

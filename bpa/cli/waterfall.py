@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bpa.cli.tables import cut, span, table
-from bpa.control.rest.schemas import Run, StageView, depths_of
+from bpa.control.rest.run_schemas import Run, StageView, depths_of
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BAR_CHARS_LEAST = 12

@@ -44,6 +44,7 @@ class Message:
     """Earlier deliveries that ended without settlement; 0 on the first."""
     content_type: str | None = None
     message_id: str | None = None
+    correlation_id: str | None = None
     properties: Mapping[str, PropertyValue] = field(default_factory=dict)
     """Application properties; what has no place in ``PropertyValue`` stands as text."""
     traceparent: str | None = None

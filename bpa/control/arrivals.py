@@ -37,6 +37,8 @@ class Arrival:
     """The run whose journal it goes on from, as a replay with the same body does."""
     received_at: datetime | None = None
     """When the message was here, by our clock."""
+    message: Mapping[str, Any] | None = None
+    """What is kept of it beside its body: see ``message_properties``."""
     sender: str = ""
     """The ``traceparent`` that the message carries; ``traceparent`` is that of ``receive``."""
 
@@ -69,5 +71,6 @@ def arrival_row(arrival: Arrival, owner: str, *, exports_traces: bool) -> dict[s
         "inherits_from": arrival.inherits_from,
         "received_at": arrival.received_at,
         "sender": arrival.sender,
+        "message": arrival.message,
         "traced": exports_traces and span is not None and span.is_sampled,
     }

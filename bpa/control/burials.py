@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from bpa.connectors.service_bus import DeadLetter
 from bpa.control.arrivals import Arrival
 from bpa.control.deployments import Deployments
+from bpa.control.message_properties import kept_of
 from bpa.control.replay_plan import Identity
 from bpa.control.runs import Runs
 from bpa.documents.characters import excerpt, one_line
@@ -140,6 +141,7 @@ class Burials:
                 "excerpt": excerpt(message.body),
             },
             document=b"",
+            message=kept_of(message),
             body_sha256=hashlib.sha256(message.body).digest(),
             trace_id=span.trace_id,
             traceparent=str(span),

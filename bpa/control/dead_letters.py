@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections import defaultdict
 from collections.abc import (
     AsyncGenerator,
     Callable,
     Collection,
     Iterable,
-    Mapping,
     Sequence,
 )
 from contextlib import aclosing
@@ -21,23 +19,18 @@ from typing import Any, Protocol
 
 import structlog
 
-from bpa.connectors import Message, PropertyValue
+from bpa.connectors import Message
 from bpa.connectors.service_bus import DeadLetter
 from bpa.control.deployments import Deployments
+from bpa.control.message_properties import readable, shown
 from bpa.control.replay_plan import Identity, LetterId, plan
 from bpa.control.replays import Replays, Row
-from bpa.documents.characters import excerpt, one_line
+from bpa.documents.characters import excerpt
 from bpa.errors import InvalidRequest, NotFound
 
 SCANNED_AT_MOST = 5_000
 """Dead letters looked at for one page or one count: a filter may match few of them."""
 _KEPT_BYTES_AT_MOST = 32 * 1024 * 1024
-_TEXT_CHARS_MAX = 4096
-_PROPERTY_CHARS_MAX = 200
-_SECRET_NAMES = re.compile(
-    r"auth|cookie|credential|key|passw|pwd|secret|sig$|signature|token", re.IGNORECASE
-)
-_WITHHELD = "(withheld)"
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -75,9 +68,9 @@ class Found:
             "id": str(self.id),
             "queue": self.id.queue,
             "sequence_number": self.id.sequence_number,
-            "message_id": _readable(message.message_id or ""),
-            "reason": _readable(self.letter.reason),
-            "description": _readable(self.letter.description),
+            "message_id": readable(message.message_id or ""),
+            "reason": readable(self.letter.reason),
+            "description": readable(self.letter.description),
             "run_id": self.identity.run_id,
             "run_status": known["status"],
             "deployment_id": known["dep_id"],
@@ -175,7 +168,7 @@ class DeadLetters:
             totals += [
                 {
                     "queue": name,
-                    "reason": _readable(reason),
+                    "reason": readable(reason),
                     "count": len(moments),
                     "first_enqueued_at": min(moments),
                     "last_enqueued_at": max(moments),
@@ -199,8 +192,8 @@ class DeadLetters:
         planned = plan(message, found.identity, found.known, None)
         return {
             **found.row(),
-            "content_type": _readable(message.content_type or ""),
-            "properties": _shown(message.properties),
+            "content_type": readable(message.content_type or ""),
+            "properties": shown(message.properties),
             "undecodable": message.undecodable,
             "excerpt": excerpt(message.body),
             "effect_key": planned.effect_key,
@@ -301,18 +294,3 @@ def _read_cursor(cursor: str) -> LetterId:
         return LetterId.read(base64.urlsafe_b64decode(cursor.encode()).decode())
     except (ValueError, NotFound) as error:
         raise InvalidRequest("this cursor is none of ours; start again without one") from error
-
-
-def _readable(text: str) -> str:
-    """Return a stranger's text on one line, without invisible characters."""
-    return one_line(text)[:_TEXT_CHARS_MAX]
-
-
-def _shown(properties: Mapping[str, PropertyValue]) -> dict[str, str]:
-    """Return application properties for people; what may be a secret is withheld (I12)."""
-    return {
-        _readable(name): _WITHHELD
-        if _SECRET_NAMES.search(name)
-        else _readable(str(value))[:_PROPERTY_CHARS_MAX]
-        for name, value in properties.items()
-    }

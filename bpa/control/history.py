@@ -12,7 +12,7 @@ from typing import Any
 
 from bpa.domain.runs import RunId
 from bpa.errors import NotFound
-from bpa.postgres import Pool, fetch_all, load_queries
+from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 
 _QUERIES = load_queries(__file__)
 
@@ -28,7 +28,7 @@ class History:
         self._pool = pool
 
     async def get(self, run_id: RunId) -> dict[str, Any]:
-        """Return one run with its attempts, steps and deliveries.
+        """Return one run with all that is known of it.
 
         Raises:
             NotFound: There is no such run.
@@ -36,7 +36,12 @@ class History:
         runs = await self.whole([run_id])
         if not runs:
             raise NotFound(f"there is no run {run_id}")
-        return runs[0]
+        (run,) = runs
+        inputs = await fetch_one(self._pool, _QUERIES.message_of, run_id=run_id)
+        links = await fetch_all(self._pool, _QUERIES.links_of, run_id=run_id)
+        run["message"] = inputs and inputs["message"]
+        run["links"] = links if len(links) > 1 else []
+        return run
 
     async def whole(self, run_ids: Sequence[RunId]) -> list[dict[str, Any]]:
         """Return runs, those that there are, each with its attempts, steps and deliveries."""

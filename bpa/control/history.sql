@@ -79,6 +79,7 @@ order by run_id, seq;
 select
     run_id::text as run_id,
     delivery_id,
+    sequence_number,
     owner,
     delivery_count,
     received_at,
@@ -86,6 +87,39 @@ select
     disposition
 from deliveries where run_id = any(%(run_ids)s::uuid[])
 order by run_id, delivery_id;
+
+-- name: message_of
+-- Read what came with a run's message beside its body.
+select message from run_inputs where run_id = %(run_id)s::uuid;
+
+-- name: links_of
+-- Read all that one message came to be by its replays: the original, then each replay.
+with original as (
+    select coalesce(max(original_run_id::text)::uuid, %(run_id)s::uuid) as run_id
+    from replays where run_id = %(run_id)s::uuid
+),
+links as (
+    select
+        run_id,
+        0 as replay_number,
+        false as edited,
+        null as requested_by,
+        null::timestamptz as requested_at
+    from original
+    union all
+    select run_id, replay_number, edited, requested_by, requested_at
+    from replays where original_run_id = (select run_id from original)
+)
+select
+    links.run_id::text as run_id,
+    replay_number,
+    edited,
+    requested_by,
+    requested_at,
+    runs.status,
+    runs.reason
+from links left join runs using (run_id)
+order by replay_number;
 
 -- name: totals
 -- Count runs by status and reason, with latency and cost, for the demo's account and an overview.

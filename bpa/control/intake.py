@@ -12,6 +12,7 @@ import structlog
 from bpa.connectors import Message, Source
 from bpa.control.arrivals import Arrival
 from bpa.control.deployments import Feeding
+from bpa.control.message_properties import kept_of
 from bpa.control.replay_plan import Identity
 from bpa.control.replays import Replays, claimed_run_id
 from bpa.control.runs import Received, Runs
@@ -146,6 +147,7 @@ def arrival_of(
             **note,
         },
         document=document,
+        message=kept_of(message),
         body_sha256=hashlib.sha256(message.body).digest(),
         trace_id=span.trace_id,
         traceparent=str(span),

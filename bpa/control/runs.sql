@@ -6,14 +6,14 @@ with arrival as (
             run_id uuid, agent_id text, version text, dep_id text, input_ref jsonb, status text,
             reason text, detail text, trace_id text, traceparent text, tracestate text,
             enqueued_at timestamptz, effect_key text, owner text, delivery_count int,
-            inherits_from uuid, received_at timestamptz, sender text, traced boolean
+            inherits_from uuid, received_at timestamptz, sender text, message jsonb, traced boolean
         ),
         unnest(%(documents)s::bytea[]),
         unnest(%(digests)s::bytea[])
     ) with ordinality as t (
         run_id, agent_id, version, dep_id, input_ref, status, reason, detail, trace_id,
         traceparent, tracestate, enqueued_at, effect_key, owner, delivery_count, inherits_from,
-        received_at, sender, traced, document, body_sha256, nth
+        received_at, sender, message, traced, document, body_sha256, nth
     )
 ),
 inserted as (
@@ -33,8 +33,8 @@ inserted as (
     returning run_id
 ),
 input as (
-    insert into run_inputs (run_id, document, body_sha256)
-    select arrival.run_id, arrival.document, arrival.body_sha256
+    insert into run_inputs (run_id, document, body_sha256, message)
+    select arrival.run_id, arrival.document, arrival.body_sha256, arrival.message
     from arrival join inserted using (run_id)
     on conflict (run_id) do nothing
 ),

@@ -33,7 +33,7 @@ from bpa.cli import (
     send,
 )
 from bpa.cli.doctor.findings import Report
-from bpa.control.rest import cost_schemas, dead_letter_schemas, node_schemas, schemas
+from bpa.control.rest import cost_schemas, dead_letter_schemas, node_schemas, run_schemas, schemas
 from tests.e2e.queues import dead_letters
 from tests.e2e.queues import send as send_to
 from tests.e2e.server import BPA, Bpa
@@ -95,12 +95,12 @@ CASES = {
     "nodes list": case(document=nodes.Nodes),
     "nodes show": case("{scene.node}", document=node_schemas.NodeDetail),
     "queues": case(document=queues.Queues),
-    "runs cancel": case("{scene.run}", document=schemas.Cancelled, code=5),
+    "runs cancel": case("{scene.run}", document=run_schemas.Cancelled, code=5),
     "runs list": case(document=runs.Runs),
     "runs logs": case("{scene.run}", document=runs_logs.RunEvent),
     "runs retry": case("{scene.run}", document=dead_letter_schemas.Retried, code=5),
-    "runs show": case("{scene.dead_run}", document=schemas.Run),
-    "runs watch": case("{scene.run}", "{scene.dead_run}", document=schemas.RunSummary, code=7),
+    "runs show": case("{scene.dead_run}", document=run_schemas.Run),
+    "runs watch": case("{scene.run}", "{scene.dead_run}", document=run_schemas.RunSummary, code=7),
     "send": case("{scene.file}", document=send.Sent),
     "uncordon": case("{scene.node}", document=node_schemas.NodeUncordoned),
 }
@@ -317,7 +317,7 @@ async def test_all_that_is_alive_is_watched_to_its_end(scene: Scene):
     async with asyncio.timeout(60):
         while "completed" not in seen:
             run = json.loads(await watching.stdout.readline())
-            check(run, schemas.RunSummary)
+            check(run, run_schemas.RunSummary)
             if run["traceId"] == trace_id and not seen:
                 assert (await server.run("uncordon", scene.node))[0] == 0
             seen += [run["status"]] if run["traceId"] == trace_id else []

@@ -35,6 +35,7 @@ def as_message(received: ServiceBusReceivedMessage, receipt: object) -> Message:
         undecodable=undecodable,
         content_type=_text_or_none(raw.properties.content_type if raw.properties else None),
         message_id=_text_or_none(raw.properties.message_id if raw.properties else None),
+        correlation_id=_text_or_none(raw.properties.correlation_id if raw.properties else None),
         sequence_number=int(received.sequence_number or 0),
         enqueued_ms=enqueued_ms if isinstance(enqueued_ms, int) else 0,
         delivery_count=int(received.delivery_count or 0),

@@ -21,7 +21,7 @@ from bpa.control.rest.dead_letter_schemas import (
     Retried,
     RetryAsked,
 )
-from bpa.control.rest.schemas import RunSummary
+from bpa.control.rest.run_schemas import RunSummary
 from bpa.control.rest.services import Services, run_id_in_path
 
 BINARY = "application/octet-stream"

@@ -10,19 +10,17 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from bpa.control.rest.schemas import (
+from bpa.control.rest.run_schemas import (
     Cancel,
     Cancelled,
-    Ended,
-    Progressed,
     Run,
     RunPage,
     RunSummary,
-    Stepped,
     StepView,
     Total,
     steps_of,
 )
+from bpa.control.rest.schemas import Ended, Progressed, Stepped
 from bpa.control.rest.services import Services, run_id_in_path
 from bpa.control.search import QUALIFIERS, QUERY_CHARS_MAX, read_search
 from bpa.control.searches import COUNTED_AT_MOST

@@ -8,7 +8,7 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
-from bpa.control.rest.schemas import RunSummary
+from bpa.control.rest.run_schemas import RunSummary
 from bpa.control.rest.services import run_id_in_path
 from bpa.control.search import read_search
 from bpa.domain.runs import TERMINAL, RunId

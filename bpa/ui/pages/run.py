@@ -9,7 +9,7 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from bpa.control.rest.schemas import Run
+from bpa.control.rest.run_schemas import Run
 from bpa.control.rest.services import run_id_in_path
 from bpa.domain.runs import TERMINAL
 from bpa.domain.specs import DeploymentSpec

@@ -10,7 +10,7 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
-from bpa.control.rest.schemas import RunSummary
+from bpa.control.rest.run_schemas import RunSummary
 from bpa.control.search import QUALIFIERS, QUERY_CHARS_MAX, read_search
 from bpa.errors import InvalidRequest
 from bpa.ui.desk import Desk

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from bpa.control.rest.schemas import RunSummary
+from bpa.control.rest.run_schemas import RunSummary
 from bpa.domain.runs import RunId
 from bpa.ui.views.runs import Line, line
 from bpa.ui.words import count, segment

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from bpa.control.rest.schemas import Run, StepView
+from bpa.control.rest.run_schemas import Run, StepView
 from bpa.control.steps import StepState
 from bpa.domain.journal import EffectCall, ModelCall, Usage
 from bpa.domain.runs import TERMINAL, RunStatus

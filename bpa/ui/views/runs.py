@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from bpa.control.rest.schemas import RunSummary
+from bpa.control.rest.run_schemas import RunSummary
 from bpa.control.searches import COUNTED_AT_MOST
 from bpa.domain.runs import RunStatus
 from bpa.ui.views import status

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bpa.control.drains import NodeState
 from bpa.control.rest.node_schemas import Node
-from bpa.control.rest.schemas import RunSummary, StageView
+from bpa.control.rest.run_schemas import RunSummary, StageView
 from bpa.domain.runs import RunStatus
 from bpa.ui.words import span
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bpa.control.rest.schemas import StageView, depths_of
+from bpa.control.rest.run_schemas import StageView, depths_of
 from bpa.ui.words import count, exact, span, usd
 
 WIDTH = 1000.0

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bpa.control.offers import _QUERIES, step_of
-from bpa.control.rest.schemas import Run
+from bpa.control.rest.run_schemas import Run
 from bpa.domain.executions import Outcome, OutcomeKind
 from bpa.domain.journal import ModelCall, Usage
 from bpa.domain.runs import NodeId, RunId

@@ -8,7 +8,7 @@ import psycopg.errors
 import pytest
 from msgspec.structs import replace
 
-from bpa.control.rest.schemas import Run
+from bpa.control.rest.run_schemas import Run
 from bpa.control.runs import Ended
 from bpa.domain.executions import Outcome, OutcomeKind
 from bpa.domain.journal import EffectCall, ModelCall, Step, StepKind, Usage

@@ -11,7 +11,7 @@ from bpa.cli.costs import _Moment, _print
 from bpa.cli.steps import prices, print_steps, unknown
 from bpa.control.ledger import By, total_of
 from bpa.control.rest.cost_schemas import Cost, Costs
-from bpa.control.rest.schemas import Run, StepView
+from bpa.control.rest.run_schemas import Run, StepView
 from bpa.control.steps import StepState
 from bpa.domain.journal import EffectCall, ModelCall
 

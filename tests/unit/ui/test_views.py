@@ -10,7 +10,7 @@ from bpa.control.drains import NodeState, Stage
 from bpa.control.replay_plan import LetterId, Outcome, Result
 from bpa.control.rest.node_schemas import Drain, NodeDetail, NodeLease
 from bpa.control.rest.queue_schemas import Queue
-from bpa.control.rest.schemas import RunSummary, StageView
+from bpa.control.rest.run_schemas import RunSummary, StageView
 from bpa.control.trends import Trend
 from bpa.ui.views import dead_letters, fleet, overview, runs, status, waterfall
 

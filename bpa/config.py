@@ -34,6 +34,11 @@ SECRETS = frozenset(
 _URLS = frozenset(
     {"anthropic.base_url", "http_out.base_url", "control.url", "telemetry.otlp_endpoint"}
 )
+_TEMPLATES = {
+    "telemetry.trace_url": ("{trace_id}",),
+    "telemetry.logs_url": ("{run_id}", "{trace_id}"),
+}
+"""Addresses that pages link to, and what each has to hold one of."""
 _URL = re.compile(r"https?://[^\s/]")
 _CREDENTIALS = re.compile(r"(?<=://)[^/?#@\s]*@")
 _ADDRESS = re.compile(r"/.+|.+:[0-9]{1,5}")
@@ -155,6 +160,21 @@ class Telemetry(Section, frozen=True):
     """``http://host:4318``, ``https://host:4317`` for ``grpc``; empty exports nothing."""
     otlp_protocol: Literal["http/protobuf", "grpc"] = "http/protobuf"
     """What the collector speaks there."""
+    trace_url: str = ""
+    """Where people look at a trace, with ``{trace_id}`` in it, as
+    ``https://grafana.example.com/explore?...{trace_id}...``; runs link there."""
+    logs_url: str = ""
+    """Where people look at log lines, with ``{run_id}`` or ``{trace_id}`` in it."""
+
+
+class Contents(Section, frozen=True):
+    """What is shown of what runs work on: documents, prompts, answers and payloads."""
+
+    show: Literal["hidden", "masked", "whole"] = "hidden"
+    """They may be personal data. ``masked`` shows fields, less those named in ``masked``, and of
+    prose its length; ``whole`` all but secrets. Whoever looks is noted in the audit."""
+    masked: str = "buyer, description, note, reason"
+    """Names of fields, at any depth, that ``masked`` withholds; commas part them."""
 
 
 class Embedded(Section, frozen=True):
@@ -187,6 +207,7 @@ class Settings(Section, frozen=True):
     control: Control = Control()
     node: Node = Node()
     telemetry: Telemetry = Telemetry()
+    contents: Contents = Contents()
     embedded: Embedded = Embedded()
 
 
@@ -243,6 +264,14 @@ def load(
     if problems:
         raise SettingsError(problems)
     return Loaded(settings, _origins(types, {key: origin for key, (_, origin) in values.items()}))
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Return the values of those secrets that are set."""
+    sections = [key.split(".") for key in sorted(SECRETS)]
+    return [
+        value for section, name in sections if (value := getattr(getattr(settings, section), name))
+    ]
 
 
 def flatten(settings: Settings) -> dict[str, object]:
@@ -343,6 +372,8 @@ def _wrong(key: str, value: object) -> str:
     if isinstance(value, str):
         if value and key in _URLS and not _URL.match(value):
             return "write http://host:port or https://host"
+        if value and key in _TEMPLATES:
+            return _wrong_template(value, _TEMPLATES[key])
         if value and key == "node.control" and not _ADDRESS.fullmatch(value):
             return "write host:port, as control prints it when it is ready"
     elif isinstance(value, (int, float)):
@@ -352,4 +383,14 @@ def _wrong(key: str, value: object) -> str:
             return "at least one is needed"
         if key.endswith(("_s", "_ms")) and not (0 if key in _MAY_BE_0 else 0.001) <= value < inf:
             return "a time is a number of " + ("ms" if key.endswith("_ms") else "s") + " above 0"
+    return ""
+
+
+def _wrong_template(value: str, names: Collection[str]) -> str:
+    if not _URL.match(value) or not value.isprintable() or " " in value:
+        return "write http://host/... or https://host/..., without a space"
+    if _CREDENTIALS.search(value):
+        return "every page shows it: it must not hold a user or password"
+    if not any(name in value for name in names):
+        return f"write {' or '.join(names)} where it stands in the address"
     return ""

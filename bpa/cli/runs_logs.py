@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from datetime import datetime
-from typing import Any
 
 import click
 
 from bpa.cli import completing
-from bpa.cli.api import Api, open_api, segment
+from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import cut, output, span
-from bpa.control.rest.run_schemas import Run, StageView
-from bpa.control.rest.schemas import Document
+from bpa.control.rest.run_events import RunEvent
+from bpa.control.rest.run_schemas import Run
 from bpa.domain.runs import TERMINAL
 
 _LOOK_EVERY_S = 1.0
-
-
-class RunEvent(Document, frozen=True):
-    """One line of a run's log."""
-
-    timestamp: datetime
-    event: str
-    run_id: str
-    trace_id: str
-    span_id: str
-    node_id: str
-    """Who did it; empty for control."""
-    attempt: int
-    took_s: float | None
-    error: str
-    detail: str
-    attributes: dict[str, Any]
 
 
 @click.command("logs", short_help="Print what happened to a run, line by line.")
@@ -43,7 +23,7 @@ class RunEvent(Document, frozen=True):
 @json_option
 @click.pass_context
 def logs(context: click.Context, *, run_id: str, follow: bool, as_json: bool) -> None:
-    """Print what happened to a run: each stage and step once it is over, in order.
+    """Print what happened to a run: each stage and step once it is over, and who did what to it.
 
     These are the events that control keeps in Postgres for as long as the run is there. Log lines
     of the processes are not kept here: each writes its own to standard error, as one JSON document
@@ -62,12 +42,13 @@ def logs(context: click.Context, *, run_id: str, follow: bool, as_json: bool) ->
 
 async def _follow(context: click.Context, run_id: str, *, follow: bool, as_json: bool) -> None:
     told: set[str] = set()
+    path = f"/v1/runs/{segment(run_id)}"
     async with open_api(context) as api:
         while True:
-            run = await _get(api, run_id)
-            for event in events(run):
-                if event.span_id not in told:
-                    told.add(event.span_id)
+            run = await api.get(path, Run)  # first: what follows its end is told once more
+            for event in await api.get(f"{path}/logs", list[RunEvent]):
+                if event.id not in told:
+                    told.add(event.id)
                     _tell(event, as_json=as_json)
             if run.status in TERMINAL or not follow:
                 break
@@ -76,38 +57,11 @@ async def _follow(context: click.Context, run_id: str, *, follow: bool, as_json:
         click.echo("nothing has happened yet; --follow waits for it", err=True)
 
 
-async def _get(api: Api, run_id: str) -> Run:
-    return await api.get(f"/v1/runs/{segment(run_id)}", Run)
-
-
-def events(run: Run) -> Iterator[RunEvent]:
-    """Return what is over, in the order in which it ended."""
-    over = [(stage.ended_at, stage) for stage in run.timeline if stage.ended_at]
-    for ended_at, stage in sorted(over, key=lambda pair: pair[0]):
-        yield RunEvent(
-            timestamp=ended_at,
-            event=stage.name,
-            run_id=run.run_id,
-            trace_id=run.trace_id,
-            span_id=stage.span_id,
-            node_id=stage.node_id,
-            attempt=stage.attempt,
-            took_s=_took_s(stage, ended_at),
-            error=stage.error,
-            detail=stage.detail,
-            attributes=stage.attributes,
-        )
-
-
-def _took_s(stage: StageView, ended_at: datetime) -> float:
-    return max(0.0, (ended_at - stage.started_at).total_seconds())
-
-
 def _tell(event: RunEvent, *, as_json: bool) -> None:
     if as_json:
         print_json(event)
         return
-    who = event.node_id or "control"
+    who = event.actor or event.node_id or "control"
     attempt = f"attempt {event.attempt}" if event.attempt > 1 else ""
     took = span(event.took_s) if event.took_s is not None else ""
     parts = [f"{event.timestamp:%H:%M:%S.%f}"[:-3], f"{event.event:<30}", who, took, attempt]

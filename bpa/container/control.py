@@ -13,7 +13,7 @@ from grpclib.health.service import Health
 from redis.asyncio import Redis
 
 from bpa.clocks import Clocks
-from bpa.config import Settings
+from bpa.config import Settings, secrets_of
 from bpa.container.messages import MessagesProvider
 from bpa.container.stores import ReplicaId, StoresProvider
 from bpa.control.agents import Agents
@@ -24,12 +24,14 @@ from bpa.control.costs import Costs
 from bpa.control.database import Database
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
+from bpa.control.disclosure import Disclosure, Show
 from bpa.control.drains import Drains
 from bpa.control.grpc import LinkServer, NodeLink
 from bpa.control.history import History
 from bpa.control.http import Services, create_app
 from bpa.control.ingest import Ingest
 from bpa.control.leases import Leases
+from bpa.control.looking import Looking
 from bpa.control.measure import Measured
 from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
@@ -54,7 +56,9 @@ from bpa.scheduler.loop import Scheduler
 from bpa.scheduler.snapshot import SnapshotReader
 from bpa.telemetry.metrics import Metrics
 from bpa.telemetry.otlp import resource_of, span_exporter
+from bpa.telemetry.redaction import redactor
 from bpa.ui.app import pages
+from bpa.ui.views.run_facts import Outside
 from bpa.valkey import ping
 from bpa.web_server import listen, serve_http
 
@@ -127,7 +131,9 @@ class ControlPlane:
     def serve_http(self) -> AbstractAsyncContextManager[str]:
         """Serve REST and the pages; yield their base URL."""
         control = self.settings.control
-        ui = pages(self.api, self.trends, self.settings.environment)
+        telemetry = self.settings.telemetry
+        outside = Outside(telemetry.trace_url, telemetry.logs_url)
+        ui = pages(self.api, self.trends, self.settings.environment, outside)
         app = create_app(self.api, ui.handlers, ui.exception_handlers)
         return serve_http(app, control.host, control.http_port, "control.http_port")
 
@@ -165,6 +171,14 @@ class ControlProvider(Provider):
     def changes(self, pool: Pool) -> Changes:
         """Return what tells pages of changes."""
         return Changes(pool, silent_after_s=2 * self._settings.control.heartbeat_every_s)
+
+    @provide
+    def looking(self, pool: Pool) -> Looking:
+        """Return the contents of runs, as far as they are shown."""
+        contents = self._settings.contents
+        masked = frozenset(name.strip().lower() for name in contents.masked.split(","))
+        redact = redactor(secrets_of(self._settings))
+        return Looking(pool, Disclosure(Show(contents.show), masked, redact))
 
     @provide
     def searches(self, pool: Pool) -> Searches:
@@ -308,6 +322,7 @@ class ControlProvider(Provider):
         offers: Offers,
         runs: Runs,
         history: History,
+        looking: Looking,
         searches: Searches,
         costs: Costs,
         dead_letters: DeadLetters,
@@ -330,6 +345,7 @@ class ControlProvider(Provider):
             offers=offers,
             runs=runs,
             history=history,
+            looking=looking,
             searches=searches,
             costs=costs,
             dead_letters=dead_letters,

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from bpa.config import SECRETS, Settings
+from bpa.config import Settings, secrets_of
 from bpa.stderr import line_stream
 from bpa.telemetry.redaction import redactor
 
@@ -31,7 +31,7 @@ def logging_of(settings: Settings, role: str) -> Iterator[None]:
 
     Lines go to standard error, and to the OTLP endpoint if one is set.
     """
-    redact = redactor(_secrets(settings))
+    redact = redactor(secrets_of(settings))
     if not settings.telemetry.otlp_endpoint:
         _configure(settings, role, redact, [])
         yield
@@ -88,14 +88,6 @@ def _configure(
     logging.getLogger("azure.servicebus").setLevel(logging.CRITICAL)
     # It warns of every try to connect; the readiness says it when it changes.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
-
-
-def _secrets(settings: Settings) -> list[str]:
-    secrets = []
-    for key in SECRETS:
-        section, name = key.split(".")
-        secrets.append(getattr(getattr(settings, section), name))
-    return [secret for secret in secrets if secret]
 
 
 def _role(role: str) -> Any:

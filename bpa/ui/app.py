@@ -29,6 +29,7 @@ from bpa.ui.pages import (
 )
 from bpa.ui.problems import handlers_of, nowhere_of
 from bpa.ui.rendering import Renderer
+from bpa.ui.views.run_facts import Outside
 
 _PAGES = (overview, runs, many_runs, run, fleet, dead_letters, replays, deployments, costs, static)
 _NOWHERE = (NotFoundException, MethodNotAllowedException)
@@ -51,20 +52,21 @@ class Ui:
     """For paths that no handler has: who looks for a page is answered with one."""
 
 
-def pages(services: Services, trends: Trends, environment: str) -> Ui:
+def pages(services: Services, trends: Trends, environment: str, outside: Outside) -> Ui:
     """Return all pages.
 
     Args:
         services: Control's.
         trends: How the last hour went.
         environment: The name of what is served.
+        outside: Where others keep traces and log lines.
 
     Raises:
         StartupError: htmx's package is not there.
     """
     assets = read_assets()
     renderer = Renderer(assets, environment)
-    desk = Desk(services, trends, assets, renderer, environment)
+    desk = Desk(services, trends, assets, renderer, environment, outside)
 
     def provide_desk() -> Desk:
         return desk

@@ -8,6 +8,7 @@ from bpa.control.rest.services import Services
 from bpa.control.trends import Trends
 from bpa.ui.assets import Assets
 from bpa.ui.rendering import Renderer
+from bpa.ui.views.run_facts import Outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +21,5 @@ class Desk:
     render: Renderer
     environment: str
     """The name of what is served, such as ``dev``."""
+    outside: Outside
+    """Where others keep traces and log lines."""

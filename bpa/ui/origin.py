@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from bpa.ui.session import NotAllowed
+from bpa.errors import NotAllowed
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 

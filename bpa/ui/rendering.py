@@ -42,6 +42,8 @@ HEADERS = {
 THEMES = ("auto", "light", "dark")
 _SAID = "bpa_said"
 _SAID_CHARS_MAX = 900
+LONG_CHARS_MAX = 20_000
+"""Of a text that is shown at length; a longer one is cut, and says so."""
 
 
 class Renderer:
@@ -69,21 +71,35 @@ class Renderer:
             "themes": THEMES,
         }
         for function in (
-            words.ago, words.brief, words.clock, words.count, words.exact, words.percent,
-            words.segment, words.short, words.span, words.usd,
+            words.ago, words.brief, words.clock, words.count, words.exact, words.moment,
+            words.percent, words.segment, words.short, words.span, words.usd,
         ):  # fmt: skip
             self._templates.filters[function.__name__] = function
+        self._templates.filters["long"] = _long
 
     def page(
-        self, request: AnyRequest, template: str, status_code: int = 200, **values: Any
+        self,
+        request: AnyRequest,
+        template: str,
+        status_code: int = 200,
+        part: str = "part.html",
+        **values: Any,
     ) -> Response[str]:
-        """Return a page; to htmx, which asks for a page's living part again, that part alone."""
+        """Return a page; to htmx, which asks for a page's living part again, that part alone.
+
+        Args:
+            request: What is answered.
+            template: Of the page.
+            status_code: Of the answer.
+            part: The layout that htmx gets: the living part, or with ``bare.html`` what is in it.
+            values: What the template shows.
+        """
         is_part = "hx-request" in request.headers
         query = request.scope["query_string"].decode("ascii", "replace")
         path = request.scope["raw_path"].decode("ascii", "replace")
         said = "" if is_part else unquote(request.cookies.get(_SAID, ""))
         body = self._templates.get_template(template).render(
-            layout="part.html" if is_part else "page.html",
+            layout=part if is_part else "page.html",
             here=f"{path}?{query}" if query else path,
             path=path,
             now=datetime.now(UTC),
@@ -125,6 +141,11 @@ def _shown(value: Any) -> Any:
     if isinstance(value, str) and not isinstance(value, Markup | Whole):
         return words.harmless(value)
     return value
+
+
+def _long(text: str) -> Whole:
+    """Return a text that is longer than a value, such as a document; harmless, and bounded."""
+    return Whole(words.harmless(text, LONG_CHARS_MAX))
 
 
 class Whole(str):

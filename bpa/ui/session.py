@@ -8,19 +8,12 @@ from here already.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from litestar import Request
 
-from bpa.errors import BpaError
-
-
-class Role(StrEnum):
-    """What a person may do."""
-
-    VIEWER = "viewer"
-    OPERATOR = "operator"
+from bpa.control.roles import UNSIGNED, Role
+from bpa.errors import NotAllowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +29,7 @@ class Person:
         return f"ui:{self.name}"
 
 
-class NotAllowed(BpaError):
-    """A person's role does not cover the action."""
-
-    code = "not_allowed"
-    http_status = 403
-    exit_code = 4
-
-
-_LOCAL = Person("local", Role.OPERATOR)
+_LOCAL = Person("local", UNSIGNED)
 
 
 def person_of(request: Request[Any, Any, Any]) -> Person:

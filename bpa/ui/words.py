@@ -64,6 +64,11 @@ def clock(at: datetime) -> str:
     return f"{at.astimezone(UTC):%H:%M:%S} UTC"
 
 
+def moment(at: datetime) -> str:
+    """Return a time of day to the millisecond, for a line of a log."""
+    return f"{at.astimezone(UTC):%H:%M:%S.%f}"[:-3]
+
+
 def usd(amount: str | Decimal) -> str:
     """Return an amount of USD: cents where that says enough, else digits that say something."""
     try:

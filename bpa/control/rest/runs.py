@@ -10,6 +10,8 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
+from bpa.control.rest.content_schemas import RunContents
+from bpa.control.rest.run_events import RunEvent, events
 from bpa.control.rest.run_schemas import (
     Cancel,
     Cancelled,
@@ -22,6 +24,7 @@ from bpa.control.rest.run_schemas import (
 )
 from bpa.control.rest.schemas import Ended, Progressed, Stepped
 from bpa.control.rest.services import Services, run_id_in_path
+from bpa.control.roles import UNSIGNED
 from bpa.control.search import QUALIFIERS, QUERY_CHARS_MAX, read_search
 from bpa.control.searches import COUNTED_AT_MOST
 from bpa.domain.executions import OutcomeKind
@@ -33,6 +36,8 @@ _Q = (
     "qualifiers, all of which have to apply: "
     f'`status:dead_lettered agent:x cost:>0.05 since:1h "acme"`; there are {", ".join(QUALIFIERS)}.'
 )
+_WHO = "Who looks, for the audit; as told, until the API authenticates its callers."
+_NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
 
 
 @post("/v1/runs/{run_id:str}/:progress", status_code=204, tags=["runs"])
@@ -138,6 +143,35 @@ async def list_steps(run_id: FromPath[str], services: NamedDependency[Services])
     return steps_of(await services.history.get(run_id_in_path(run_id)))
 
 
+@get("/v1/runs/{run_id:str}/logs", tags=["runs"])
+async def list_events(run_id: FromPath[str], services: NamedDependency[Services]) -> list[RunEvent]:
+    """Return what happened to a run, in order, and what people did to it.
+
+    Each stage and step is there once it is over. These are what Postgres keeps. Log lines of the
+    processes are written where those run, and carry ``run_id`` and ``trace_id``.
+    """
+    wanted = run_id_in_path(run_id)
+    run = Run.of(await services.history.get(wanted))
+    return events(run, await services.looking.notes(wanted))
+
+
+@get("/v1/runs/{run_id:str}/contents", tags=["runs"])
+async def get_contents(
+    run_id: FromPath[str],
+    services: NamedDependency[Services],
+    requested_by: Annotated[
+        str, QueryParameter(name="requestedBy", pattern=_NAME, description=_WHO)
+    ] = "api",
+) -> Response[RunContents]:
+    """Return what a run works on: its document, what models were asked and answered, what was sent.
+
+    The setting ``contents.show`` says how much; where it says ``hidden``, the answer is 403. Each
+    look is noted in the audit.
+    """
+    found = await services.looking.contents(run_id_in_path(run_id), UNSIGNED, requested_by)
+    return Response(RunContents.of(found), headers={"Cache-Control": "no-store"})
+
+
 @get("/v1/totals", tags=["runs"])
 async def totals(
     services: NamedDependency[Services], since: FromQuery[datetime | None] = None
@@ -155,5 +189,7 @@ HANDLERS = [
     list_runs,
     get_run,
     list_steps,
+    list_events,
+    get_contents,
     totals,
 ]

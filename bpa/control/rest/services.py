@@ -15,6 +15,7 @@ from bpa.control.deployments import Deployments
 from bpa.control.drains import Drains
 from bpa.control.history import History
 from bpa.control.leases import Leases
+from bpa.control.looking import Looking
 from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
 from bpa.control.queues import Queues
@@ -41,6 +42,7 @@ class Services:
     offers: Offers
     runs: Runs
     history: History
+    looking: Looking
     searches: Searches
     costs: Costs
     dead_letters: DeadLetters

@@ -7,32 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
-from bpa.control.rest.run_schemas import Run, StepView
-from bpa.control.steps import StepState
-from bpa.domain.journal import EffectCall, ModelCall, Usage
+from bpa.control.disclosure import Show
+from bpa.control.rest.run_schemas import Run
 from bpa.domain.runs import TERMINAL, RunStatus
 from bpa.domain.specs import DeploymentSpec
-from bpa.ui.views import status, waterfall
+from bpa.ui.views import run_facts, status, waterfall
+from bpa.ui.views.run_facts import Link, Outside, Replay
+from bpa.ui.views.run_steps import Step, step_of
 from bpa.ui.views.runs import why
-from bpa.ui.words import ago, count, segment, span, usd
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step of the journal."""
-
-    seq: int
-    icon: str
-    asked: str
-    state: str
-    tone: str
-    took: str
-    tokens: Sequence[tuple[str, str]]
-    """Kinds of tokens and how many."""
-    cost: str
-    note: str
+from bpa.ui.words import ago, count, span, usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +35,6 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """A fact that leads somewhere, or none."""
-
-    name: str
-    text: str
-    path: str = ""
-    copy: bool = False
-    title: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class RunPage:
     """The whole page."""
 
@@ -77,11 +49,18 @@ class RunPage:
     budgets: Sequence[Budget]
     about: Sequence[Link]
     message: Sequence[Link]
+    properties: Sequence[tuple[str, str]]
+    """The message's, as far as they are kept."""
+    replays: Sequence[Replay]
     refusals: Sequence[tuple[str, str]]
     """Nodes, and why the run is not there."""
     commands: Sequence[str]
-    letter_path: str
-    """Its dead letter, if it has one."""
+    letters: Sequence[tuple[str, str]]
+    """Its dead letters, and the page of each."""
+    logs_address: str
+    """Where others keep the processes' log lines; empty where no setting says."""
+    contents: Show
+    """How much of what it works on is shown to who looks."""
     may_cancel: bool
     may_retry: bool
     is_over: bool
@@ -92,13 +71,17 @@ class RunPage:
         return self.headline
 
 
-def run_page(run: Run, spec: DeploymentSpec | None, now: datetime) -> RunPage:
+def run_page(
+    run: Run, spec: DeploymentSpec | None, now: datetime, *, outside: Outside, contents: Show
+) -> RunPage:
     """Return what the page shows.
 
     Args:
         run: All that is known of it.
         spec: Its deployment's, for the budgets; None if it is no more.
         now: The present time.
+        outside: Where others keep traces and log lines.
+        contents: How much of what it works on is shown to who looks.
     """
     is_over = run.status in TERMINAL
     headline, more = _headline(run, now)
@@ -109,13 +92,17 @@ def run_page(run: Run, spec: DeploymentSpec | None, now: datetime) -> RunPage:
         more=more,
         way=status.way_by(run.timeline, run),
         waterfall=waterfall.waterfall(run.timeline, now),
-        steps=[_step(step) for step in run.steps],
+        steps=[step_of(step) for step in run.steps],
         budgets=list(_budgets(run, spec)) if spec else [],
-        about=list(_about(run)),
-        message=list(_message(run)),
+        about=list(run_facts.about(run, outside)),
+        message=list(run_facts.message(run)),
+        properties=run_facts.properties(run.message),
+        replays=run_facts.replays(run),
         refusals=[(node, str(reason)) for node, reason in (run.waiting_nodes or {}).items()],
-        commands=list(_commands(run)),
-        letter_path=_letter_path(run),
+        commands=list(run_facts.commands(run)),
+        letters=run_facts.letters(run),
+        logs_address=run_facts.address(outside.logs, run),
+        contents=contents,
         may_cancel=not is_over and not run.cancelling,
         may_retry=run.status == RunStatus.QUEUED
         or (run.status == RunStatus.DEAD_LETTERED and run.replayed_as is None),
@@ -162,74 +149,6 @@ def _whole_s(run: Run) -> float:
     return max(0.0, (ended - min(run.enqueued_at, ended)).total_seconds())
 
 
-def _step(step: StepView) -> Step:
-    call, usage = step.call, _usage_of(step)
-    is_model = step.kind == "model"
-    took = (step.ended_at - step.started_at).total_seconds() if step.ended_at else None
-    tones = {StepState.RECORDED: "good", StepState.IN_FLIGHT: "work"}
-    return Step(
-        seq=step.seq,
-        icon="model" if is_model else "send",
-        asked=_asked(call, step.kind),
-        state=_state(step),
-        tone=tones.get(step.state, "bad"),
-        took=span(took) if took is not None else "",
-        tokens=_tokens(usage) if usage else [],
-        cost=_cost(usage, step),
-        note=_note(step, call),
-    )
-
-
-def _asked(call: ModelCall | EffectCall | None, kind: str) -> str:
-    if isinstance(call, ModelCall):
-        return call.model
-    if isinstance(call, EffectCall):
-        return f"{call.method} {call.host}".strip()
-    return kind
-
-
-def _state(step: StepView) -> str:
-    if step.inherited_from and step.answered:
-        return "inherited"
-    if step.replays:
-        return "replayed" if step.replays == 1 else f"replayed {step.replays} times"
-    return step.state.replace("_", " ")
-
-
-def _usage_of(step: StepView) -> Usage | None:
-    usage = msgspec.convert(step.usage, Usage) if step.usage else None
-    return usage if usage and usage.total_tokens else None
-
-
-def _tokens(usage: Usage) -> list[tuple[str, str]]:
-    kinds = {
-        "input": usage.input_tokens,
-        "from cache": usage.cache_read_tokens,
-        "to cache": usage.cache_write_tokens,
-        "output": usage.output_tokens,
-    }
-    return [(name, count(number)) for name, number in kinds.items() if number or name != "to cache"]
-
-
-def _cost(usage: Usage | None, step: StepView) -> str:
-    if usage is None:
-        return ""
-    return "no price" if usage.unpriced_tokens else usd(step.cost_usd)
-
-
-def _note(step: StepView, call: ModelCall | EffectCall | None) -> str:
-    if step.state is StepState.UNKNOWN:
-        return f"its answer was lost; billed for {count(step.reserved_tokens)} tokens at most"
-    parts = []
-    if isinstance(call, EffectCall) and call.status:
-        parts.append(f"HTTP {call.status}")
-    if call and call.tries > 1:
-        parts.append(f"{call.tries} tries")
-    if step.effect_key:
-        parts.append(f"key {step.effect_key}")
-    return ", ".join(parts)
-
-
 def _budgets(run: Run, spec: DeploymentSpec) -> Iterator[Budget]:
     budgets = spec.budgets
     calls = sum(step.kind == "model" and not step.inherited_from for step in run.steps)
@@ -242,64 +161,3 @@ def _budgets(run: Run, spec: DeploymentSpec) -> Iterator[Budget]:
 
 def _budget(name: str, used: float, limit: float, shown: Any) -> Budget:
     return Budget(name, shown(used), shown(limit), min(1.0, used / limit) if limit else 1.0)
-
-
-def _about(run: Run) -> Iterator[Link]:
-    yield Link("deployment", run.deployment_id, f"/ui/deployments/{segment(run.deployment_id)}")
-    yield Link("agent", f"{run.agent_id} {run.version}")
-    if run.node_id:
-        yield Link("node", run.node_id, f"/ui/fleet/{segment(run.node_id)}")
-    if run.executions:
-        yield Link("executions", _executions(run))
-    if run.steps:
-        yield Link("tokens", count(run.tokens_used))
-        yield Link("cost", f"{usd(run.cost_usd)} USD", title=f"exactly {run.cost_usd} USD")
-    if run.unknown_calls:
-        yield Link("unknown calls", f"{run.unknown_calls}, not in the cost")
-    if run.replay_of:
-        yield Link("replay of", run.replay_of, f"/ui/runs/{segment(run.replay_of)}")
-    if run.replayed_as:
-        yield Link("replayed as", run.replayed_as, f"/ui/runs/{segment(run.replayed_as)}")
-    yield Link("trace", run.trace_id, copy=True)
-    yield Link("effect key", run.effect_key, copy=True)
-
-
-def _executions(run: Run) -> str:
-    counted = {
-        "failed by the agent": run.agent_failures,
-        "crashed": run.crashes,
-        "lost by the infrastructure": run.infra_failures,
-    }
-    wrong = ", ".join(f"{number} {what}" for what, number in counted.items() if number)
-    return f"{run.executions} ({wrong})" if wrong else str(run.executions)
-
-
-def _message(run: Run) -> Iterator[Link]:
-    source = run.input_ref
-    yield Link("message id", str(source.get("message_id") or "none"), copy=True)
-    yield Link("queue", f"{source.get('queue')}, number {source.get('sequence_number')}")
-    yield Link("dialect", str(source.get("dialect") or "none was recognised"))
-    yield Link("size", f"{count(source.get('bytes', 0))} bytes")
-    if excerpt := source.get("excerpt"):
-        yield Link("excerpt", str(excerpt))
-
-
-def _commands(run: Run) -> Iterator[str]:
-    yield f"bpa runs show {run.run_id}"
-    if run.status not in TERMINAL:
-        yield f"bpa runs cancel {run.run_id} --detail '…'"
-    if run.status in (RunStatus.QUEUED, RunStatus.DEAD_LETTERED):
-        yield f"bpa runs retry {run.run_id}"
-    if run.status == RunStatus.DEAD_LETTERED and run.replayed_as is None:
-        yield f"bpa dlq show {_letter_id(run)}"
-
-
-def _letter_id(run: Run) -> str:
-    queue = str(run.input_ref.get("queue", "")).replace("/", "~")
-    return f"{queue}:{run.input_ref.get('sequence_number')}"
-
-
-def _letter_path(run: Run) -> str:
-    if run.status != RunStatus.DEAD_LETTERED or run.replayed_as is not None:
-        return ""
-    return f"/ui/dead-letters/{segment(_letter_id(run))}"

@@ -18,14 +18,18 @@ from bpa.connectors.service_bus import (
 )
 from bpa.control.changes import Changes
 from bpa.control.dead_letters import DeadLetters
+from bpa.control.disclosure import Disclosure, Show
 from bpa.control.http import Services, create_app
+from bpa.control.looking import Looking
 from bpa.control.queues import Queues
 from bpa.control.readiness import State
 from bpa.control.replaying import Replaying
 from bpa.control.replays import Replays
 from bpa.control.trends import Trends
 from bpa.telemetry.metrics import Metrics
+from bpa.telemetry.redaction import redactor
 from bpa.ui.app import pages
+from bpa.ui.views.run_facts import Outside
 from bpa.web_server import serve_http
 from tests.integration.control.fleet import Fleet
 
@@ -33,6 +37,8 @@ NO_BUS = (
     "Endpoint=sb://localhost:1;SharedAccessKeyName=n;SharedAccessKey=k;UseDevelopmentEmulator=true"
 )
 """A namespace that does not answer."""
+NOWHERE = Outside()
+MASKED = frozenset({"buyer", "reason"})
 PROBLEM = "application/problem+json"
 
 
@@ -77,10 +83,16 @@ class Rest:
 
 @asynccontextmanager
 async def rest_over(
-    fleet: Fleet, state: Callable[[], State] = State, bus: str = NO_BUS
+    fleet: Fleet,
+    state: Callable[[], State] = State,
+    bus: str = NO_BUS,
+    *,
+    show: Show = Show.HIDDEN,
+    outside: Outside = NOWHERE,
 ) -> AsyncIterator[Rest]:
     """Serve REST over the services of a fleet, on any free port."""
     told: list[str] = []
+    looking = Looking(fleet.pool, Disclosure(show, MASKED, redactor(["a-secret-of-control"])))
     metrics, replays = Metrics(), Replays(fleet.pool)
     queues = Queues("dev", fleet.pool, BacklogReader(bus, None), metrics, every_s=20.0)
     reader = partial(DeadLetterReader, bus)
@@ -97,6 +109,7 @@ async def rest_over(
         offers=fleet.offers,
         runs=fleet.runs,
         history=fleet.history,
+        looking=looking,
         searches=fleet.searches,
         costs=fleet.costs,
         dead_letters=dead_letters,
@@ -117,7 +130,7 @@ async def rest_over(
         woken=lambda: told.append("woken"),
         heartbeat_every_s=3.0,
     )
-    ui = pages(services, Trends(fleet.pool), "dev")
+    ui = pages(services, Trends(fleet.pool), "dev", outside)
     app = create_app(services, ui.handlers, ui.exception_handlers)
     looks = asyncio.ensure_future(changes.run())
     try:

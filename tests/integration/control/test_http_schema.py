@@ -35,6 +35,8 @@ DOCUMENTED = {
     ("post", "/v1/dead-letters:replay"),
     ("post", "/v1/runs/{run_id}/steps"),
     ("get", "/v1/runs/{run_id}/steps"),
+    ("get", "/v1/runs/{run_id}/logs"),
+    ("get", "/v1/runs/{run_id}/contents"),
     ("get", "/v1/totals"),
     ("post", "/v1/agents"),
     ("get", "/v1/agents"),

@@ -11,8 +11,9 @@ import pytest_asyncio
 import structlog
 
 from bpa.connectors.http_out import HttpOut
+from bpa.control.prompts import Declared, prompts
 from bpa.documents.decoding import MAX_TEXT_BYTES, decode
-from bpa.documents.wire import to_wire
+from bpa.documents.wire import from_wire, to_wire
 from bpa.domain.executions import BudgetKind, Outcome, OutcomeKind
 from bpa.domain.journal import Step, StepKind
 from bpa.domain.specs import Budgets, HttpOutSpec
@@ -204,6 +205,22 @@ async def test_a_deployment_that_allows_less_than_was_applied_has_nothing_left_t
     outcome = await Run(world, None, max_effects=1, journal=applied).execute()
     assert (outcome.kind, outcome.replayed) == (OutcomeKind.COMPLETED, [1, 3])
     assert outcome.result == {"status": 201, "further": [{"status": 201}]}
+
+
+async def test_what_a_model_was_asked_can_be_derived_to_the_byte(world, zygote):
+    again = {"match": {"after_tool_result": True}, "behave": "another_call", "times": 1}
+    await world.script_model(again)
+    run = Run(world, zygote, max_effects=3, budgets=ROOMY)
+    outcome = await run.execute()
+    assert outcome.kind is OutcomeKind.COMPLETED, outcome
+    steps = {step.seq: msgspec.structs.asdict(step) for step in run.ledger.steps}
+    spec = run.lease.offer.run
+    declared = Declared(spec.agent, spec.routes, spec.max_effects)
+    asked = list(prompts(declared, from_wire(WIRE), steps.values()))
+    assert [len(one.request.messages) for _, one in asked] == [1, 3, 5]
+    assert all(one.is_exact for _, one in asked)
+    changed = dataclasses.replace(declared, routes=["other"])
+    assert not any(one.is_exact for _, one in prompts(changed, from_wire(WIRE), steps.values()))
 
 
 async def test_a_second_execution_replays_the_first_effect_and_sends_the_second(world, zygote):

@@ -1,0 +1,154 @@
+"""Facts of a run and where they lead: what it is, its message and replays, commands, outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from bpa.control.replay_plan import LetterId
+from bpa.control.rest.run_schemas import MessageView, ReplayLink, Run
+from bpa.domain.runs import TERMINAL, RunStatus
+from bpa.ui.views import status
+from bpa.ui.words import count, exact, segment, usd
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Addresses of what others keep of runs, an id to be put in each; empty where none is set."""
+
+    trace: str = ""
+    """With ``{trace_id}``."""
+    logs: str = ""
+    """With ``{run_id}`` or ``{trace_id}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A fact that leads somewhere, or none."""
+
+    name: str
+    text: str
+    path: str = ""
+    copy: bool = False
+    title: str = ""
+    outside: str = ""
+    """An address of somebody else's, which the settings name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """One of the runs that a message came to be."""
+
+    name: str
+    path: str
+    badge: status.Badge | None
+    """None where its message has not arrived yet."""
+    about: str
+    at: datetime | None
+    is_here: bool
+
+
+def address(template: str, run: Run) -> str:
+    """Return where others keep something of a run; empty where no setting says."""
+    return template.replace("{trace_id}", run.trace_id).replace("{run_id}", run.run_id)
+
+
+def about(run: Run, outside: Outside) -> Iterator[Link]:
+    """Say what a run is, and what it has used."""
+    yield Link("deployment", run.deployment_id, f"/ui/deployments/{segment(run.deployment_id)}")
+    yield Link("agent", f"{run.agent_id} {run.version}")
+    if run.node_id:
+        yield Link("node", run.node_id, f"/ui/fleet/{segment(run.node_id)}")
+    if run.executions:
+        yield Link("executions", _executions(run))
+    if run.steps:
+        yield Link("tokens", count(run.tokens_used))
+        yield Link("cost", f"{usd(run.cost_usd)} USD", title=f"exactly {run.cost_usd} USD")
+    if run.unknown_calls:
+        yield Link("unknown calls", f"{run.unknown_calls}, not in the cost")
+    if run.replay_of:
+        yield Link("replay of", run.replay_of, f"/ui/runs/{segment(run.replay_of)}")
+    if run.replayed_as:
+        yield Link("replayed as", run.replayed_as, f"/ui/runs/{segment(run.replayed_as)}")
+    yield Link("trace", run.trace_id, copy=True, outside=address(outside.trace, run))
+    yield Link("effect key", run.effect_key, copy=True)
+
+
+def _executions(run: Run) -> str:
+    counted = {
+        "failed by the agent": run.agent_failures,
+        "crashed": run.crashes,
+        "lost by the infrastructure": run.infra_failures,
+    }
+    wrong = ", ".join(f"{number} {what}" for what, number in counted.items() if number)
+    return f"{run.executions} ({wrong})" if wrong else str(run.executions)
+
+
+def message(run: Run) -> Iterator[Link]:
+    """Say what a run's message is, as it was received."""
+    source = run.input_ref
+    yield Link("message id", str(source.get("message_id") or "none"), copy=True)
+    yield Link("queue", f"{source.get('queue')}, number {source.get('sequence_number')}")
+    yield Link("enqueued", exact(run.enqueued_at))
+    if run.deliveries:
+        yield Link("delivered", _times(1 + max(one.delivery_count for one in run.deliveries)))
+    if run.message is not None:
+        yield Link("content type", run.message.content_type or "none said")
+        yield Link("correlation id", run.message.correlation_id or "none", copy=True)
+    yield Link("dialect", str(source.get("dialect") or "none was recognised"))
+    yield Link("size", f"{count(source.get('bytes', 0))} bytes")
+    if excerpt := source.get("excerpt"):
+        yield Link("excerpt", str(excerpt))
+
+
+def properties(kept: MessageView | None) -> Sequence[tuple[str, str]]:
+    """Return a message's application properties."""
+    if kept is None:
+        return []
+    more = kept.properties_left_out
+    return [*kept.properties.items(), *([("…", f"{count(more)} more were not kept")] * bool(more))]
+
+
+def replays(run: Run) -> list[Replay]:
+    """Return all runs that the message came to be, from the original on."""
+    return [_replay(link, link.run_id == run.run_id) for link in run.replays]
+
+
+def _replay(link: ReplayLink, is_here: bool) -> Replay:  # noqa: FBT001 - one caller, above
+    edited = ", with another body" if link.edited else ""
+    return Replay(
+        name=f"replay {link.replay_number}" if link.replay_number else "the original",
+        path="" if is_here else f"/ui/runs/{segment(link.run_id)}",
+        badge=status.of_status(link.status) if link.status else None,
+        about=f"asked for by {link.requested_by}{edited}" if link.requested_by else "",
+        at=link.requested_at,
+        is_here=is_here,
+    )
+
+
+def letters(run: Run) -> list[tuple[str, str]]:
+    """Return the dead letters of a run and their pages; a message that was sent twice has two."""
+    if run.status != RunStatus.DEAD_LETTERED or run.replayed_as is not None:
+        return []
+    queue = str(run.input_ref.get("queue", ""))
+    numbers = {run.input_ref.get("sequence_number")}
+    numbers |= {one.sequence_number for one in run.deliveries if one.disposition == "dead_letter"}
+    ids = [str(LetterId(queue, number)) for number in sorted(filter(None, numbers))]
+    return [(one, f"/ui/dead-letters/{segment(one)}") for one in ids]
+
+
+def commands(run: Run) -> Iterator[str]:
+    """Return what does the same in a shell."""
+    yield f"bpa runs show {run.run_id}"
+    yield f"bpa runs logs {run.run_id}"
+    if run.status not in TERMINAL:
+        yield f"bpa runs cancel {run.run_id} --detail '…'"
+    if run.status in (RunStatus.QUEUED, RunStatus.DEAD_LETTERED):
+        yield f"bpa runs retry {run.run_id}"
+    for letter, _ in letters(run):
+        yield f"bpa dlq show {letter}"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{count(number)} times"

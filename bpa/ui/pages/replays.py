@@ -55,8 +55,15 @@ async def replay_one(
         [wanted], edit=edit, actor=actor, dry_run=is_trial
     )
     back = f"/ui/dead-letters/{segment(str(wanted))}"
-    edited = typed if edit is not None else None
-    return _answer(request, desk, outcomes, is_trial=is_trial, back=back, edited=edited)
+    return _answer(
+        request,
+        desk,
+        outcomes,
+        is_trial=is_trial,
+        back=back,
+        edited=typed if edit is not None else None,
+        may_repeat="may_repeat" in fields,
+    )
 
 
 def _answer(
@@ -67,6 +74,7 @@ def _answer(
     is_trial: bool,
     back: str,
     edited: str | None = None,
+    may_repeat: bool = False,
 ) -> Response[str]:
     return desk.render.page(
         request,
@@ -76,6 +84,7 @@ def _answer(
         is_trial=is_trial,
         back=back,
         edited=Whole(edited) if edited is not None else None,
+        may_repeat=may_repeat,
     )
 
 

@@ -119,6 +119,8 @@ class Done:
     run_path: str
     may_apply: bool
     """Doing it would change something."""
+    repeats: bool
+    """It would be applied beside what the target has, or may have: somebody has to want that."""
 
 
 def letters(
@@ -218,6 +220,7 @@ def done(outcomes: Sequence[Outcome]) -> list[Done]:
             why=outcome.why,
             run_path=f"/ui/runs/{segment(outcome.run_id)}" if outcome.run_id else "",
             may_apply=outcome.result in (Result.REPLAYED, Result.SETTLED, Result.SENT),
+            repeats=bool(outcome.planned and outcome.planned.repeats_effect),
         )
         for outcome in outcomes
     ]

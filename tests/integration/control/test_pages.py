@@ -231,6 +231,31 @@ async def test_a_body_that_is_sent_back_as_it_was_shown_is_no_edit(desk: Desk):
     assert audit == {"edited": False}
 
 
+async def test_an_edited_letter_that_may_be_applied_twice_asks_again_after_it_was_tried(desk: Desk):
+    await desk.dead(intend=True)
+    (letter,) = await desk.letters()
+    path, body = f"/ui/dead-letters/{letter['id']}/replay", '{"invoice_id": "A-3"}'
+    unasked = await post(desk.rest, path, **{"try": "1", "body": body})
+    assert "may be at the target already" in unasked.text
+    box = re.search(r'<input[^>]*name="may_repeat"[^>]*>', unasked.text)
+    assert box is not None
+    assert "required" in box[0]
+    assert "checked" not in box[0]
+    wanted = await post(desk.rest, path, **{"try": "1", "body": body, "may_repeat": "1"})
+    box = re.search(r'<input[^>]*name="may_repeat"[^>]*>', wanted.text)
+    assert box is not None
+    assert "checked" in box[0]
+    assert "A-3" in wanted.text
+    assert await rows(desk.fleet, "select 1 from replays") == []
+    refused = await post(desk.rest, path, body=body)
+    assert 'name="may_repeat"' in refused.text
+    done = await post(desk.rest, path, body=body, may_repeat="1")
+    assert "replayed" in done.text
+    assert 'name="may_repeat"' not in done.text
+    (audit,) = await rows(desk.fleet, "select edited from replays")
+    assert audit == {"edited": True}
+
+
 async def rows(fleet: Fleet, query: str) -> list[dict[str, object]]:
     async with fleet.pool.connection() as connection:
         return await (await connection.execute(query)).fetchall()

@@ -14,23 +14,21 @@ from bpa.cli.api import Api, open_api, segment
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.dlq_replay import REPLAY_S, exit_code, print_replayed
 from bpa.cli.runs_logs import logs
+from bpa.cli.runs_show import show, took
 from bpa.cli.runs_watch import watch
-from bpa.cli.runs_words import state, waits_for, why
-from bpa.cli.steps import prices, print_steps, unknown
+from bpa.cli.runs_words import state, why
 from bpa.cli.tables import (
     ROOMY_CHARS,
     ago,
     cut,
-    facts,
     output,
     span,
     table,
     usd,
     whole,
 )  # fmt: skip
-from bpa.cli.waterfall import print_waterfall
 from bpa.control.rest.dead_letter_schemas import Retried
-from bpa.control.rest.run_schemas import Cancel, Cancelled, Run, RunPage, RunSummary
+from bpa.control.rest.run_schemas import Cancel, Cancelled, RunPage, RunSummary
 from bpa.control.rest.schemas import Deployment, Document
 from bpa.domain.runs import RunStatus
 from bpa.errors import NotFound
@@ -60,6 +58,7 @@ def command() -> None:
 
 command.add_command(watch)
 command.add_command(logs)
+command.add_command(show)
 
 
 @command.command("list", short_help="List runs, newest first, or look for some.")
@@ -117,31 +116,6 @@ def list_runs(
     _print_runs(output(), runs)
     if more:
         click.echo(f"more than {limit}; --limit shows more", err=True)
-
-
-@command.command("show", short_help="Show all of one run.")
-@click.argument("run_id", metavar="RUN", shell_complete=completing.run_ids)
-@json_option
-@click.pass_context
-def show_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
-    """Show one run: state, reasons, what took how long, steps and their cost, deliveries.
-
-    A step is recorded once it has its answer, and replayed where a later execution went on from
-    that answer instead of asking again: it was paid once. A model call that lost its answer is
-    unknown: it may have been billed, for its reservation at most, and is not in the cost.
-
-    Exits with 3 when there is no such run.
-
-    \b
-    Examples:
-      bpa runs show 019f1c3e-6a52-8d0f-b0a4-6d1f1d9a2c11
-      bpa runs show 019f1c3e-6a52-8d0f-b0a4-6d1f1d9a2c11 --json | jq .costUsd
-    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
-    run = asyncio.run(_get(context, run_id))
-    if as_json:
-        print_json(run)
-    else:
-        _print_run(output(), run)
 
 
 @command.command("cancel", short_help="End a living run.")
@@ -239,11 +213,6 @@ async def _check_deployment(api: Api, deployment: str) -> None:
         )
 
 
-async def _get(context: click.Context, run_id: str) -> Run:
-    async with open_api(context) as api:
-        return await api.get(f"/v1/runs/{segment(run_id)}", Run)
-
-
 async def _retry(context: click.Context, run_id: str) -> Retried:
     async with open_api(context) as api:
         path = f"/v1/runs/{segment(run_id)}:retry"
@@ -263,7 +232,7 @@ def _print_runs(console: Console, runs: list[RunSummary]) -> None:
     for run in runs:
         values = {
             "age": ago(run.created_at),
-            "took": _took(run),
+            "took": took(run),
             "tokens": f"{run.tokens_used:,}",
             "USD": usd(run.cost_usd),
         }
@@ -274,102 +243,3 @@ def _print_runs(console: Console, runs: list[RunSummary]) -> None:
 
 def _took(run: RunSummary) -> str:
     return span((run.ended_at - run.created_at).total_seconds()) if run.ended_at else ""
-
-
-def _cancelling(run: Run) -> str:
-    if run.cancel_asked_at is None:
-        return ""
-    return f"asked by {run.cancel_asked_by} at {run.cancel_asked_at:%H:%M:%S} UTC"
-
-
-def _print_run(console: Console, run: Run) -> None:
-    source = run.input_ref
-    lease = f"epoch {run.lease_epoch}" if run.lease_epoch else ""
-    if run.lease_expires_at:
-        lease += f", until {run.lease_expires_at:%H:%M:%S} UTC"
-    console.print(
-        facts(
-            [
-                ("run", run.run_id),
-                ("status", state(run)),
-                ("reason", run.reason),
-                ("detail", run.detail),
-                ("waits for", waits_for(run)),
-                ("cancel", _cancelling(run)),
-                ("parked", f"{ago(run.parked.since)} ago" if run.parked else ""),
-                ("message", _message(source)),
-                ("excerpt", source.get("excerpt")),
-                ("deployment", f"{run.deployment_id} ({run.agent_id} {run.version})"),
-                ("node", run.node_id),
-                ("lease", lease),
-                ("executions", _executions(run)),
-                ("outcome", _pairs(run.outcome or {})),
-                *(("further", _pairs(one)) for one in (run.outcome or {}).get("further", [])),
-                ("effect key", run.effect_key),
-                ("replay of", run.replay_of),
-                ("replayed as", run.replayed_as),
-                ("trace", run.trace_id),
-                ("took", f"{_took(run)}, {span(run.worked_s)} of it at work" if _took(run) else ""),
-                ("tokens", f"{run.tokens_used:,}" if run.steps else ""),
-                ("cost", f"{usd(run.cost_usd)} USD" if run.steps else ""),
-                *(("price", line) for line in prices(run)),
-                ("unknown calls", unknown(run)),
-            ]
-        )
-    )
-    _print_nodes(console, run)
-    print_waterfall(console, run)
-    if run.steps:
-        print_steps(console, run)
-    _print_deliveries(console, run)
-
-
-def _message(source: dict[str, Any]) -> str:
-    parts = [
-        str(source.get("message_id") or ""),
-        f"{source.get('queue')} number {source.get('sequence_number')}",
-        f"{source.get('bytes', 0):,} bytes",
-        str(source.get("dialect") or ""),
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def _executions(run: Run) -> str:
-    counted = {
-        "failed by the agent": run.agent_failures,
-        "crashed": run.crashes,
-        "lost by the infrastructure": run.infra_failures,
-    }
-    wrong = ", ".join(f"{count} {what}" for what, count in counted.items() if count)
-    return f"{run.executions}{f' ({wrong})' if wrong else ''}" if run.executions else ""
-
-
-def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items() if name != "further")
-
-
-def _print_nodes(console: Console, run: Run) -> None:
-    if not run.waiting_nodes:
-        return
-    rows = table("node", "why not there", cut="why not there")
-    for node, reason in run.waiting_nodes.items():
-        rows.add_row(node, cut(str(reason)))
-    console.print()
-    console.print(rows)
-
-
-def _print_deliveries(console: Console, run: Run) -> None:
-    rows = table("delivery", "received", "settled", "as", "by", right=("delivery",), cut="by")
-    for number, delivery in enumerate(run.deliveries, 1):
-        settled = delivery.settled_at
-        rows.add_row(
-            str(number),
-            f"{delivery.received_at:%Y-%m-%d %H:%M:%S} UTC",
-            f"after {span((settled - delivery.received_at).total_seconds())}"
-            if settled
-            else "not yet",
-            delivery.disposition or "",
-            cut(delivery.owner),
-        )
-    console.print()
-    console.print(rows)

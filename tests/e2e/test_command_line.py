@@ -29,11 +29,17 @@ from bpa.cli import (
     nodes,
     queues,
     runs,
-    runs_logs,
     send,
 )
 from bpa.cli.doctor.findings import Report
-from bpa.control.rest import cost_schemas, dead_letter_schemas, node_schemas, run_schemas, schemas
+from bpa.control.rest import (
+    cost_schemas,
+    dead_letter_schemas,
+    node_schemas,
+    run_events,
+    run_schemas,
+    schemas,
+)
 from tests.e2e.queues import dead_letters
 from tests.e2e.queues import send as send_to
 from tests.e2e.server import BPA, Bpa
@@ -97,7 +103,7 @@ CASES = {
     "queues": case(document=queues.Queues),
     "runs cancel": case("{scene.run}", document=run_schemas.Cancelled, code=5),
     "runs list": case(document=runs.Runs),
-    "runs logs": case("{scene.run}", document=runs_logs.RunEvent),
+    "runs logs": case("{scene.run}", document=run_events.RunEvent),
     "runs retry": case("{scene.run}", document=dead_letter_schemas.Retried, code=5),
     "runs show": case("{scene.dead_run}", document=run_schemas.Run),
     "runs watch": case("{scene.run}", "{scene.dead_run}", document=run_schemas.RunSummary, code=7),
@@ -279,6 +285,7 @@ async def test_a_reader_that_leaves_ends_a_command_without_a_word(scene: Scene, 
         ("cordon nobody", 3),
         ("drain nobody", 3),
         ("uncordon nobody", 3),
+        ("runs show {scene.run} --contents", 4),
         ("dlq show invoices:999999", 3),
         ("dlq show invoices:999999 --body", 3),
         ("dlq show {scene.letter} --body --json", 2),

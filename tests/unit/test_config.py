@@ -150,3 +150,29 @@ async def test_an_address_that_cannot_be_read_is_not_repeated():
             await opening
         assert "cret" not in str(caught.value)
         assert caught.value.__suppress_context__  # the driver's own message quotes it
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("javascript:alert({trace_id})", "http://host"),
+        ("grafana/{trace_id}", "http://host"),
+        ("https://u:pw@host/{trace_id}", "must not hold a user or password"),
+        ("https://host/traces", "write {trace_id}"),
+        ("https://host/{trace_id} x", "without a space"),
+        ("https://host/{trace_id}\u202e", "without a space"),
+    ],
+)
+def test_an_address_that_pages_link_to_is_checked_at_the_start(address: str, what: str):
+    with pytest.raises(SettingsError) as caught:
+        load({"BPA_TELEMETRY__TRACE_URL": address})
+    assert what in str(caught.value)
+    assert "pw" not in str(caught.value).replace("password", "")
+    load({"BPA_TELEMETRY__TRACE_URL": 'https://host/explore?left={"query":"{trace_id}"}'})
+    load({"BPA_TELEMETRY__LOGS_URL": "http://host/{run_id}"})
+
+
+def test_contents_are_hidden_unless_somebody_decides_otherwise():
+    assert load({}).settings.contents.show == "hidden"
+    with pytest.raises(SettingsError):
+        load({"BPA_CONTENTS__SHOW": "everything"})

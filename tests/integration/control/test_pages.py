@@ -19,13 +19,11 @@ from tests.integration.control.desk import Desk, desk_of
 from tests.integration.control.fleet import DEP_ID, Fleet
 from tests.integration.control.pages_read import check_harmless, read_page
 from tests.integration.control.rest import Answer, Rest, rest_over
+from tests.unit.ui.hostile import HOSTILE as WITH_NUL
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
+HOSTILE = WITH_NUL.replace("\0", "")
 NOBODY = "018f0000-0000-8000-8000-000000000000"
-HOSTILE = (
-    "<b-evil onclick=alert(1)>\"'><script>alert(1)</script>{{ 7 * 7 }}{% raw %}javascript:alert(1)"
-    "\x1b[31m\u202eevil\u2066\u200b\ufeff" + "e" + "\u0301" * 10_000 + "</textarea></title>"
-)
 
 
 @pytest.fixture
@@ -271,7 +269,7 @@ async def _poison(fleet: Fleet, database: str) -> str:
     outcome = Outcome(kind=OutcomeKind.REJECTED, reason="AgentError", detail="d")
     await fleet.runs.finish(run_id, epoch, outcome)
     await fleet.queued(2)
-    text = HOSTILE.replace("\0", "")
+    text = HOSTILE
     call = Jsonb({"type": "model", "provider": text, "model": text[:200], "max_tokens": 5,
                   "response_id": text[:200], "finish_reasons": [text[:200]]})  # fmt: skip
     source = Jsonb({"queue": text, "sequence_number": 1, "message_id": text, "dialect": text,

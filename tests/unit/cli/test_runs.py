@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from bpa.cli.runs import _pairs
+from bpa.cli.runs_show import _pairs
 from bpa.cli.runs_words import state, waits_for, why
 from bpa.cli.steps import answer
 from bpa.control.rest.run_schemas import RunSummary, StepView

@@ -14,7 +14,7 @@ from tests.browser.conftest import Tab
 from tests.e2e.server import Bpa
 
 PLACES = [
-    "/ui", "/ui/runs", "/ui/runs/many?q=", "RUN", "/ui/fleet", "/ui/fleet/node-1",
+    "/ui", "/ui/runs", "/ui/runs/many?q=", "RUN", "LOG", "/ui/fleet", "/ui/fleet/node-1",
     "/ui/dead-letters", "LETTER", "/ui/deployments", "/ui/deployments/invoice-classifier-dev",
     "/ui/costs",
 ]  # fmt: skip
@@ -27,10 +27,10 @@ SEND = Path(__file__).parents[2] / "demo" / "invoices" / "005-weidental-sw000002
 
 async def path_of(system: Bpa, place: str) -> str:
     """Return a path: of the page of some run, or of some dead letter, where one is asked for."""
-    if place == "RUN":
+    if place in ("RUN", "LOG"):
         runs = (await system.get("/v1/runs"))["runs"]
         done = next(run for run in runs if run["status"] == "completed")
-        return f"/ui/runs/{done['runId']}"
+        return f"/ui/runs/{done['runId']}{'/logs' if place == 'LOG' else ''}"
     if place == "LETTER":
         letters = (await system.get("/v1/dead-letters"))["deadLetters"]
         return f"/ui/dead-letters/{letters[0]['id']}"

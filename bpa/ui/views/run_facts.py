@@ -51,7 +51,10 @@ class Replay:
 
 def address(template: str, run: Run) -> str:
     """Return where others keep something of a run; empty where no setting says."""
-    return template.replace("{trace_id}", run.trace_id).replace("{run_id}", run.run_id)
+    ids = {"{trace_id}": run.trace_id, "{run_id}": run.run_id}
+    for name, value in ids.items():
+        template = template.replace(name, segment(value))
+    return template
 
 
 def about(run: Run, outside: Outside) -> Iterator[Link]:
@@ -144,7 +147,7 @@ def commands(run: Run) -> Iterator[str]:
     yield f"bpa runs logs {run.run_id}"
     if run.status not in TERMINAL:
         yield f"bpa runs cancel {run.run_id} --detail '…'"
-    if run.status in (RunStatus.QUEUED, RunStatus.DEAD_LETTERED):
+    if run.status in (RunStatus.QUEUED, RunStatus.DEAD_LETTERED) and run.replayed_as is None:
         yield f"bpa runs retry {run.run_id}"
     for letter, _ in letters(run):
         yield f"bpa dlq show {letter}"

@@ -35,6 +35,8 @@ from bpa.control.looking import Looking
 from bpa.control.measure import Measured
 from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
+from bpa.control.operating import Operating
+from bpa.control.operations import Operations
 from bpa.control.queues import Queues
 from bpa.control.readiness import Dependency, Readiness
 from bpa.control.reaper import Reaper
@@ -80,6 +82,7 @@ class ControlPlane:
     nodes: Nodes
     notifications: Notifications
     offers: Offers
+    operating: Operating
     queues: Queues
     readiness: Readiness
     reaper: Reaper
@@ -108,6 +111,7 @@ class ControlPlane:
             self.notifications.run(),
             self.settlement.run(),
             self.offers.listen(self.notifications),
+            self.operating.run(),
             self.queues.run(),
             self.reaper.run(),
             self.scheduler.run(),
@@ -164,6 +168,7 @@ class ControlProvider(Provider):
     deployments = provide(Deployments)
     drains = provide(Drains)
     history = provide(History)
+    operations = provide(Operations)
     replays = provide(Replays)
     trends = provide(Trends)
 
@@ -184,6 +189,13 @@ class ControlProvider(Provider):
     def searches(self, pool: Pool) -> Searches:
         """Return the search among all runs."""
         return Searches(pool)
+
+    @provide
+    def operating(
+        self, pool: Pool, runs: Runs, replaying: Replaying, scheduler: Scheduler
+    ) -> Operating:
+        """Return what works operations off."""
+        return Operating(pool, runs, replaying, scheduler.wake)
 
     @provide
     def nodes(self, pool: Pool) -> Nodes:
@@ -320,6 +332,8 @@ class ControlProvider(Provider):
         drains: Drains,
         leases: Leases,
         offers: Offers,
+        operating: Operating,
+        operations: Operations,
         runs: Runs,
         history: History,
         looking: Looking,
@@ -343,6 +357,7 @@ class ControlProvider(Provider):
             drains=drains,
             leases=leases,
             offers=offers,
+            operations=operations,
             runs=runs,
             history=history,
             looking=looking,
@@ -355,6 +370,7 @@ class ControlProvider(Provider):
             state=lambda: readiness.state,
             deployments_changed=ingest.deployments_changed,
             woken=scheduler.wake,
+            operation_started=operating.wake,
             heartbeat_every_s=self._settings.control.heartbeat_every_s,
         )
 

@@ -23,7 +23,6 @@ from bpa.container.stores import Namespace, ReplicaId
 from bpa.control.burials import Burials
 from bpa.control.dead_letters import DeadLetters
 from bpa.control.deployments import Deployments
-from bpa.control.history import History
 from bpa.control.ingest import Feeder, Ingest
 from bpa.control.intake import Intake, Origin
 from bpa.control.measure import Measured
@@ -167,7 +166,6 @@ class MessagesProvider(Provider):
         replays: Replays,
         burials: Burials,
         runs: Runs,
-        history: History,
         metrics: Metrics,
     ) -> Replaying:
         """Return what replays dead letters."""
@@ -177,7 +175,6 @@ class MessagesProvider(Provider):
             replays,
             burials,
             runs,
-            history,
             partial(DeadLetterLocks, bus),
             partial(ServiceBusPublisher, bus),
             metrics,

@@ -41,6 +41,7 @@ class Topic(StrEnum):
     QUEUE = "queue"
     DEPLOYMENT = "deployment"
     BREAKER = "breaker"
+    OPERATION = "operation"
 
 
 Seen = Mapping[tuple[Topic, str], tuple[str, str, str]]

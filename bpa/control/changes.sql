@@ -44,7 +44,11 @@ union all
 select
     'breaker', host, '', '',
     concat_ws('|', state, closings, probe_at, probe_run, failed_probes, ramp, passed, failed_at)
-from breakers;
+from breakers
+union all
+select 'operation', operation_id::text, '', '', concat_ws('|', state, finished, trouble)
+from operations
+where ended_at is null or ended_at > now() - interval '1 min';
 
 -- name: ended
 -- Read of runs that were alive how they ended.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, LiteralString
 
-from bpa.control.cursors import cursor_of_execution, read_execution
+from bpa.control.cursors import cursor_of_numbered, read_numbered
 from bpa.control.ledger import LINES_MAX, PAGED, By, Chosen
 from bpa.errors import InvalidRequest
 from bpa.postgres import Pool, fetch_all, load_queries
@@ -44,7 +44,7 @@ class Costs:
         """
         if cursor and by not in PAGED:
             raise InvalidRequest(f"costs by {by} have no pages; ask without a cursor")
-        after_run, after_epoch = read_execution(cursor) if cursor else (None, None)
+        after_run, after_epoch = read_numbered(cursor) if cursor else (None, None)
         rows = await fetch_all(
             self._pool,
             _statement(by, chosen),
@@ -61,7 +61,7 @@ class Costs:
             return rows, None
         last = rows[limit - 1]
         # of a run as a whole, no execution is left for the next page
-        return rows[:limit], cursor_of_execution(last["key"], last["epoch"] or 0)
+        return rows[:limit], cursor_of_numbered(last["key"], last["epoch"] or 0)
 
 
 def _statement(by: By, chosen: Chosen) -> LiteralString:

@@ -31,22 +31,22 @@ def read_cursor(cursor: str) -> tuple[datetime, str]:
         raise InvalidRequest(_NONE_OF_OURS) from error
 
 
-def cursor_of_execution(run_id: str, epoch: int) -> str:
-    """Return the cursor that continues after an execution of a run."""
-    return _written(run_id, str(epoch))
+def cursor_of_numbered(owner_id: str, number: int) -> str:
+    """Return the cursor that continues after so many: an execution of a run, an item."""
+    return _written(owner_id, str(number))
 
 
-def read_execution(cursor: str) -> tuple[str, int]:
-    """Return after which execution to continue.
+def read_numbered(cursor: str) -> tuple[str, int]:
+    """Return whose, and after which number to continue.
 
     Raises:
         InvalidRequest: The cursor is none of ours.
     """
     try:
-        run_id, epoch = _read(cursor)
-        if not epoch.isdecimal() or int(epoch) >= 2**63:
-            raise ValueError(epoch)
-        return str(uuid.UUID(run_id)), int(epoch)
+        owner_id, number = _read(cursor)
+        if not number.isdecimal() or int(number) >= 2**63:
+            raise ValueError(number)
+        return str(uuid.UUID(owner_id)), int(number)
     except ValueError as error:
         raise InvalidRequest(_NONE_OF_OURS) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections import defaultdict
 from collections.abc import (
@@ -21,6 +22,7 @@ import structlog
 
 from bpa.connectors import Message
 from bpa.connectors.service_bus import DeadLetter
+from bpa.control.causes import Filter, cause_of, group_of
 from bpa.control.deployments import Deployments
 from bpa.control.message_properties import readable, shown
 from bpa.control.replay_plan import Identity, LetterId, plan
@@ -30,6 +32,8 @@ from bpa.errors import InvalidRequest, NotFound
 
 SCANNED_AT_MOST = 5_000
 """Dead letters looked at for one page or one count: a filter may match few of them."""
+CHOOSING_S = 20.0
+"""Seconds in which letters are looked at to choose those of a filter."""
 _KEPT_BYTES_AT_MOST = 32 * 1024 * 1024
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -45,6 +49,30 @@ class Reader(Protocol):
         self, size: int = ..., from_sequence_number: int = ...
     ) -> AsyncGenerator[list[DeadLetter], None]:
         """Go through the dead letters, oldest first, a page at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The dead letters that a filter means at one moment, queue by queue, oldest first."""
+
+    ids: Sequence[LetterId]
+    looked_at_all: bool
+    """False where the time was over before all letters had been looked at."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Dead letters of one queue, reason and cause, as they are counted."""
+
+    sample: LetterId
+    count: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+
+    def add(self, enqueued_at: datetime) -> None:
+        self.count += 1
+        self.first = min(self.first or enqueued_at, enqueued_at)
+        self.last = max(self.last or enqueued_at, enqueued_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +92,7 @@ class Found:
     def row(self) -> dict[str, Any]:
         """Return what a list shows."""
         known, message = self.known, self.message
+        cause = cause_of(self.letter.description)
         return {
             "id": str(self.id),
             "queue": self.id.queue,
@@ -71,6 +100,8 @@ class Found:
             "message_id": readable(message.message_id or ""),
             "reason": readable(self.letter.reason),
             "description": readable(self.letter.description),
+            "cause": cause,
+            "group": group_of(self.id.queue, self.letter.reason, cause),
             "run_id": self.identity.run_id,
             "run_status": known["status"],
             "deployment_id": known["dep_id"],
@@ -113,9 +144,8 @@ class DeadLetters:
 
     async def page(
         self,
+        chosen: Filter | None = None,
         *,
-        queue: str | None = None,
-        reason: str | None = None,
         cursor: str | None = None,
         limit: int = 100,
     ) -> tuple[list[dict[str, Any]], str | None]:
@@ -129,14 +159,15 @@ class DeadLetters:
             NotFound: No deployment feeds from that queue.
             Unavailable: The broker or Postgres does not answer.
         """
+        chosen = chosen or Filter()
         after = _read_cursor(cursor) if cursor else None
         found: list[tuple[LetterId, DeadLetter]] = []
         scanned = kept_bytes = 0
-        queues = await self._queues(queue)
-        async with aclosing(self._letters(queues, after, strict=queue is not None)) as letters:
+        queues, strict = await self._queues(chosen.queue), chosen.queue is not None
+        async with aclosing(self._letters(queues, after, strict=strict)) as letters:
             async for at, letter in letters:
                 scanned += 1
-                if reason in (None, letter.reason):
+                if chosen.takes(at.queue, letter.reason, letter.description):
                     found.append((at, letter))
                     kept_bytes += len(letter.encoded)
                 if (
@@ -147,36 +178,77 @@ class DeadLetters:
                     return await self._rows(found), _cursor(at)
         return await self._rows(found), None
 
-    async def totals(self, queue: str | None = None) -> list[dict[str, Any]]:
-        """Count dead letters by queue and reason, with the first and the last enqueued.
+    async def choose(self, chosen: Filter, at_most: int) -> Chosen:
+        """Return the ids of the letters that a filter means now, ``at_most`` and one at most.
 
-        ``complete`` is false where a queue holds more than ``SCANNED_AT_MOST``: the counts are then
-        of the oldest so many. Raises as :meth:`page`.
+        Raises:
+            NotFound: No deployment feeds from that queue.
+            Unavailable: The broker does not answer.
         """
-        totals: list[dict[str, Any]] = []
+        clock = asyncio.get_running_loop().time
+        until_s = clock() + CHOOSING_S
+        ids: list[LetterId] = []
+        queues, strict = await self._queues(chosen.queue), chosen.queue is not None
+        async with aclosing(self._letters(queues, strict=strict)) as letters:
+            async for at, letter in letters:
+                if chosen.takes(at.queue, letter.reason, letter.description):
+                    ids.append(at)
+                if len(ids) > at_most:
+                    break
+                if clock() > until_s:
+                    return Chosen(ids, looked_at_all=False)
+        return Chosen(ids, looked_at_all=True)
+
+    async def groups(self, queue: str | None = None) -> list[dict[str, Any]]:
+        """Count dead letters by queue, reason and cause, the largest group first.
+
+        Each has the first and the last time that a message of it was enqueued, and the id of its
+        oldest letter. ``complete`` is false where a queue holds more than ``SCANNED_AT_MOST``: the
+        counts are then of the oldest so many. Raises as :meth:`page`.
+        """
+        rows: list[dict[str, Any]] = []
         for name in await self._queues(queue):
-            enqueued: dict[str, list[datetime]] = defaultdict(list)
-            scanned = 0
-            async with aclosing(self._letters([name], strict=queue is not None)) as letters:
-                async for _, letter in letters:
-                    if scanned == SCANNED_AT_MOST:
-                        break
-                    scanned += 1
-                    enqueued[letter.reason].append(letter.message.enqueued_at)
-                else:
-                    scanned = 0
-            totals += [
+            groups, complete = await self._groups_in(name, strict=queue is not None)
+            rows += [
                 {
+                    "id": group_of(name, reason, cause),
                     "queue": name,
                     "reason": readable(reason),
-                    "count": len(moments),
-                    "first_enqueued_at": min(moments),
-                    "last_enqueued_at": max(moments),
-                    "complete": scanned == 0,
+                    "cause": cause,
+                    "count": group.count,
+                    "first_enqueued_at": group.first,
+                    "last_enqueued_at": group.last,
+                    "sample_id": str(group.sample),
+                    "complete": complete,
                 }
-                for reason, moments in sorted(enqueued.items())
+                for (reason, cause), group in groups.items()
             ]
-        return totals
+        return sorted(rows, key=lambda row: (-row["count"], row["queue"], row["id"]))
+
+    async def totals(self, queue: str | None = None) -> list[dict[str, Any]]:
+        """Count dead letters by queue and reason: the sums of their groups; raises as `page`."""
+        totals: dict[tuple[str, str], dict[str, Any]] = {}
+        for row in await self.groups(queue):
+            total = totals.setdefault((row["queue"], row["reason"]), {**row, "count": 0})
+            total["count"] += row["count"]
+            for name, chosen in (("first_enqueued_at", min), ("last_enqueued_at", max)):
+                total[name] = chosen(total[name], row[name])
+        return [total for _, total in sorted(totals.items())]
+
+    async def _groups_in(
+        self, queue: str, *, strict: bool
+    ) -> tuple[dict[tuple[str, str], _Group], bool]:
+        """Count the oldest letters of a queue by reason and cause; tell whether that is all."""
+        groups: dict[tuple[str, str], _Group] = {}
+        scanned = 0
+        async with aclosing(self._letters([queue], strict=strict)) as letters:
+            async for at, letter in letters:
+                if scanned == SCANNED_AT_MOST:
+                    return groups, False
+                scanned += 1
+                key = (letter.reason, cause_of(letter.description))
+                groups.setdefault(key, _Group(at)).add(letter.message.enqueued_at)
+        return groups, True
 
     async def get(self, letter_id: LetterId) -> dict[str, Any]:
         """Return one dead letter whole, with what a replay would do.

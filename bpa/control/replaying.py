@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -21,7 +21,6 @@ from bpa.connectors import Message, PropertyValue, SettlementLost
 from bpa.connectors.service_bus import Rewrite, replayed
 from bpa.control.burials import Burials
 from bpa.control.dead_letters import DeadLetters, Found
-from bpa.control.history import History
 from bpa.control.replay_plan import (
     IDS_AT_MOST,
     Action,
@@ -36,7 +35,7 @@ from bpa.control.replays import RUN_ID_PROPERTY, NewReplay, Replays, new_run_id
 from bpa.control.runs import Runs
 from bpa.documents.characters import one_line
 from bpa.domain.runs import RunId, RunStatus
-from bpa.errors import BpaError, Conflict, InvalidRequest
+from bpa.errors import BpaError, Conflict, InvalidRequest, NotFound
 from bpa.telemetry.metrics import Metrics
 from bpa.telemetry.spans import replaying
 
@@ -75,7 +74,6 @@ class Replaying:
         replays: The rows.
         burials: Records what the broker took before it became a run.
         runs: Where a waiting run is hurried.
-        history: How runs ended.
         locks: Opens what locks the dead letters of a queue.
         publisher: Opens what sends to a queue.
         metrics: Counts results.
@@ -87,7 +85,6 @@ class Replaying:
         replays: Replays,
         burials: Burials,
         runs: Runs,
-        history: History,
         locks: Callable[[str], AbstractAsyncContextManager[Locks]],
         publisher: Callable[[str], AbstractAsyncContextManager[Publisher]],
         metrics: Metrics,
@@ -96,7 +93,6 @@ class Replaying:
         self._replays = replays
         self._burials = burials
         self._runs = runs
-        self._history = history
         self._locks = locks
         self._publisher = publisher
         self._metrics = metrics
@@ -151,27 +147,58 @@ class Replaying:
             NotFound: There is no such run.
             Conflict: It is at work, it has completed, or its dead letter is not there.
         """
-        run = await self._history.get(run_id)
-        if run["status"] == RunStatus.QUEUED and await self._runs.hurry(run_id, actor):
-            return None
-        if run["status"] != RunStatus.DEAD_LETTERED:
-            raise Conflict(
-                f"run {run_id} is {run['status']}; what can be retried is a dead-lettered or a "
-                "waiting run"
-            )
-        source = run["input_ref"]
-        letter_id = LetterId(source["queue"], source["sequence_number"])
-        found = (await self._dead_letters.find([letter_id])).get(letter_id)
-        if found is None or found.identity.run_id != run_id:
-            (known,) = await self._replays.known([run_id])
-            if known["next_run_id"]:
-                raise Conflict(f"run {run_id} was replayed before, as run {known['next_run_id']}")
-            raise Conflict(
-                f"the message of run {run_id} is not in the dead-letter queue of "
-                f"{source['queue']!r}: it is not settled yet, or somebody removed it"
-            )
-        (outcome,) = await self.replay([letter_id], actor=actor)
-        return outcome
+        retried = (await self.retry_many([run_id], actor))[run_id]
+        if isinstance(retried, BpaError):
+            raise retried
+        return retried
+
+    async def retry_many(
+        self, run_ids: Sequence[RunId], actor: str
+    ) -> dict[RunId, Outcome | BpaError | None]:
+        """Try runs again, ``IDS_AT_MOST`` at most; return of each what :meth:`retry` comes to.
+
+        Raises:
+            Unavailable: The broker or Postgres did not answer before a letter was replayed.
+        """
+        retried: dict[RunId, Outcome | BpaError | None] = {}
+        dead: dict[RunId, LetterId] = {}
+        for known in await self._replays.known(run_ids):
+            run_id = RunId(known["run_id"])
+            retried[run_id] = None
+            if known["status"] == RunStatus.QUEUED and await self._runs.hurry(run_id, actor):
+                continue
+            if known["status"] == RunStatus.DEAD_LETTERED:
+                dead[run_id] = LetterId(known["queue"], known["sequence_number"])
+            else:
+                retried[run_id] = _not_retried(known)
+        by_queue: dict[str, dict[RunId, LetterId]] = defaultdict(dict)
+        for run_id, letter_id in dead.items():
+            by_queue[letter_id.queue][run_id] = letter_id
+        for letters in by_queue.values():
+            try:
+                retried |= await self._retry_in(letters, actor)
+            except NotFound as error:  # nobody feeds from the queue any more
+                retried |= dict.fromkeys(letters, error)
+        return retried
+
+    async def _retry_in(
+        self, letters: Mapping[RunId, LetterId], actor: str
+    ) -> dict[RunId, Outcome | BpaError | None]:
+        """Replay what dead-lettered runs of one queue have there."""
+        found = await self._dead_letters.find(list(letters.values()))
+        there = {
+            run_id: letter_id
+            for run_id, letter_id in letters.items()
+            if letter_id in found and found[letter_id].identity.run_id == run_id
+        }
+        retried: dict[RunId, Outcome | BpaError | None] = {}
+        if there:
+            outcomes = await self.replay(list(there.values()), actor=actor)
+            retried |= dict(zip(there, outcomes, strict=True))
+        missing = [run_id for run_id in letters if run_id not in there]
+        for known in await self._replays.known(missing) if missing else []:
+            retried[RunId(known["run_id"])] = _without_letter(known)
+        return retried
 
     async def _replay_in(
         self,
@@ -271,6 +298,25 @@ class _Work:
     message: Message
     locks: Locks
     publisher: Publisher
+
+
+def _not_retried(known: Mapping[str, Any]) -> BpaError:
+    run_id, status = known["run_id"], known["status"]
+    if status is None:
+        return NotFound(f"there is no run {run_id}")
+    return Conflict(
+        f"run {run_id} is {status}; what can be retried is a dead-lettered or a waiting run"
+    )
+
+
+def _without_letter(known: Mapping[str, Any]) -> Conflict:
+    run_id, following = known["run_id"], known["next_run_id"]
+    if following:
+        return Conflict(f"run {run_id} was replayed before, as run {following}")
+    return Conflict(
+        f"the message of run {run_id} is not in the dead-letter queue of {known['queue']!r}: it is "
+        "not settled yet, or somebody removed it"
+    )
 
 
 def _foreseen(letter_id: LetterId, planned: Planned) -> Outcome:

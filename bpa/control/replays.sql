@@ -15,6 +15,8 @@ from replays where run_id = any(%(run_ids)s::uuid[]);
 select
     asked.run_id::text as run_id,
     runs.dep_id,
+    runs.input_ref ->> 'queue' as queue,
+    (runs.input_ref ->> 'sequence_number')::bigint as sequence_number,
     runs.status,
     runs.reason,
     runs.detail,

@@ -15,7 +15,7 @@ from typing import Any, LiteralString
 
 from bpa.control.cursors import cursor_of, read_cursor
 from bpa.control.search import Search
-from bpa.domain.runs import TERMINAL, RunStatus
+from bpa.domain.runs import TERMINAL, RunId, RunStatus
 from bpa.postgres import Pool, fetch_within, load_queries
 
 _QUERIES = load_queries(__file__)
@@ -94,6 +94,31 @@ class Searches:
             self._pool, _count_of(search), _TRY_S, bitmaps=True if search.words else None, **values
         )
         return min(int(rows[0]["runs"]), COUNTED_AT_MOST + 1) if rows else None
+
+    async def ids(
+        self, search: Search, at_most: int, time_s: float, *, unreplayed: bool = False
+    ) -> list[RunId] | None:
+        """Return the runs of one moment, oldest first; None where looking takes longer.
+
+        Where there are more than ``at_most``, some ``at_most`` and one of them come back.
+
+        Args:
+            search: What they have in common.
+            at_most: How many are of use.
+            time_s: Seconds that it may take.
+            unreplayed: Leave those out whose dead letter has been replayed.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        values = {**_values(search), "limit": at_most + 1}
+        statement = _ids_of(search, unreplayed=unreplayed)
+        in_bulk = True if search.words else None
+        rows = await fetch_within(self._pool, statement, time_s, bitmaps=in_bulk, **values)
+        if rows is None:
+            return None
+        # a run's id begins with the time that its message was enqueued at
+        return sorted(RunId(str(row["run_id"])) for row in rows)[: at_most + 1]
 
     async def _gathered(
         self, search: Search, after: Mapping[str, Any], values: Mapping[str, Any]
@@ -192,6 +217,16 @@ def _count_of(search: Search) -> LiteralString:
         for source in _sources(search)
     ]
     return "\n".join([_QUERIES.counted, _joined(parts), _QUERIES.in_all])
+
+
+def _ids_of(search: Search, *, unreplayed: bool) -> LiteralString:
+    more = [_QUERIES.unreplayed] if unreplayed else []
+    return _joined(
+        [
+            "\n".join([_QUERIES.identity, *source, *_conditions(search), *more, _QUERIES.capped])
+            for source in _sources(search)
+        ]
+    )
 
 
 def _window_of(search: Search, bounds: Mapping[str, Any]) -> LiteralString:

@@ -153,6 +153,16 @@ and (
     or run_words(input_ref, outcome, trace_id) @@ search_query(%(words)s, true)
 )
 
+-- name: unreplayed
+-- That wait, or whose dead letter has not been replayed to its end.
+and (
+    status = 'queued'
+    or not exists (
+        select from replays
+        where replays.replayed_run_id = runs.run_id and replays.settled_at is not null
+    )
+)
+
 -- name: after
 -- Go on after this run.
 and (created_at, run_id) < (%(after_at)s::timestamptz, %(after_id)s::uuid)

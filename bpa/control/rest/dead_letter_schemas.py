@@ -24,6 +24,10 @@ class DeadLetterSummary(Document, frozen=True):
     reason: str
     """One of the platform's, or one of the broker's own."""
     description: str
+    cause: str
+    """The description without what tells one letter from the next: numbers, ids, quoted values."""
+    group: str
+    """The short name of the letters of the same queue, reason and cause."""
     run_id: str
     run_status: str | None
     """None where the message never became a run."""
@@ -106,6 +110,17 @@ class DeadLetterTotal(Document, frozen=True):
     last_enqueued_at: datetime
     complete: bool
     """False where the queue holds more than are counted: these are the oldest of them."""
+
+
+class DeadLetterGroup(DeadLetterTotal, frozen=True):
+    """Dead letters of one queue, reason and cause."""
+
+    id: str
+    """Its short name, by which it is listed and replayed; the same tomorrow."""
+    cause: str
+    """What their descriptions have in common: without numbers, ids, quoted values and ports."""
+    sample_id: str
+    """Its oldest letter."""
 
 
 class ReplayAsked(Document, frozen=True, forbid_unknown_fields=True):

@@ -9,9 +9,11 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
+from bpa.control.causes import Filter
 from bpa.control.replay_plan import LetterId
 from bpa.control.rest.dead_letter_schemas import (
     DeadLetter,
+    DeadLetterGroup,
     DeadLetterPage,
     DeadLetterSummary,
     DeadLetterTotal,
@@ -32,6 +34,7 @@ async def list_dead_letters(
     services: NamedDependency[Services],
     queue: FromQuery[str | None] = None,
     reason: FromQuery[str | None] = None,
+    group: FromQuery[str | None] = None,
     cursor: FromQuery[str | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
 ) -> Response[DeadLetterPage]:
@@ -40,13 +43,18 @@ async def list_dead_letters(
     They are looked at in the broker's dead-letter queues and stay unlocked. A page may be short
     and have a next one.
     """
-    rows, following = await services.dead_letters.page(
-        queue=queue, reason=reason, cursor=cursor, limit=limit
-    )
+    chosen = Filter(queue, reason, group)
+    rows, following = await services.dead_letters.page(chosen, cursor=cursor, limit=limit)
     page = DeadLetterPage(
         dead_letters=[DeadLetterSummary.of(row) for row in rows], next_cursor=following
     )
-    asked = {"queue": queue, "reason": reason, "cursor": following, "limit": limit}
+    asked = {
+        "queue": queue,
+        "reason": reason,
+        "group": group,
+        "cursor": following,
+        "limit": limit,
+    }
     query = urlencode({name: value for name, value in asked.items() if value is not None})
     link = {"Link": f'</v1/dead-letters?{query}>; rel="next"'} if following else {}
     return Response(page, headers=link)
@@ -58,6 +66,18 @@ async def count_dead_letters(
 ) -> list[DeadLetterTotal]:
     """Count dead letters by queue and reason, with the first and the last enqueued."""
     return [DeadLetterTotal.of(row) for row in await services.dead_letters.totals(queue)]
+
+
+@get("/v1/dead-letters/groups", tags=["dead letters"])
+async def group_dead_letters(
+    services: NamedDependency[Services], queue: FromQuery[str | None] = None
+) -> list[DeadLetterGroup]:
+    """Count dead letters by queue, reason and cause, the largest group first, with a sample.
+
+    The letters are those that the broker shows now, the oldest 5,000 of a queue: where it holds
+    more, `complete` is false, and groups may be larger, and others there.
+    """
+    return [DeadLetterGroup.of(row) for row in await services.dead_letters.groups(queue)]
 
 
 @get("/v1/dead-letters/{dead_letter_id:str}", tags=["dead letters"])
@@ -125,6 +145,7 @@ async def retry_run(
 HANDLERS = [
     list_dead_letters,
     count_dead_letters,
+    group_dead_letters,
     get_dead_letter,
     get_dead_letter_body,
     replay_dead_letters,

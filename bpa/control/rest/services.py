@@ -18,6 +18,7 @@ from bpa.control.leases import Leases
 from bpa.control.looking import Looking
 from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
+from bpa.control.operations import Operations
 from bpa.control.queues import Queues
 from bpa.control.readiness import State
 from bpa.control.replaying import Replaying
@@ -40,6 +41,7 @@ class Services:
     drains: Drains
     leases: Leases
     offers: Offers
+    operations: Operations
     runs: Runs
     history: History
     looking: Looking
@@ -54,6 +56,7 @@ class Services:
     deployments_changed: Callable[[], None]
     woken: Callable[[], None]
     """There may be a place now."""
+    operation_started: Callable[[], None]
     heartbeat_every_s: float
 
     async def fenced(self, report: Awaitable[None]) -> None:
@@ -71,7 +74,12 @@ def run_id_in_path(raw: str) -> RunId:
     Raises:
         NotFound: It is no UUID, so there can be no such run.
     """
+    return RunId(uuid_in_path(raw, "run"))
+
+
+def uuid_in_path(raw: str, kind: str) -> str:
+    """Return an id of this kind of thing in its canonical form; raises as `run_id_in_path`."""
     try:
-        return RunId(str(uuid.UUID(raw)))
+        return str(uuid.UUID(raw))
     except ValueError as error:
-        raise NotFound(f"there is no run {raw[:64]!r}: a run's id is a UUID") from error
+        raise NotFound(f"there is no {kind} {raw[:64]!r}: its id is a UUID") from error

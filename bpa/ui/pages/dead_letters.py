@@ -6,6 +6,7 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
+from bpa.control.causes import Filter
 from bpa.control.replay_plan import LetterId
 from bpa.control.rest.dead_letter_schemas import DeadLetter, DeadLetterSummary, DeadLetterTotal
 from bpa.ui.desk import Desk
@@ -26,9 +27,8 @@ async def list_dead_letters(
     """Show the groups there are, and the letters of one or of all."""
     letters = desk.services.dead_letters
     totals = [DeadLetterTotal.of(row) for row in await letters.totals()]
-    rows, following = await letters.page(
-        queue=queue or None, reason=reason or None, cursor=cursor, limit=_PAGE
-    )
+    chosen = Filter(queue or None, reason or None)
+    rows, following = await letters.page(chosen, cursor=cursor, limit=_PAGE)
     shown = view.letters(
         totals,
         [DeadLetterSummary.of(row) for row in rows],

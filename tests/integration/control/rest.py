@@ -21,6 +21,7 @@ from bpa.control.dead_letters import DeadLetters
 from bpa.control.disclosure import Disclosure, Show
 from bpa.control.http import Services, create_app
 from bpa.control.looking import Looking
+from bpa.control.operations import Operations
 from bpa.control.queues import Queues
 from bpa.control.readiness import State
 from bpa.control.replaying import Replaying
@@ -98,6 +99,15 @@ async def rest_over(
     reader = partial(DeadLetterReader, bus)
     changes = Changes(fleet.pool, silent_after_s=6.0)
     dead_letters = DeadLetters("dev", "ns", fleet.deployments, replays, reader)
+    replaying = Replaying(
+        dead_letters,
+        replays,
+        fleet.burials,
+        fleet.runs,
+        partial(DeadLetterLocks, bus),
+        partial(ServiceBusPublisher, bus),
+        metrics,
+    )
     services = Services(
         agents=fleet.agents,
         breakers=fleet.breakers,
@@ -113,21 +123,14 @@ async def rest_over(
         searches=fleet.searches,
         costs=fleet.costs,
         dead_letters=dead_letters,
-        replaying=Replaying(
-            dead_letters,
-            replays,
-            fleet.burials,
-            fleet.runs,
-            fleet.history,
-            partial(DeadLetterLocks, bus),
-            partial(ServiceBusPublisher, bus),
-            metrics,
-        ),
+        replaying=replaying,
+        operations=Operations(fleet.pool, fleet.searches, dead_letters, replaying),
         queues=queues,
         metrics=metrics,
         state=state,
         deployments_changed=lambda: told.append("deployments_changed"),
         woken=lambda: told.append("woken"),
+        operation_started=lambda: told.append("operation_started"),
         heartbeat_every_s=3.0,
     )
     ui = pages(services, Trends(fleet.pool), "dev", outside)

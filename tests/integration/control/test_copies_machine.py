@@ -175,7 +175,7 @@ class World:
         )
         letters = DeadLetters("dev", "ns", deployments, self.replays, lambda _: broker)
         self.replaying = Replaying(
-            letters, self.replays, burials, runs, fleet.history, self._itself, self._itself, metrics
+            letters, self.replays, burials, runs, self._itself, self._itself, metrics
         )
 
     @asynccontextmanager

@@ -30,9 +30,18 @@ DOCUMENTED = {
     ("post", "/v1/runs/{run_id}:retry"),
     ("get", "/v1/dead-letters"),
     ("get", "/v1/dead-letters/totals"),
+    ("get", "/v1/dead-letters/groups"),
     ("get", "/v1/dead-letters/{dead_letter_id}"),
     ("get", "/v1/dead-letters/{dead_letter_id}/body"),
     ("post", "/v1/dead-letters:replay"),
+    ("post", "/v1/operations"),
+    ("post", "/v1/operations:preview"),
+    ("get", "/v1/operations"),
+    ("get", "/v1/operations/{operation_id}"),
+    ("get", "/v1/operations/{operation_id}/items"),
+    ("get", "/v1/operations/{operation_id}/sample"),
+    ("post", "/v1/operations/{operation_id}:start"),
+    ("post", "/v1/operations/{operation_id}:stop"),
     ("post", "/v1/runs/{run_id}/steps"),
     ("get", "/v1/runs/{run_id}/steps"),
     ("get", "/v1/runs/{run_id}/logs"),
@@ -106,7 +115,12 @@ async def test_each_operation_says_how_it_fails_and_creating_ones_what_they_acce
             problem = operation["responses"]["default"]["content"]["application/problem+json"]
             assert problem["schema"] == {"$ref": "#/components/schemas/Problem"}
             assert operation["description"]
-    for path in ("/v1/agents", "/v1/agents/{agent_id}:version", "/v1/deployments"):
+    for path in (
+        "/v1/agents",
+        "/v1/agents/{agent_id}:version",
+        "/v1/deployments",
+        "/v1/operations",
+    ):
         operation = paths[path]["post"]
         assert "201" in operation["responses"]
         assert "Idempotency-Key" in {one["name"] for one in operation["parameters"]}

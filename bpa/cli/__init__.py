@@ -34,6 +34,7 @@ _COMMANDS = {
     "drain": ("bpa.cli.drain", "Empty a node by a deadline, and watch it."),
     "emulate": ("bpa.cli.emulate", "Run one server of the local default alone."),
     "nodes": ("bpa.cli.nodes", "Look at the nodes that execute runs."),
+    "operations": ("bpa.cli.operations", "Look at acts on many, and stop them."),
     "queues": ("bpa.cli.queues", "Show what waits in the queues, and how old it is."),
     "runs": ("bpa.cli.runs", "Look at runs, cancel them, try them again."),
     "send": ("bpa.cli.send", "Publish documents to a queue."),

@@ -45,6 +45,8 @@ deployment_ids = _completer("/v1/deployments", "", "deploymentId", "queue")
 agent_ids = _completer("/v1/agents", "", "agentId")
 queue_names = _completer("/v1/queues", "", "queue")
 dead_letter_ids = _completer(f"/v1/dead-letters?limit={_MOST}", "deadLetters", "id", "reason")
+groups = _completer("/v1/dead-letters/groups", "", "id", "cause")
+operation_ids = _completer(f"/v1/operations?limit={_MOST}", "operations", "id", "state")
 reasons = _completer("/v1/dead-letters/totals", "", "reason")
 
 

@@ -31,6 +31,13 @@ reason_option = click.option(
     shell_complete=completing.reasons,
 )
 
+group_option = click.option(
+    "--group",
+    metavar="G",
+    help="Only those of this cause, as `bpa dlq groups` names it.",
+    shell_complete=completing.groups,
+)
+
 
 def spelled(context: click.Context, reason: str | None, queue: str | None) -> str | None:
     """Return the reason as dead letters carry it: the platform's, the broker's, a stranger's.
@@ -70,18 +77,19 @@ def counted(totals: Iterable[DeadLetterTotal]) -> str:
 
 
 async def letters_of(
-    api: Api, reason: str | None, queue: str | None, limit: int | None
+    api: Api, reason: str | None, queue: str | None, group: str | None, limit: int
 ) -> tuple[list[DeadLetterSummary], bool]:
     """Return those that match, oldest first, and whether there are more."""
     letters: list[DeadLetterSummary] = []
     cursor: str | None = None
     while True:
-        most = _PAGE if limit is None else min(_PAGE, limit - len(letters))
+        most = min(_PAGE, limit - len(letters))
         page = await api.get(
             "/v1/dead-letters",
             DeadLetterPage,
             reason=reason,
             queue=queue,
+            group=group,
             limit=most,
             cursor=cursor,
         )

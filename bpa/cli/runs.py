@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from typing import Any
 
 import click
 from rich.console import Console
 
 from bpa.cli import completing
-from bpa.cli.api import Api, open_api, segment
-from bpa.cli.context import json_option, print_json, whoami
-from bpa.cli.dlq_replay import REPLAY_S, exit_code, print_replayed
+from bpa.cli.api import Api, open_api
+from bpa.cli.context import json_option, print_json
+from bpa.cli.runs_acts import cancel, retry
 from bpa.cli.runs_logs import logs
 from bpa.cli.runs_show import show, took
 from bpa.cli.runs_watch import watch
@@ -27,8 +26,7 @@ from bpa.cli.tables import (
     usd,
     whole,
 )  # fmt: skip
-from bpa.control.rest.dead_letter_schemas import Retried
-from bpa.control.rest.run_schemas import Cancel, Cancelled, RunPage, RunSummary
+from bpa.control.rest.run_schemas import RunPage, RunSummary
 from bpa.control.rest.schemas import Deployment, Document
 from bpa.domain.runs import RunStatus
 from bpa.errors import NotFound
@@ -59,6 +57,8 @@ def command() -> None:
 command.add_command(watch)
 command.add_command(logs)
 command.add_command(show)
+command.add_command(cancel)
+command.add_command(retry)
 
 
 @command.command("list", short_help="List runs, newest first, or look for some.")
@@ -118,67 +118,6 @@ def list_runs(
         click.echo(f"more than {limit}; --limit shows more", err=True)
 
 
-@command.command("cancel", short_help="End a living run.")
-@click.argument("run_id", metavar="RUN", shell_complete=completing.run_ids)
-@click.option(
-    "--detail", default="no reason given", metavar="TEXT", help="Why, for the dead letter."
-)
-@json_option
-@click.pass_context
-def cancel_run(context: click.Context, *, run_id: str, detail: str, as_json: bool) -> None:
-    """End a living run; its message goes to the dead-letter queue as Cancelled.
-
-    A run that waits ends at once. One that works is asked to stop: its node hears it with its next
-    heartbeat, and what it has not ended after control.cancel_grace_s is ended without it. What a
-    run has already sent to the target stays sent; if that was its effect, it is completed instead.
-    Cancelling it again changes nothing.
-
-    Exits with 3 when there is no such run and with 5 when it has ended.
-
-    \b
-    Examples:
-      bpa runs cancel 019f1c3e-6a52-8d0f-b0a4-6d1f1d9a2c11 --detail 'sent twice'
-    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
-    cancelled = asyncio.run(_cancel(context, run_id, detail))
-    if as_json:
-        print_json(cancelled)
-    elif cancelled.cancelling:
-        click.echo(f"{run_id} is cancelling: its node has been asked to end it")
-    else:
-        click.echo(f"{run_id} is cancelled")
-
-
-@command.command("retry", short_help="Try a run again.")
-@click.argument("run_id", metavar="RUN", shell_complete=completing.run_ids)
-@json_option
-@click.pass_context
-def retry_run(context: click.Context, *, run_id: str, as_json: bool) -> None:
-    """Try a run again: replay its dead letter, or end its backoff.
-
-    The replay of a dead-lettered run's message is a new run, which goes on from what this one has
-    recorded under the same key; see `bpa dlq replay --help`. A run that waits to be tried again is
-    tried now; one that is parked until its target answers goes on waiting for that, and says so.
-
-    Exits with 3 when there is no such run, and with 5 when it is at work, has completed or was
-    replayed before.
-
-    \b
-    Examples:
-      bpa runs retry 019f1c3e-6a52-8d0f-b0a4-6d1f1d9a2c11
-    """  # noqa: D301 - click leaves a paragraph that begins with \b as it is
-    retried = asyncio.run(_retry(context, run_id))
-    if as_json:
-        print_json(retried)
-    elif retried.waits_for:
-        click.echo(f"{retried.run_id} waits still, for more than its turn: {retried.waits_for}")
-    elif retried.replayed is None:
-        click.echo(f"{retried.run_id} backs off no more: it is placed as soon as there is room")
-    else:
-        print_replayed(retried.replayed)
-    if retried.replayed is not None:
-        context.exit(exit_code([retried.replayed]))
-
-
 async def _list(
     context: click.Context, query: str, wanted: str | None, deployment: str | None, limit: int
 ) -> tuple[list[RunSummary], bool]:
@@ -211,19 +150,6 @@ async def _check_deployment(api: Api, deployment: str) -> None:
         raise NotFound(
             f"there is no deployment {deployment!r}; there are {', '.join(known) or 'none'}"
         )
-
-
-async def _retry(context: click.Context, run_id: str) -> Retried:
-    async with open_api(context) as api:
-        path = f"/v1/runs/{segment(run_id)}:retry"
-        return await api.post(path, {"requestedBy": whoami()}, Retried, timeout_s=REPLAY_S)
-
-
-async def _cancel(context: click.Context, run_id: str, detail: str) -> Cancelled:
-    actor = f"cli:{getpass.getuser()}"
-    async with open_api(context) as api:
-        body = Cancel(actor=actor, detail=f"cancelled by {actor}: {detail}")
-        return await api.post(f"/v1/runs/{segment(run_id)}:cancel", body, Cancelled)
 
 
 def _print_runs(console: Console, runs: list[RunSummary]) -> None:

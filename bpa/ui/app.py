@@ -21,6 +21,7 @@ from bpa.ui.pages import (
     deployments,
     fleet,
     many_runs,
+    operations,
     overview,
     replays,
     run,
@@ -31,7 +32,10 @@ from bpa.ui.problems import handlers_of, nowhere_of
 from bpa.ui.rendering import Renderer
 from bpa.ui.views.run_facts import Outside
 
-_PAGES = (overview, runs, many_runs, run, fleet, dead_letters, replays, deployments, costs, static)
+_PAGES = (
+    overview, runs, many_runs, operations, run, fleet, dead_letters, replays, deployments, costs,
+    static,
+)  # fmt: skip
 _NOWHERE = (NotFoundException, MethodNotAllowedException)
 _ROOT = "/ui"
 _FORM_BYTES_MAX = 2 * 1024 * 1024

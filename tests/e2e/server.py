@@ -161,6 +161,15 @@ class Bpa:
             assert response.status == 200, await response.text()
             return await response.json()
 
+    async def post(self, path: str, body: Any) -> Any:
+        """Post a JSON document to control, and return its answer."""
+        async with (
+            aiohttp.ClientSession(self.addresses["http"]) as session,
+            session.post(path, json=body) as response,
+        ):
+            assert response.status < 300, await response.text()
+            return await response.json()
+
     async def put(self, path: str, body: Any, base: str) -> None:
         """Put a JSON document, such as a script of failures."""
         async with (

@@ -27,6 +27,8 @@ from bpa.cli import (
     dlq_replay,
     drain,
     nodes,
+    operating,
+    operations,
     queues,
     runs,
     send,
@@ -36,6 +38,7 @@ from bpa.control.rest import (
     cost_schemas,
     dead_letter_schemas,
     node_schemas,
+    operation_schemas,
     run_events,
     run_schemas,
     schemas,
@@ -62,6 +65,8 @@ class Scene:
     dead_run: str
     letter: str
     file: str
+    operation: str
+    """One that was asked to cancel a run that had ended."""
 
 
 Words = Callable[[Scene], list[str]]
@@ -92,6 +97,7 @@ CASES = {
     "deployments pause": case(DEPLOYMENT, document=schemas.Deployment),
     "deployments resume": case(DEPLOYMENT, document=schemas.Deployment),
     "deployments show": case(DEPLOYMENT, document=schemas.Deployment),
+    "dlq groups": case(document=dlq.DeadLetterGroups),
     "dlq list": case(document=dlq.DeadLetters),
     "dlq replay": case("--dry-run", "--id", "{scene.letter}", document=dlq_replay.ReplayReport),
     "dlq show": case("{scene.letter}", document=dead_letter_schemas.DeadLetter),
@@ -100,6 +106,10 @@ CASES = {
     "nodes forget": case("{scene.node}", document=nodes.NodeForgotten, code=5),
     "nodes list": case(document=nodes.Nodes),
     "nodes show": case("{scene.node}", document=node_schemas.NodeDetail),
+    "operations list": case(document=operations.Operations),
+    "operations show": case("{scene.operation}", "--items", document=operations.OperationShown),
+    "operations stop": case("{scene.operation}", document=operation_schemas.Operation, code=5),
+    "operations watch": case("{scene.operation}", document=operating.OperationReport, code=5),
     "queues": case(document=queues.Queues),
     "runs cancel": case("{scene.run}", document=run_schemas.Cancelled, code=5),
     "runs list": case(document=runs.Runs),
@@ -123,6 +133,7 @@ SENTENCES = (
     "deployments pause",
     "dlq replay",
     "nodes forget",
+    "operations stop",
     "runs cancel",
     "runs retry",
 )
@@ -162,7 +173,12 @@ async def seeded(server: Bpa, folder: Path) -> Scene:
     letters = {one["runId"]: one["id"] for one in json.loads(out)["deadLetters"]}
     (node,) = await server.get("/v1/nodes")
     run, dead_run = ended[good]["runId"], ended[bad]["runId"]
-    return Scene(server, node["nodeId"], run, dead_run, letters[dead_run], str(file))
+    words = ("runs", "cancel", "--where", f"deployment:{DEPLOYMENT} status:active", "--dry-run")
+    assert (await server.run(*words))[0] == 3, "all have ended"
+    operation = await server.post("/v1/operations", {"action": "cancel", "ids": [run]})
+    return Scene(
+        server, node["nodeId"], run, dead_run, letters[dead_run], str(file), operation["id"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +286,12 @@ async def test_a_reader_that_leaves_ends_a_command_without_a_word(scene: Scene, 
         (f"runs logs {NOBODY}", 3),
         (f"runs cancel {NOBODY}", 3),
         (f"runs retry {NOBODY}", 3),
+        ("runs cancel", 2),
+        ("runs cancel {scene.run} --where acme", 2),
+        ("runs cancel {scene.run} --rate 5", 2),
+        ("runs cancel --where status:completed --yes", 2),
+        ("runs cancel --where agent:nobody --yes", 3),
+        ("runs retry --where agent:nobody --dry-run", 3),
         ("runs watch {scene.run}", 0),
         ("runs watch {scene.dead_run}", 1),
         ("runs cancel {scene.dead_run}", 5),
@@ -290,6 +312,11 @@ async def test_a_reader_that_leaves_ends_a_command_without_a_word(scene: Scene, 
         ("dlq show invoices:999999 --body", 3),
         ("dlq show {scene.letter} --body --json", 2),
         ("dlq replay", 2),
+        ("dlq replay --group 0123456789ab", 3),
+        ("dlq groups --queue nobody", 3),
+        (f"operations show {NOBODY}", 3),
+        (f"operations watch {NOBODY}", 3),
+        (f"operations stop {NOBODY}", 3),
         ("dlq list --reason Nonsense", 3),
         ("send {scene.file} --queue nobody", 3),
         ("apply /nowhere", 2),

@@ -152,10 +152,11 @@ async def test_dead_letters_of_a_reason_are_replayed_at_a_rate_and_the_rest_stay
     words = ("dlq", "replay", "--reason", "NonRetryableHttpStatus", "--rate", "2", "--yes")
     done = await bpa(server, *words)
 
-    replayed = {result["replayedRunId"]: result["runId"] for result in done["results"]}
-    assert {run["runId"] for run in runs} <= set(replayed)
+    operation = done["operation"]
+    assert (operation["ratePerS"], operation["succeeded"]) == (2, operation["items"])
     for run in runs:
-        assert (await completed(server, replayed[run["runId"]]))["effectKey"] == run["effectKey"]
+        replayed = (await server.get(f"/v1/runs/{run['runId']}"))["replayedAs"]
+        assert (await completed(server, replayed))["effectKey"] == run["effectKey"]
     left = await dead_letters(bus)
     assert broken in left
     assert not {run["traceId"] for run in runs} & set(left)
@@ -194,7 +195,7 @@ async def test_everything_is_replayed_only_by_who_says_so(server: Bpa) -> None:
 
     words = ("dlq", "replay", "--reason", "NonRetryableHttpStatus", "--limit", "1", "--json")
     code, out, err = await at_a_terminal(server, "y", *words)
-    assert (code, json.loads(out)["matched"]) == (0, 1), err
+    assert (code, json.loads(out)["operation"]["items"]) == (0, 1), err
     assert "replay 1 dead letter with NonRetryableHttpStatus? [y/N]" in err
 
 
@@ -282,3 +283,60 @@ async def test_a_replay_whose_control_is_killed_after_the_send_is_finished_by_re
         assert (tried["bodies"], tried["applied"]) == (1, True)
         numbers = [item["body"]["invoice_id"] for item in await again.received()]
         assert numbers.count("REPLAY-5") == 1
+
+
+async def test_an_operation_whose_control_is_killed_amid_an_item_does_each_of_them_once(
+    servers: Backing, tmp_path: Path
+) -> None:
+    settings = await servers.settings()
+    fleet, queue = Fleet(tmp_path, settings, servers.local), "operation-killed"
+    async with AsyncExitStack() as stack:
+        control = await stack.enter_async_context(fleet.governed())
+        ports = {
+            f"control.{kind}_port": control.addresses[kind].rpartition(":")[2]
+            for kind in ("grpc", "http")
+        }
+        await stack.enter_async_context(fleet.node("only", "aus-east"))
+        await fleet.deploy(queue, ["aus-east"])
+        numbers = [f"OPERATION-{letter}" for letter in "abcd"]
+        originals = [await failed(control, number, queue) for number in numbers]
+
+        async with held_after_the_send(settings["postgres.dsn"]):
+            asked = {"action": "replay", "deadLetters": {"queue": queue}}
+            operation = await control.post("/v1/operations", asked)
+            assert operation["items"] == len(numbers)
+
+            async def arrived() -> None:
+                assert len(await control.runs()) == len(numbers) + 1
+
+            await eventually(arrived, within_s=30, every_s=0.1)
+            await nobody_lives(await control.kill())
+
+        again = await stack.enter_async_context(fleet.governed(**ports))
+        path = f"/v1/operations/{operation['id']}"
+        assert (await again.get(path))["state"] == "running"
+
+        async def done() -> dict[str, Any]:
+            await due_now(settings["postgres.dsn"])
+            shown = dict(await again.get(path))
+            assert shown["state"] == "done", shown
+            return shown
+
+        counts = (await eventually(done, within_s=60, every_s=0.5))["counts"]
+        assert sum(counts.values()) == len(numbers)
+        assert set(counts) <= {"replayed", "settled"}, "settled: what was sent before the kill"
+        assert await dead_letters(again.addresses["service_bus"], queue) == {}
+        for original in originals:
+            replayed = (await again.get(f"/v1/runs/{original['runId']}"))["replayedAs"]
+            await completed(again, replayed)
+            tried = (await again.tries())[original["effectKey"]]
+            assert (tried["bodies"], tried["applied"]) == (1, True)
+        assert len(await again.runs()) == 2 * len(numbers)
+        received = [item["body"]["invoice_id"] for item in await again.received()]
+        assert sorted(one for one in received if one in numbers) == numbers
+
+
+async def due_now(dsn: str) -> None:
+    """Let the time go by that items are left to whoever took them."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute("update operation_items set due_at = now() where result is null")

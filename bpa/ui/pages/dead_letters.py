@@ -1,4 +1,4 @@
-"""Dead letters, by reason, in a list, and from inside."""
+"""Dead letters, by reason and cause, in a list, and from inside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from litestar.params import FromPath, FromQuery
 
 from bpa.control.causes import Filter
 from bpa.control.replay_plan import LetterId
-from bpa.control.rest.dead_letter_schemas import DeadLetter, DeadLetterSummary, DeadLetterTotal
+from bpa.control.rest.dead_letter_schemas import DeadLetter, DeadLetterGroup, DeadLetterSummary
 from bpa.ui.desk import Desk
 from bpa.ui.rendering import AnyRequest, Whole
 from bpa.ui.views import dead_letters as view
@@ -22,18 +22,18 @@ async def list_dead_letters(
     desk: NamedDependency[Desk],
     queue: FromQuery[str] = "",
     reason: FromQuery[str] = "",
+    group: FromQuery[str] = "",
     cursor: FromQuery[str | None] = None,
 ) -> Response[str]:
     """Show the groups there are, and the letters of one or of all."""
     letters = desk.services.dead_letters
-    totals = [DeadLetterTotal.of(row) for row in await letters.totals()]
-    chosen = Filter(queue or None, reason or None)
+    groups = [DeadLetterGroup.of(row) for row in await letters.groups()]
+    chosen = Filter(queue or None, reason or None, group or None)
     rows, following = await letters.page(chosen, cursor=cursor, limit=_PAGE)
     shown = view.letters(
-        totals,
+        groups,
         [DeadLetterSummary.of(row) for row in rows],
-        queue=queue,
-        reason=reason,
+        chosen,
         following=following,
     )
     return desk.render.page(request, "dead_letters.html", view=shown)

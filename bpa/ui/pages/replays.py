@@ -1,4 +1,4 @@
-"""Replays of dead letters: of one, edited or not; of those that were marked; tried out first."""
+"""The replay of one dead letter, edited or not, tried out first; many are an operation."""
 
 from __future__ import annotations
 
@@ -8,31 +8,14 @@ from litestar import Response, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from bpa.control.replay_plan import IDS_AT_MOST, Edit, LetterId, Outcome
-from bpa.errors import InvalidRequest, NotFound
+from bpa.control.replay_plan import Edit, LetterId, Outcome
+from bpa.errors import NotFound
 from bpa.ui.desk import Desk
-from bpa.ui.forms import chosen_of, fields_of
+from bpa.ui.forms import fields_of
 from bpa.ui.rendering import AnyRequest, Whole
 from bpa.ui.session import operator_of
 from bpa.ui.views import dead_letters as view
 from bpa.ui.words import segment
-
-
-@post("/dead-letters/replay", status_code=200)
-async def replay_many(request: AnyRequest, desk: NamedDependency[Desk]) -> Response[str]:
-    """Replay the letters that were marked, and no others; ``try`` only says what would be done."""
-    actor = operator_of(request).actor
-    marked = await chosen_of(request, "id")
-    fields = await fields_of(request)
-    if not marked:
-        raise InvalidRequest("no dead letter is marked: go back and mark those to replay")
-    if len(marked) > IDS_AT_MOST:
-        raise InvalidRequest(f"at most {IDS_AT_MOST} at a time")
-    is_trial = "try" in fields
-    outcomes = await desk.services.replaying.replay(
-        [LetterId.read(one) for one in marked], actor=actor, dry_run=is_trial
-    )
-    return _answer(request, desk, outcomes, is_trial=is_trial, back="/ui/dead-letters")
 
 
 @post("/dead-letters/{letter_id:str}/replay", status_code=200)
@@ -88,4 +71,4 @@ def _answer(
     )
 
 
-HANDLERS = [replay_many, replay_one]
+HANDLERS = [replay_one]

@@ -1,14 +1,15 @@
-"""Dead letters: groups by reason, the list of a group, a letter from inside, a replay's result."""
+"""Dead letters: groups by reason and cause, their list, a letter from inside, a replay's result."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlencode
 
-from bpa.control.replay_plan import Action, LetterId, Outcome, Result
-from bpa.control.rest.dead_letter_schemas import DeadLetter, DeadLetterSummary, DeadLetterTotal
+from bpa.control.causes import Filter
+from bpa.control.replay_plan import Action, Outcome, Result
+from bpa.control.rest.dead_letter_schemas import DeadLetter, DeadLetterGroup, DeadLetterSummary
 from bpa.ui.words import count, harmless, segment
 
 BODY_CHARS_MAX = 262_144
@@ -40,14 +41,14 @@ _TONES = {
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Dead letters of one queue and reason."""
+    """Dead letters of one queue, reason and cause."""
 
-    total: DeadLetterTotal
+    group: DeadLetterGroup
     number: str
     meaning: str
     path: str
+    sample_path: str
     is_here: bool
-    command: str
     share: float
     """Of the largest group, for a bar."""
 
@@ -67,15 +68,28 @@ class Letters:
 
     groups: Sequence[Group]
     rows: Sequence[Row]
-    queue: str
-    reason: str
+    chosen: Filter
+    heading: str
+    """What the list is of."""
     older_path: str
-    here_path: str
+    commands: Sequence[str]
 
     @property
     def total(self) -> int:
         """How many there are in all."""
-        return sum(group.total.count for group in self.groups)
+        return sum(group.group.count for group in self.groups)
+
+    @property
+    def matching(self) -> int:
+        """How many of them are those that the list is of, as far as they were counted."""
+        chosen = self.chosen
+        return sum(
+            one.group.count
+            for one in self.groups
+            if chosen.queue in (None, one.group.queue)
+            and chosen.reason in (None, one.group.reason)
+            and chosen.group in (None, one.group.id)
+        )
 
     @property
     def said(self) -> str:
@@ -124,35 +138,37 @@ class Done:
 
 
 def letters(
-    totals: Sequence[DeadLetterTotal],
+    groups: Sequence[DeadLetterGroup],
     rows: Sequence[DeadLetterSummary],
+    chosen: Filter,
     *,
-    queue: str,
-    reason: str,
     following: str | None,
 ) -> Letters:
     """Return what the page shows."""
-    most = max((total.count for total in totals), default=1)
-    ordered = sorted(totals, key=lambda total: (-total.count, total.queue, total.reason))
+    most = max((group.count for group in groups), default=1)
+    given = {"reason": chosen.reason, "queue": chosen.queue, "group": chosen.group}
+    flags = "".join(f" --{name} {shlex.quote(value)}" for name, value in given.items() if value)
+    here = next((group for group in groups if group.id == chosen.group), None)
+    heading = (here.cause or here.reason) if here else chosen.reason or "All of them"
     return Letters(
-        groups=[_group(total, most, queue, reason) for total in ordered],
+        groups=[_group(group, most, chosen) for group in groups],
         rows=[_row(row) for row in rows],
-        queue=queue,
-        reason=reason,
-        older_path=_path(queue, reason, following) if following else "",
-        here_path=_path(queue, reason),
+        chosen=chosen,
+        heading=f"{heading} in {chosen.queue}" if chosen.queue else heading,
+        older_path=_path(chosen, following) if following else "",
+        commands=["bpa dlq groups", f"bpa dlq replay{flags} --dry-run"],
     )
 
 
-def _group(total: DeadLetterTotal, most: int, queue: str, reason: str) -> Group:
+def _group(group: DeadLetterGroup, most: int, chosen: Filter) -> Group:
     return Group(
-        total=total,
-        number=f"{count(total.count)}{'' if total.complete else '+'}",
-        meaning=_MEANINGS.get(total.reason, "Another receiver of the queue put it there."),
-        path=_path(total.queue, total.reason),
-        is_here=(total.queue, total.reason) == (queue, reason),
-        command=f"bpa dlq replay --reason {total.reason} --dry-run",
-        share=total.count / most,
+        group=group,
+        number=f"{count(group.count)}{'' if group.complete else '+'}",
+        meaning=_MEANINGS.get(group.reason, "Another receiver of the queue put it there."),
+        path=_path(Filter(group=group.id)),
+        sample_path=f"/ui/dead-letters/{segment(group.sample_id)}",
+        is_here=group.id == chosen.group,
+        share=group.count / most,
     )
 
 
@@ -180,9 +196,9 @@ def letter_page(letter: DeadLetter, body: bytes) -> Letter:
         path=f"/ui/dead-letters/{segment(letter.id)}",
         run_path=f"/ui/runs/{segment(letter.run_id)}" if letter.run_status else "",
         commands=[
-            f"bpa dlq show {letter.id}",
-            f"bpa dlq replay {letter.id} --dry-run",
-            f"bpa dlq replay {letter.id}",
+            f"bpa dlq show {shlex.quote(letter.id)}",
+            f"bpa dlq replay --id {shlex.quote(letter.id)} --dry-run",
+            f"bpa dlq replay --id {shlex.quote(letter.id)}",
         ],
     )
 
@@ -234,12 +250,12 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(f"{number} {result}" for result, number in counted.items())
 
 
-def ids_of(rows: Sequence[Mapping[str, Any]]) -> list[LetterId]:
-    """Return the ids of rows."""
-    return [LetterId(row["queue"], row["sequence_number"]) for row in rows]
-
-
-def _path(queue: str, reason: str, cursor: str | None = None) -> str:
-    given = {"queue": queue, "reason": reason, "cursor": cursor}
+def _path(chosen: Filter, cursor: str | None = None) -> str:
+    given = {
+        "queue": chosen.queue,
+        "reason": chosen.reason,
+        "group": chosen.group,
+        "cursor": cursor,
+    }
     query = urlencode({name: value for name, value in given.items() if value})
     return f"/ui/dead-letters?{query}" if query else "/ui/dead-letters"

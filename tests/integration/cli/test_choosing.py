@@ -1,6 +1,7 @@
 """What lists are narrowed by: spelled in any way, and named when there is none of it."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -31,6 +32,9 @@ async def run(*words: str, totals: list[dict[str, Any]] | None = None) -> tuple[
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         asked.append(str(request.rel_url))
+        if request.method == "POST":
+            asked.append(json.dumps(await request.json()))
+            return web.json_response({"detail": "there is nothing"}, status=404)
         answers = {
             "/v1/dead-letters/totals": totals or [],
             "/v1/dead-letters": {"deadLetters": [], "nextCursor": None},
@@ -63,7 +67,7 @@ async def test_a_reason_is_meant_however_it_is_spelled(given, meant):
         "dlq", "replay", "--yes", "--reason", given, totals=[total("Strange")]
     )
     assert isinstance(result.exception, NotFound)
-    assert any(f"/v1/dead-letters?reason={meant}" in one for one in asked)
+    assert any(f'"deadLetters": {{"reason": "{meant}"}}' in one for one in asked)
 
 
 @pytest.mark.parametrize("words", [("list",), ("replay", "--yes")], ids=" ".join)

@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 import bpa.ui
 from bpa.connectors import OutgoingMessage
+from bpa.control.operating import Operating
 from bpa.control.readiness import State
 from bpa.domain.executions import Outcome, OutcomeKind
 from bpa.domain.journal import Step, StepKind, Usage
@@ -42,7 +43,7 @@ async def post(rest: Rest, path: str, **fields: str) -> Answer:
     return await rest.request("POST", path, data=fields, headers=OURS, allow_redirects=False)
 
 
-@pytest.mark.parametrize("place", ["", "/runs", "/fleet", "/deployments", "/costs"])
+@pytest.mark.parametrize("place", ["", "/runs", "/fleet", "/deployments", "/costs", "/operations"])
 async def test_an_empty_system_is_shown_and_says_what_to_do(rest: Rest, place: str):
     answer = await rest.get(f"/ui{place}")
     assert answer.status == 200, answer.text
@@ -161,15 +162,73 @@ async def test_the_runs_that_were_marked_are_cancelled_and_no_others(rest: Rest,
     page = await rest.get("/ui/runs/many", params={"q": "status:queued"})
     assert all(str(one) in page.text for one in (first, second, third))
     await fleet.runs.cancel(second, "somebody", "sooner")
-    form = [("id", first), ("id", second), ("detail", "a flood")]
-    acted = await rest.request("POST", "/ui/runs/many/cancel", data=form, headers=OURS)
-    assert "1 of 2 cancelled" in acted.text
-    assert await fleet.status(first) == "dead_lettered"
+    form = [("id", first), ("id", second), ("detail", "a flood"), ("action", "cancel")]
+    path = await started(rest, form)
+    operating = Operating(fleet.pool, fleet.runs, rest.services.replaying, lambda: None)
+    assert await operating.one_pass() == 2
+    shown = check_harmless((await rest.get(path)).text)
+    assert "Cancel 2 runs" in shown.text
+    assert "2 cancelled" in shown.text
+    assert (await fleet.history.get(first))["detail"] == "cancelled by ui:local: a flood"
     assert await fleet.status(third) == "queued"
-    assert (await post(rest, "/ui/runs/many/cancel")).status == 400
-    assert (await post(rest, "/ui/runs/many/explode", id=third)).status == 404
-    retried = await post(rest, "/ui/runs/many/retry", id=third)
-    assert "0 of 1 retried" in retried.text or "1 of 1 retried" in retried.text
+    assert (await post(rest, "/ui/operations", action="cancel")).status == 400
+    assert (await post(rest, "/ui/operations", action="explode", id=str(third))).status == 400
+    assert (await post(rest, "/ui/operations", action="cancel", q="acme")).status == 404
+
+
+async def started(rest: Rest, form: list[tuple[str, object]]) -> str:
+    """Send the form that starts an operation; return where its page is."""
+    answer = await rest.request(
+        "POST", "/ui/operations", data=form, headers=OURS, allow_redirects=False
+    )
+    assert answer.status == 303, answer.text
+    return str(answer.headers["Location"])
+
+
+async def test_all_that_a_search_finds_is_held_until_somebody_has_seen_the_count(
+    rest: Rest, fleet: Fleet
+):
+    first = await fleet.queued(1)
+    operating = Operating(fleet.pool, fleet.runs, rest.services.replaying, lambda: None)
+    found = await rest.get("/ui/runs", params={"q": "status:queued"})
+    assert "Act on all 1 run …" in found.text
+    form = [("q", "status:queued"), ("hold", "1"), ("action", "cancel")]
+    path = await started(rest, form)
+    later = await fleet.queued(2)
+    held = check_harmless((await rest.get(path)).text)
+    for words in ("Cancel 1 run", "held, not started", "it waits, and ends at once"):
+        assert words in held.text
+    assert "bpa runs cancel --where status:queued" in held.text
+    assert await operating.one_pass() == 0
+    assert (await post(rest, f"{path}/start", rate="many")).status == 400
+    assert (await post(rest, f"{path}/start", rate="5", detail="a flood")).status == 303
+    assert "5 a second" in (await rest.get(path)).text
+    assert await operating.one_pass() == 1
+    assert "1 cancelled" in (await rest.get(path)).text
+    assert await fleet.status(first) == "dead_lettered"
+    assert await fleet.status(later) == "queued"
+    assert (await post(rest, f"{path}/stop")).status == 409
+
+    other = await started(rest, form)
+    assert (await post(rest, f"{other}/stop")).status == 303
+    assert "stopped by ui:local; 1 left alone" in (await rest.get(other)).text
+    listed = check_harmless((await rest.get("/ui/operations")).text)
+    assert {path, other} <= set(listed.links)
+    assert (await rest.get(f"/ui/operations/{NOBODY}")).status == 404
+
+
+async def test_what_was_not_done_is_listed_with_its_reason(rest: Rest, fleet: Fleet):
+    await fleet.register()
+    run_id, epoch = await fleet.running()
+    await fleet.runs.finish(run_id, epoch, Outcome(kind=OutcomeKind.COMPLETED))
+    path = await started(rest, [("id", run_id), ("id", NOBODY), ("action", "cancel")])
+    operating = Operating(fleet.pool, fleet.runs, rest.services.replaying, lambda: None)
+    assert await operating.one_pass() == 2
+    shown = (await rest.get(path)).text
+    assert "done, 2 not" in shown
+    assert f"run {run_id} is completed; only a living run can be cancelled" in shown
+    assert f"there is no run {NOBODY}" in shown
+    assert f"there is no run {NOBODY}" in (await rest.get(f"{path}?show=all")).text
 
 
 async def test_a_search_that_cannot_be_read_is_explained_on_the_page(rest: Rest, fleet: Fleet):
@@ -213,10 +272,18 @@ async def test_dead_letters_are_tried_edited_and_replayed(desk: Desk):
     assert audit == {"edited": True, "requested_by": "ui:local"}
     assert "replayed as" in (await rest.get(f"/ui/runs/{run_id}")).text
 
-    many = await post(rest, "/ui/dead-letters/replay", id=first)
-    assert "replayed" in many.text
+    operating = Operating(desk.fleet.pool, desk.fleet.runs, rest.services.replaying, lambda: None)
+    tried = await started(rest, [("id", first), ("action", "replay"), ("hold", "1")])
+    assert "goes on from its run" in (await rest.get(tried)).text
+    assert len(await desk.letters()) == 1
+    (group,) = (await rest.get("/v1/dead-letters/groups")).json
+    listed = (await rest.get(f"/ui/dead-letters?group={group['id']}")).text
+    assert all(words in listed for words in (first, "HTTP 503 four times", "Replay all 1"))
+    form = [("letters", "1"), ("group", group["id"]), ("action", "replay")]
+    path = await started(rest, form)
+    assert await operating.one_pass() == 1
+    assert "1 replayed" in (await rest.get(path)).text
     assert await desk.letters() == []
-    assert (await post(rest, "/ui/dead-letters/replay")).status == 400
     assert (await rest.get(f"/ui/dead-letters/{first}")).status == 404
 
 
@@ -286,6 +353,12 @@ async def _poison(fleet: Fleet, database: str) -> str:
              [Jsonb({"labels": {text: text, "region": text}, "version": text})]),
             ("insert into breakers (host, state, last_error, failed_at, opened_at, probe_at) "
              "values (%s, 'open', %s, now(), now(), now())", [text, text]),
+            ("insert into operations (operation_id, action, chosen, detail, requested_by, state, "
+             "looked_at_all, items, trouble, stopped_by) values (%s, 'replay', %s, %s, %s, "
+             "'running', false, 1, %s, %s)",
+             [NOBODY, Jsonb({"q": text, "queue": text}), text, text, text, text]),
+            ("insert into operation_items (operation_id, nth, subject, result, why) "
+             "values (%s, 1, %s, 'refused', %s)", [NOBODY, text, text]),
             ("update queues set trouble = 'unreadable', detail = %s", [text]),
             ("update agent_versions set spec = jsonb_set(spec, '{name}', %s)", [Jsonb(text)]),
             ("update deployments set target = jsonb_set(target, '{routes}', %s)", [Jsonb([text])]),
@@ -303,6 +376,7 @@ async def test_hostile_text_in_every_field_is_shown_and_does_nothing(
         "/ui", "/ui/runs", "/ui/runs/many?q=", f"/ui/runs/{run_id}",
         "/ui/fleet", "/ui/fleet/node-1",
         "/ui/deployments", f"/ui/deployments/{DEP_ID}", "/ui/costs?by=model",
+        "/ui/operations", f"/ui/operations/{NOBODY}",
     ):  # fmt: skip
         answer = await rest.get(path)
         assert answer.status == 200, (path, answer.text[-500:])

@@ -15,8 +15,7 @@ from bpa.cli.context import whoami
 from bpa.cli.dlq import _print_letters
 from bpa.cli.dlq_replay import exit_code, print_replayed
 from bpa.control.replay_plan import Result
-from bpa.control.rest.dead_letter_schemas import DeadLetterSummary, Replayed
-from bpa.errors import Unavailable
+from bpa.control.rest.dead_letter_schemas import DeadLetterSummary, Replayed, Replays
 
 
 def one(result: Result, **changes) -> Replayed:
@@ -52,18 +51,19 @@ def test_the_exit_code_tells_all_from_a_part_from_nothing(results, code):
     assert exit_code([one(result) for result in results]) == code
 
 
-def test_a_part_that_failed_makes_it_partly_done():
-    assert exit_code([one(Result.REPLAYED)], Unavailable("control is away")) == 7
-
-
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("--id", "a:1", "--reason", "AgentError"), "not both"),
         (("--id", "a:1", "--content-type", "text/plain"), "--edit"),
         (("--id", "a:1", "--id", "a:2", "--edit", "body.json"), "one --id"),
+        (("--id", "a:1", "--group", "0123456789ab"), "not both"),
+        (("--reason", "AgentError", "--edit", "body.json"), "one --id"),
+        (("--id", "a:1", "--rate", "5"), "for what a filter matches"),
+        (("--id", "a:1", "--detach"), "for what a filter matches"),
+        (tuple(word for n in range(101) for word in ("--id", f"a:{n}")), "at most 100"),
         (("--rate", "0"), "--rate"),
-        ((), "--yes, or choose with --reason, --queue or --id"),
+        ((), "--yes, or choose with --reason, --queue, --group or --id"),
         (("--limit", "5", "--json"), "--yes"),
         (("--no-input",), "--yes"),
         (("--edit", "missing.json"), "missing.json"),
@@ -92,18 +92,6 @@ def test_who_asks_is_named_for_the_audit():
     assert "@" in whoami()
 
 
-def test_what_was_done_before_an_interruption_is_told(monkeypatch: pytest.MonkeyPatch):
-    async def interrupted(_context, _wanted, _asked, _rate, results: list[Replayed]):
-        results.append(one(Result.REPLAYED))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("bpa.cli.dlq_replay._replay", interrupted)
-    result = CliRunner().invoke(cli, ["dlq", "replay", "--id", "a:1", "--id", "a:2"])
-    assert isinstance(result.exception, SystemExit | KeyboardInterrupt)
-    assert "invoices:1  replayed" in result.output
-    assert "1 replayed, 1 not tried" in result.output
-
-
 @pytest.mark.parametrize(
     ("words", "confirmed", "code", "sent"),
     [
@@ -120,9 +108,10 @@ def test_another_body_is_not_posted_beside_an_applied_one_without_a_word(
     body, requests, questions = tmp_path / "body.json", [], []
     body.write_text("{}")
 
-    async def replayed(_context, _wanted, asked, _rate, results: list[Replayed]):
+    async def replayed(_context, asked) -> Replays:
         requests.append(asked)
-        results.append(one(Result.REPLAYED, why="applied under k", repeats_effect=True))
+        result = one(Result.REPLAYED, why="applied under k", repeats_effect=True)
+        return Replays(dry_run=asked["dryRun"], results=[result])
 
     def confirm(question: str, **_) -> None:
         questions.append(question)

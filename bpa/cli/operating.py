@@ -143,15 +143,16 @@ def chosen_by(operation: Operation) -> str:
     if chosen.q is not None:
         return chosen.q or "all"
     parts = {"queue": chosen.queue, "reason": chosen.reason, "group": chosen.group}
-    return " ".join(f"{name}:{value}" for name, value in parts.items() if value) or "all"
+    words = [f"{name}:{value}" for name, value in parts.items() if value]
+    return " ".join([*words, chosen.cause or ""]).strip() or "all"
 
 
-def print_items(items: Sequence[OperationItem]) -> None:
-    """Print items as a table, if there are any."""
+def print_items(items: Sequence[OperationItem], result: str = "result") -> None:
+    """Print items as a table, if there are any; ``result`` heads what became of them."""
     if not items:
         return
     name = "run" if ":" not in items[0].subject else "dead letter"
-    rows = table(name, "result", "why", cut="why")
+    rows = table(name, result, "why", cut="why")
     for item in items:
         became = f"as run {item.run_id}; " if item.run_id else ""
         rows.add_row(item.subject, item.result or "waits", cut(f"{became}{item.why}"))
@@ -240,7 +241,7 @@ def _print_preview(preview: OperationPreview, *, as_json: bool) -> None:
     if as_json:
         print_json(preview)
     else:
-        print_items(preview.sample)
+        print_items(preview.sample, "would be")
     more = preview.count - len(preview.sample)
     rest = f", {more:,} of them not shown" if more else ""
     least = "" if preview.looked_at_all else " or more: there was no time to look at all"

@@ -58,6 +58,9 @@ class Chosen:
     ids: Sequence[LetterId]
     looked_at_all: bool
     """False where the time was over before all letters had been looked at."""
+    reason: str = ""
+    """Of the first of them."""
+    cause: str = ""
 
 
 @dataclass(slots=True)
@@ -188,16 +191,20 @@ class DeadLetters:
         clock = asyncio.get_running_loop().time
         until_s = clock() + CHOOSING_S
         ids: list[LetterId] = []
+        first: DeadLetter | None = None
+        in_time = True
         queues, strict = await self._queues(chosen.queue), chosen.queue is not None
         async with aclosing(self._letters(queues, strict=strict)) as letters:
             async for at, letter in letters:
                 if chosen.takes(at.queue, letter.reason, letter.description):
                     ids.append(at)
-                if len(ids) > at_most:
+                    first = first or letter
+                in_time = clock() <= until_s
+                if len(ids) > at_most or not in_time:
                     break
-                if clock() > until_s:
-                    return Chosen(ids, looked_at_all=False)
-        return Chosen(ids, looked_at_all=True)
+        if first is None:
+            return Chosen(ids, in_time)
+        return Chosen(ids, in_time, _readable(first.reason), cause_of(first.description))
 
     async def groups(self, queue: str | None = None) -> list[dict[str, Any]]:
         """Count dead letters by queue, reason and cause, the largest group first.

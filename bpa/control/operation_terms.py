@@ -6,7 +6,7 @@ The words that the command line and the pages share with control stand here, apa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -147,3 +147,5 @@ class Frozen:
     subjects: Sequence[str]
     looked_at_all: bool = True
     """False where dead letters were left that there was no time to look at."""
+    known: Mapping[str, str] = field(default_factory=dict)
+    """Of all of them: the reason and cause of a group."""

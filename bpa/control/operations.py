@@ -81,7 +81,8 @@ class Operations:
             most = choice.limit or ITEMS_AT_MOST
             chosen = await self._dead_letters.choose(choice.letters, most)
             ids = [str(one) for one in chosen.ids][: choice.limit]
-            return Frozen(_bounded(ids), chosen.looked_at_all)
+            group = {"reason": chosen.reason, "cause": chosen.cause} if choice.letters.group else {}
+            return Frozen(_bounded(ids), chosen.looked_at_all, group)
         runs = await self._searches.ids(
             _narrowed(choice.search or Search(), action),
             ITEMS_AT_MOST,
@@ -121,7 +122,7 @@ class Operations:
             _QUERIES.start,
             operation_id=operation_id,
             action=asked.action,
-            chosen=jsonb(asked.choice.said),
+            chosen=jsonb({**frozen.known, **asked.choice.said}),
             detail=asked.detail,
             actor=asked.actor,
             state=state,
@@ -304,7 +305,8 @@ def _bounded(ids: Sequence[RunId] | Sequence[str]) -> Sequence[str]:
 
 
 def _same(row: Row, asked: Asked) -> Row:
-    if (row["action"], row["chosen"]) != (asked.action, dict(asked.choice.said)):
+    is_same = row["chosen"].items() >= asked.choice.said.items()
+    if row["action"] != asked.action or not is_same:
         raise Conflict(f"the id {row['operation_id']} is another operation's; choose another one")
     return row
 

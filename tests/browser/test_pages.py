@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Literal
@@ -12,11 +13,12 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import Tab
 from tests.e2e.server import Bpa
+from tests.eventually import eventually
 
 PLACES = [
     "/ui", "/ui/runs", "/ui/runs/many?q=", "RUN", "LOG", "/ui/fleet", "/ui/fleet/node-1",
     "/ui/dead-letters", "LETTER", "/ui/deployments", "/ui/deployments/invoice-classifier-dev",
-    "/ui/costs",
+    "/ui/costs", "/ui/operations", "OPERATION",
 ]  # fmt: skip
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 RUN_AXE = "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']})"
@@ -34,6 +36,10 @@ async def path_of(system: Bpa, place: str) -> str:
     if place == "LETTER":
         letters = (await system.get("/v1/dead-letters"))["deadLetters"]
         return f"/ui/dead-letters/{letters[0]['id']}"
+    if place == "OPERATION":
+        runs = (await system.get("/v1/runs?status=dead_lettered"))["runs"]
+        asked = {"action": "retry", "ids": [runs[0]["runId"]], "hold": True}
+        return f"/ui/operations/{(await system.post('/v1/operations', asked))['id']}"
     return place
 
 
@@ -93,7 +99,7 @@ async def test_the_keyboard_reaches_all_that_can_be_done(tab: Tab, system: Bpa):
 
 
 async def test_targets_are_large_enough_to_hit(tab: Tab, system: Bpa):
-    for place in ("/ui", "/ui/runs", "/ui/fleet/node-1", "/ui/dead-letters", "RUN"):
+    for place in ("/ui", "/ui/runs", "/ui/fleet/node-1", "/ui/dead-letters", "RUN", "OPERATION"):
         await tab.go(await path_of(system, place))
         small = await tab.page.evaluate(
             "[...document.querySelectorAll('button, summary, input, td a, nav a')]"
@@ -150,6 +156,52 @@ async def test_a_node_is_drained_and_given_back_by_hand(tab: Tab, system: Bpa):
     await expect(tab.page.locator("#live .badge").first).to_have_text("ready")
 
 
+async def test_a_group_is_replayed_at_a_rate_with_its_progress_shown_live(tab: Tab, system: Bpa):
+    before = len((await system.get("/v1/dead-letters"))["deadLetters"])
+    await tab.go("/ui/dead-letters")
+    card = tab.page.locator(".group", has_text="DeserializationError")
+    await card.get_by_role("button", name="Replay this group").click()
+    await expect(tab.page.locator("h1")).to_have_text("Replay 1 dead letter")
+    await expect(tab.page.get_by_text("goes on from its run")).to_be_visible()
+    await tab.page.get_by_label("So many a second").fill("0.5")
+    await tab.page.get_by_label("Why, for the audit").fill("the sender is mended")
+    await tab.page.get_by_role("button", name="Replay 1 dead letter").click()
+    await expect(tab.page.locator("#live .badge").first).to_have_text("done", timeout=15_000)
+    await expect(tab.page.get_by_text("1 replayed")).to_be_visible()
+    await expect(tab.page.get_by_text("the sender is mended")).to_be_visible()
+
+    async def dead_again() -> bool:
+        return len((await system.get("/v1/dead-letters"))["deadLetters"]) == before
+
+    await eventually(dead_again, within_s=30)
+
+
+async def test_all_runs_that_a_search_finds_are_cancelled_after_their_count_was_shown(
+    tab: Tab, system: Bpa
+):
+    assert (await system.run("cordon", "node-1"))[0] == 0
+    try:
+        assert (await system.run("send", str(SEND)))[0] == 0
+
+        async def waits() -> bool:
+            return len((await system.get("/v1/runs?status=queued"))["runs"]) == 1
+
+        await eventually(waits, within_s=20)
+        await tab.go("/ui/runs?q=status:queued")
+        await tab.page.get_by_role("link", name="Act on all 1 run").click()
+        await tab.page.get_by_role("button", name="Cancel all").click()
+        await expect(tab.page.locator("h1")).to_have_text("Cancel 1 run")
+        await expect(tab.page.get_by_text("it waits, and ends at once")).to_be_visible()
+        assert await waits(), "nothing is done before it is started"
+        await tab.page.get_by_label("Why, for the audit").fill("sent by mistake")
+        await tab.page.get_by_role("button", name="Cancel 1 run").click()
+        await expect(tab.page.get_by_text("1 cancelled")).to_be_visible(timeout=15_000)
+        await tab.page.get_by_role("link", name="all 1").click()
+        await expect(tab.page.locator("#live table .badge")).to_have_text("cancelled")
+    finally:
+        assert (await system.run("uncordon", "node-1"))[0] == 0
+
+
 async def test_everything_works_without_javascript(system: Bpa, browser):
     context = await browser.new_context(java_script_enabled=False)
     page = await context.new_page()
@@ -157,7 +209,10 @@ async def test_everything_works_without_javascript(system: Bpa, browser):
     await page.goto(f"{base}/ui/dead-letters")
     await page.get_by_role("link", name="BudgetExceeded").click()
     await page.get_by_role("button", name="Try it out").click()
-    await expect(page.locator("h1")).to_have_text("What a replay would do")
+    await expect(page.locator("h1")).to_have_text(re.compile(r"Replay \d+ dead letters?"))
+    await expect(page.get_by_text("held, not started")).to_be_visible()
+    await page.get_by_role("button", name="Let go of it").click()
+    await expect(page.get_by_text("stopped by ui:local")).to_be_visible()
     await page.get_by_role("button", name="dark theme").click()
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     await context.close()

@@ -30,8 +30,9 @@ QUEUES = (
     "control-stopped",
     "drained",
     "replay-killed",
+    "operation-killed",
 )
-LOCKS = {"control-killed": "PT5S", "replay-killed": "PT5S"}
+LOCKS = {"control-killed": "PT5S", "replay-killed": "PT5S", "operation-killed": "PT5S"}
 """How long a message stays locked whose receiver is gone; a minute where nothing is said."""
 STORES = ("postgres.", "redis.", "service_bus.")
 """What a node is not told: it meets control over gRPC only."""

@@ -77,6 +77,8 @@ class OperationChosen(Document, frozen=True, omit_defaults=True):
     queue: str | None = None
     reason: str | None = None
     group: str | None = None
+    cause: str | None = None
+    """Of that group."""
     ids: int | None = None
     """How many were named."""
     limit: int | None = None

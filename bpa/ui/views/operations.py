@@ -114,7 +114,7 @@ def line(operation: Operation) -> Line:
     tone = "bad" if failed else "good" if operation.state is State.DONE else "work"
     badge = _STATES[operation.state]
     if operation.state is State.DONE and failed:
-        badge = Badge(f"done, {count(failed)} not", "dead", "bad")
+        badge = Badge(f"done, {count(failed)} failed", "dead", "bad")
     if operation.state is State.RUNNING and operation.trouble:
         badge = Badge("waits", "wait", "wait")
     return Line(
@@ -161,7 +161,7 @@ def page(
         effect=_EFFECTS[operation.action],
         items=[_item(operation.action, item) for item in items],
         tabs=[
-            Tab("not done", count(failed), shown.path, not shows_all),
+            Tab("failed", count(failed), shown.path, not shows_all),
             Tab("all", count(operation.items), f"{shown.path}?show=all", shows_all),
         ],
         older_path=older,
@@ -182,8 +182,9 @@ def chosen_of(operation: Operation) -> str:
     limit = f"the oldest {count(chosen.limit)} of " if chosen.limit else ""
     if chosen.q is not None:
         return f"{limit}{chosen.q or 'all runs'}"
-    parts = (("", chosen.reason), ("group ", chosen.group), ("in ", chosen.queue))
-    return limit + (" ".join(f"{word}{value}" for word, value in parts if value) or "all letters")
+    group = chosen.cause or f"group {chosen.group}" if chosen.group else ""
+    words = ": ".join(word for word in (chosen.reason, group) if word) or "all letters"
+    return f"{limit}{words}" + (f" in {chosen.queue}" if chosen.queue else "")
 
 
 def _commands(operation: Operation) -> list[str]:
@@ -195,7 +196,8 @@ def _commands(operation: Operation) -> list[str]:
     if chosen.q is not None:
         same = [f"bpa runs {operation.action} --where {shlex.quote(chosen.q)}", *more]
     elif chosen.ids is None:
-        given = {"reason": chosen.reason, "group": chosen.group, "queue": chosen.queue}
+        reason = None if chosen.group else chosen.reason
+        given = {"reason": reason, "group": chosen.group, "queue": chosen.queue}
         named = [f"--{name} {shlex.quote(value)}" for name, value in given.items() if value]
         same = ["bpa dlq replay", *named, *more]
     at = {State.RUNNING: ("watch", "stop"), State.HELD: ("stop",)}

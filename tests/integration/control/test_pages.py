@@ -225,7 +225,7 @@ async def test_what_was_not_done_is_listed_with_its_reason(rest: Rest, fleet: Fl
     operating = Operating(fleet.pool, fleet.runs, rest.services.replaying, lambda: None)
     assert await operating.one_pass() == 2
     shown = (await rest.get(path)).text
-    assert "done, 2 not" in shown
+    assert "done, 2 failed" in shown
     assert f"run {run_id} is completed; only a living run can be cancelled" in shown
     assert f"there is no run {NOBODY}" in shown
     assert f"there is no run {NOBODY}" in (await rest.get(f"{path}?show=all")).text

@@ -204,7 +204,7 @@ class DeadLetters:
                     break
         if first is None:
             return Chosen(ids, in_time)
-        return Chosen(ids, in_time, _readable(first.reason), cause_of(first.description))
+        return Chosen(ids, in_time, readable(first.reason), cause_of(first.description))
 
     async def groups(self, queue: str | None = None) -> list[dict[str, Any]]:
         """Count dead letters by queue, reason and cause, the largest group first.

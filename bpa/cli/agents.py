@@ -12,7 +12,8 @@ from bpa.cli import completing
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import ago, cut, facts, moment, output, table, whole
-from bpa.control.rest.schemas import AgentVersion, Document
+from bpa.control.rest.agent_schemas import AgentVersion
+from bpa.control.rest.schemas import Document
 from bpa.errors import NotFound
 
 

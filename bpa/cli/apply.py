@@ -9,20 +9,22 @@ import click
 
 from bpa.cli.api import Api, open_api
 from bpa.cli.context import json_option, print_json
-from bpa.control.rest import schemas
+from bpa.control.rest.agent_schemas import AgentVersion
+from bpa.control.rest.deployment_schemas import Deployment
+from bpa.control.rest.schemas import Document
 from bpa.domain.specs import AgentSpec
 from bpa.errors import Conflict, NotFound
 from bpa.manifests import read_all
 
 
-class AppliedOne(schemas.Document, frozen=True):
+class AppliedOne(Document, frozen=True):
     """An agent's version or a deployment that is there now."""
 
     kind: str
     name: str
 
 
-class Applied(schemas.Document, frozen=True):
+class Applied(Document, frozen=True):
     """What ``--json`` prints."""
 
     applied: list[AppliedOne]
@@ -63,14 +65,14 @@ async def _apply(context: click.Context, paths: list[Path]) -> list[AppliedOne]:
             await _create_agent(api, agent)
             results.append(AppliedOne(kind="agent", name=f"{agent.agent_id} {agent.version}"))
         for deployment in deployments:
-            made = await api.post("/v1/deployments", deployment, schemas.Deployment)
+            made = await api.post("/v1/deployments", deployment, Deployment)
             results.append(AppliedOne(kind="deployment", name=made.deployment_id))
     return results
 
 
 async def _create_agent(api: Api, agent: AgentSpec) -> None:
     try:
-        await api.post("/v1/agents", agent, schemas.AgentVersion)
+        await api.post("/v1/agents", agent, AgentVersion)
     except Conflict:
         path = f"/v1/agents/{agent.agent_id}:version"
-        await api.post(path, agent, schemas.AgentVersion)
+        await api.post(path, agent, AgentVersion)

@@ -10,7 +10,8 @@ from rich.text import Text
 from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import ago, cut, output, table
-from bpa.control.rest.schemas import Breaker, Document
+from bpa.control.rest.breaker_schemas import Breaker
+from bpa.control.rest.schemas import Document
 
 _STYLES = {"open": "red", "closing": "yellow", "closed": "green"}
 

@@ -18,7 +18,8 @@ from bpa.cli.demo_target import TargetControl
 from bpa.connectors import OutgoingMessage
 from bpa.connectors.service_bus import DeadLetterReader, ServiceBusPublisher
 from bpa.connectors.service_bus.client import SOCKET_POLL_S, close, connect, opened
-from bpa.control.rest import run_schemas, schemas
+from bpa.control.rest.deployment_schemas import Deployment
+from bpa.control.rest.run_schemas import Run, RunPage, RunSummary, Total
 from bpa.demo.account import discrepancies
 from bpa.demo.documents import Expectation
 from bpa.demo.seen import Seen, SeenDeadLetter, SeenInvoice, SeenRun, SeenTotal
@@ -102,7 +103,7 @@ class Play:
                 return *await self._account(), took_s
 
     async def _look_for_deployment(self) -> None:
-        deployments = await self.api.get("/v1/deployments", list[schemas.Deployment])
+        deployments = await self.api.get("/v1/deployments", list[Deployment])
         if not any(deployment.queue == QUEUE for deployment in deployments):
             raise NotFound(
                 f"no deployment feeds from the queue {QUEUE!r}; the shipped one is of environment "
@@ -143,12 +144,12 @@ class Play:
                 return
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _listed(self) -> list[run_schemas.RunSummary]:
+    async def _listed(self) -> list[RunSummary]:
         """Return the runs since the start, and perhaps a few older ones."""
-        listed: list[run_schemas.RunSummary] = []
+        listed: list[RunSummary] = []
         cursor: str | None = None
         while True:
-            page = await self.api.get("/v1/runs", run_schemas.RunPage, limit=500, cursor=cursor)
+            page = await self.api.get("/v1/runs", RunPage, limit=500, cursor=cursor)
             listed += page.runs
             cursor = page.next_cursor
             oldest = listed[-1].created_at if listed else None
@@ -172,7 +173,7 @@ class Play:
 
         async def whole(run_id: str) -> SeenRun:
             async with turn:
-                run = await self.api.get(f"/v1/runs/{run_id}", run_schemas.Run)
+                run = await self.api.get(f"/v1/runs/{run_id}", Run)
             return _seen_run(run, self._names.get(run.trace_id, _NOT_OURS))
 
         listed = await self._listed()
@@ -239,7 +240,7 @@ class Play:
                 tokens_out=total.tokens_out,
                 cost_usd=Decimal(total.cost_usd),
             )
-            for total in await self.api.get("/v1/totals", list[run_schemas.Total])
+            for total in await self.api.get("/v1/totals", list[Total])
         )
 
 
@@ -253,7 +254,7 @@ async def _in_time(deadline_s: float, otherwise: str) -> AsyncIterator[None]:
         raise Unavailable(otherwise) from error
 
 
-def _seen_run(run: run_schemas.Run, file: str) -> SeenRun:
+def _seen_run(run: Run, file: str) -> SeenRun:
     latency = max(run.ended_at - run.enqueued_at, timedelta(0)) if run.ended_at else None
     return SeenRun(
         run_id=run.run_id,

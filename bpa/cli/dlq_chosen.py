@@ -9,11 +9,7 @@ import click
 
 from bpa.cli import completing
 from bpa.cli.api import Api, open_api
-from bpa.control.rest.dead_letter_schemas import (
-    DeadLetterPage,
-    DeadLetterSummary,
-    DeadLetterTotal,
-)
+from bpa.control.rest.dead_letter_schemas import DeadLetterPage, DeadLetterSummary, DeadLetterTotal
 from bpa.errors import BrokerReason, NotFound, Reason
 
 _PAGE = 500

@@ -26,8 +26,9 @@ from bpa.cli.tables import (
     usd,
     whole,
 )  # fmt: skip
+from bpa.control.rest.deployment_schemas import Deployment
 from bpa.control.rest.run_schemas import RunPage, RunSummary
-from bpa.control.rest.schemas import Deployment, Document
+from bpa.control.rest.schemas import Document
 from bpa.domain.runs import RunStatus
 from bpa.errors import NotFound
 

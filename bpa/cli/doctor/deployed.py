@@ -6,7 +6,8 @@ import asyncio
 
 from bpa.cli.api import open_api_at
 from bpa.cli.doctor.findings import Subject
-from bpa.control.rest.schemas import AgentVersion, Deployment
+from bpa.control.rest.agent_schemas import AgentVersion
+from bpa.control.rest.deployment_schemas import Deployment
 from bpa.errors import BpaError
 from bpa.manifests import read_all, shipped_config
 

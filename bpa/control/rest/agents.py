@@ -9,8 +9,8 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
+from bpa.control.rest.agent_schemas import AgentVersion
 from bpa.control.rest.headers import IdempotencyKey
-from bpa.control.rest.schemas import AgentVersion
 from bpa.control.rest.services import Services
 from bpa.domain.specs import AgentSpec
 from bpa.errors import InvalidRequest, NotFound

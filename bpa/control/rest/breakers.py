@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar import get
 from litestar.di import NamedDependency
 
-from bpa.control.rest.schemas import Breaker
+from bpa.control.rest.breaker_schemas import Breaker
 from bpa.control.rest.services import Services
 
 

@@ -10,8 +10,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from bpa.control.deployments import tag_of
+from bpa.control.rest.deployment_schemas import Asked, Deployment
 from bpa.control.rest.headers import IdempotencyKey, IfMatch, expected
-from bpa.control.rest.schemas import Asked, Deployment
 from bpa.control.rest.services import Services
 from bpa.domain.specs import DeploymentSpec
 

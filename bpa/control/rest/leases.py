@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from litestar.types import Receive
 
-from bpa.control.rest.schemas import Fenced, Pull, Pulled, Refused
+from bpa.control.rest.lease_schemas import Fenced, Pull, Pulled, Refused
 from bpa.control.rest.services import Services, run_id_in_path
 from bpa.domain.runs import NodeId
 from bpa.errors import NotFound

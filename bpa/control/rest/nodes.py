@@ -6,6 +6,7 @@ from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
+from bpa.control.rest.lease_schemas import Heartbeat, HeldLease, Registered, Renewed
 from bpa.control.rest.node_schemas import (
     DrainAsked,
     Node,
@@ -14,7 +15,6 @@ from bpa.control.rest.node_schemas import (
     NodeDrained,
     NodeUncordoned,
 )
-from bpa.control.rest.schemas import Heartbeat, HeldLease, Registered, Renewed
 from bpa.control.rest.services import Services
 from bpa.domain.runs import NodeId, RunId
 from bpa.domain.specs import NodeSpec

@@ -14,6 +14,7 @@ from bpa.control.causes import Filter
 from bpa.control.operation_terms import Act, Choice, Result
 from bpa.control.operation_terms import Asked as OperationWanted
 from bpa.control.replay_plan import LetterId
+from bpa.control.rest.deployment_schemas import Asked
 from bpa.control.rest.headers import IdempotencyKey
 from bpa.control.rest.operation_schemas import (
     LettersChosen,
@@ -25,7 +26,6 @@ from bpa.control.rest.operation_schemas import (
     OperationPreview,
     OperationStart,
 )
-from bpa.control.rest.schemas import Asked
 from bpa.control.rest.services import Services, run_id_in_path, uuid_in_path
 from bpa.control.search import read_search
 from bpa.documents.characters import one_line

@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from bpa.control.rest.content_schemas import RunContents
+from bpa.control.rest.lease_schemas import Ended, Progressed, Stepped
 from bpa.control.rest.run_events import RunEvent, events
 from bpa.control.rest.run_schemas import (
     Cancel,
@@ -22,7 +23,6 @@ from bpa.control.rest.run_schemas import (
     Total,
     steps_of,
 )
-from bpa.control.rest.schemas import Ended, Progressed, Stepped
 from bpa.control.rest.services import Services, run_id_in_path
 from bpa.control.roles import UNSIGNED
 from bpa.control.search import QUALIFIERS, QUERY_CHARS_MAX, read_search

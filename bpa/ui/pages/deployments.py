@@ -6,9 +6,9 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from bpa.control.rest.deployment_schemas import Deployment
 from bpa.control.rest.node_schemas import Node
 from bpa.control.rest.queue_schemas import Queue
-from bpa.control.rest.schemas import Deployment
 from bpa.ui.desk import Desk
 from bpa.ui.rendering import AnyRequest, Whole
 from bpa.ui.views import deployments as view

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from litestar import Response, get
 from litestar.di import NamedDependency
 
+from bpa.control.rest.breaker_schemas import Breaker
 from bpa.control.rest.node_schemas import Node
 from bpa.control.rest.queue_schemas import Queue
-from bpa.control.rest.schemas import Breaker
 from bpa.ui.desk import Desk
 from bpa.ui.rendering import AnyRequest
 from bpa.ui.views import overview as view

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from bpa.control.rest.deployment_schemas import Deployment
 from bpa.control.rest.node_schemas import Node
 from bpa.control.rest.queue_schemas import Queue
-from bpa.control.rest.schemas import Deployment
 from bpa.domain.specs import DeploymentSpec
 from bpa.ui.views import status
 from bpa.ui.words import count, harmless, segment, span, usd

@@ -9,9 +9,9 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
+from bpa.control.rest.breaker_schemas import Breaker
 from bpa.control.rest.node_schemas import Node
 from bpa.control.rest.queue_schemas import Queue
-from bpa.control.rest.schemas import Breaker
 from bpa.control.trends import STEP_S, Trend
 from bpa.ui.views import charts, status
 from bpa.ui.words import ago, count, percent, segment, short, span, usd

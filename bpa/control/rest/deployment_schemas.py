@@ -1,0 +1,50 @@
+"""What REST says of deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from bpa.control.rest.schemas import Document
+
+
+class Asked(Document, frozen=True, forbid_unknown_fields=True):
+    """Who asks for a change."""
+
+    requested_by: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "api"
+    """For the audit; as told, until the API authenticates its callers."""
+
+
+class Deployment(Document, frozen=True):
+    """A deployment and its living runs."""
+
+    deployment_id: str
+    agent_id: str
+    version: str
+    environment: str
+    queue: str
+    spec: dict[str, Any]
+    status: dict[str, Any]
+    revision: int
+    paused_at: datetime | None
+    """Since when nothing is received for it and none of its runs starts; null while it works."""
+    paused_by: str | None
+    created_at: datetime
+    alive: int
+    """Its runs that have not ended."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Deployment:
+        """Build it from its row."""
+        paused = row["status"].get("paused")
+        names = {
+            "deployment_id": row["dep_id"],
+            "environment": row["env"],
+            "spec": row["target"],
+            "paused_at": datetime.fromisoformat(paused["at"]) if paused else None,
+            "paused_by": paused["by"] if paused else None,
+        }
+        return super().of({**row, **names})

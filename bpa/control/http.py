@@ -11,6 +11,7 @@ from litestar.connection import ASGIConnection
 from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.types import ASGIApp
+from litestar.types.internal_types import RouteHandlerMapItem
 
 from bpa.control.rest import (
     agents,
@@ -54,6 +55,20 @@ _RESOURCES = (
 )
 
 
+class _Application(Litestar):
+    @property
+    def route_handler_method_map(self) -> dict[str, RouteHandlerMapItem]:
+        """Leave out Litestar's own answers to OPTIONS.
+
+        Where the methods of a path are functions of their own, it would keep the answer that it
+        made for the first of them, whose ``Allow`` names that one alone.
+        """
+        return {
+            path: {method: one for method, one in item.items() if method != "OPTIONS"}
+            for path, item in super().route_handler_method_map.items()
+        }
+
+
 def create_app(
     services: Services,
     pages: Sequence[Any] = (),
@@ -79,7 +94,7 @@ def create_app(
             raise Unavailable(f"this replica is starting: {why or 'come back in a moment'}")
 
     structs = Structs()
-    app = Litestar(
+    app = _Application(
         [*(handler for resource in _RESOURCES for handler in resource.HANDLERS), *pages],
         guards=[started],
         dependencies={"services": Provide(provide_services, sync_to_thread=False)},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from bpa.domain.specs import NAME_PATTERN
 from bpa.errors import InvalidRequest
 
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+-]{0,251}[A-Za-z0-9])?")
+_NAME = re.compile(NAME_PATTERN)
 
 
 def check_names(**names: str) -> None:

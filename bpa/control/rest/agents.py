@@ -52,7 +52,7 @@ async def list_agents(services: NamedDependency[Services]) -> list[AgentVersion]
 
 
 @get("/v1/agents/{agent_id:str}", tags=["agents"])
-async def get_agent(
+async def list_agent_versions(
     agent_id: FromPath[str], services: NamedDependency[Services]
 ) -> list[AgentVersion]:
     """List the versions of one agent, oldest first."""
@@ -82,4 +82,4 @@ def _created(created_at: object, spec: AgentSpec, location: str) -> Response[Age
     return Response(made, headers={"Location": location})
 
 
-HANDLERS = [create_agent, add_agent_version, list_agents, get_agent, get_agent_version]
+HANDLERS = [create_agent, add_agent_version, list_agents, list_agent_versions, get_agent_version]

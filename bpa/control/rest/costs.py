@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -12,6 +11,7 @@ from litestar.params import FromQuery, QueryParameter
 
 from bpa.control.ledger import LINES_MAX, By, Chosen, total_of
 from bpa.control.rest.cost_schemas import Cost, Costs
+from bpa.control.rest.headers import Instant, instant
 from bpa.control.rest.services import Services
 
 
@@ -19,8 +19,8 @@ from bpa.control.rest.services import Services
 async def sum_costs(
     services: NamedDependency[Services],
     by: FromQuery[By] = By.MODEL,
-    since: FromQuery[datetime | None] = None,
-    until: FromQuery[datetime | None] = None,
+    since: Instant = None,
+    until: Instant = None,
     agent: FromQuery[str | None] = None,
     deployment: FromQuery[str | None] = None,
     model: FromQuery[str | None] = None,
@@ -32,21 +32,22 @@ async def sum_costs(
     Runs and attempts come newest first, ``limit`` at a time; the header ``Link`` leads to the next
     page. Days come newest first, the others dearest first, all in one answer.
     """
-    chosen = Chosen(since=since, until=until, agent=agent, deployment=deployment, model=model)
+    since_at, until_at = instant("since", since), instant("until", until)
+    chosen = Chosen(since=since_at, until=until_at, agent=agent, deployment=deployment, model=model)
     rows, following = await services.costs.sums(by, chosen, cursor=cursor, limit=limit)
     is_all = cursor is None and following is None and len(rows) < LINES_MAX
     answer = Costs(
         by=by,
-        since=since,
-        until=until,
+        since=since_at,
+        until=until_at,
         costs=[Cost.of(row) for row in rows],
         total=Cost.of(total_of(rows)) if is_all else None,
         next_cursor=following,
     )
     asked = {
         "by": by,
-        "since": since and since.isoformat(),
-        "until": until and until.isoformat(),
+        "since": since,
+        "until": until,
         "agent": agent,
         "deployment": deployment,
         "model": model,

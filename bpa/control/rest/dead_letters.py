@@ -23,13 +23,14 @@ from bpa.control.rest.dead_letter_schemas import (
     Retried,
     RetryAsked,
 )
+from bpa.control.rest.problems import NOT_FOUND
 from bpa.control.rest.run_schemas import RunSummary
 from bpa.control.rest.services import Services, run_id_in_path
 
 BINARY = "application/octet-stream"
 
 
-@get("/v1/dead-letters", tags=["dead letters"])
+@get("/v1/dead-letters", responses=NOT_FOUND, tags=["dead letters"])
 async def list_dead_letters(
     services: NamedDependency[Services],
     queue: FromQuery[str | None] = None,
@@ -60,7 +61,7 @@ async def list_dead_letters(
     return Response(page, headers=link)
 
 
-@get("/v1/dead-letters/totals", tags=["dead letters"])
+@get("/v1/dead-letters/totals", responses=NOT_FOUND, tags=["dead letters"])
 async def count_dead_letters(
     services: NamedDependency[Services], queue: FromQuery[str | None] = None
 ) -> list[DeadLetterTotal]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from litestar import Response, get
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 
 from bpa.control.readiness import State
 from bpa.control.rest.schemas import Health
@@ -12,6 +13,7 @@ from bpa.telemetry.metrics import CONTENT_TYPE, exposition
 
 _ALWAYS = {"always": True}
 """Served before the schema is in place, too."""
+_NOT_YET = {503: ResponseSpec(Health, generate_examples=False, description="Not yet.")}
 
 
 @get("/livez", tags=["health"], opt=_ALWAYS, sync_to_thread=False)
@@ -20,21 +22,21 @@ def livez() -> Health:
     return Health(status="alive")
 
 
-@get("/readyz", tags=["health"], opt=_ALWAYS, sync_to_thread=False)
+@get("/readyz", tags=["health"], opt=_ALWAYS, responses=_NOT_YET, sync_to_thread=False)
 def readyz(services: NamedDependency[Services]) -> Response[Health]:
     """Say whether the stores and the clock are as they should, and which are not: 200 or 503."""
     state = services.state()
     return _answer(state, is_good=state.is_ready, otherwise="not ready")
 
 
-@get("/startupz", tags=["health"], opt=_ALWAYS, sync_to_thread=False)
+@get("/startupz", tags=["health"], opt=_ALWAYS, responses=_NOT_YET, sync_to_thread=False)
 def startupz(services: NamedDependency[Services]) -> Response[Health]:
     """Say whether the start is over, the schema in place: 200 or 503, and what it waits for."""
     state = services.state()
     return _answer(state, is_good=state.started, otherwise="starting")
 
 
-@get("/metrics", tags=["health"], opt=_ALWAYS, sync_to_thread=False)
+@get("/metrics", tags=["health"], opt=_ALWAYS, media_type=CONTENT_TYPE, sync_to_thread=False)
 def metrics(services: NamedDependency[Services]) -> Response[bytes]:
     """Return the process's metrics in Prometheus's text format."""
     return Response(exposition(services.metrics), media_type=CONTENT_TYPE)

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 @post("/v1/lease/pull", status_code=200, tags=["leases"])
-async def pull(
+async def pull_leases(
     data: JSONBody[Pull], services: NamedDependency[Services], request: Request[Any, Any, Any]
 ) -> Pulled:
     """Wait, at most ``waitS`` seconds, for leases; each must be acknowledged.
@@ -36,7 +36,7 @@ async def pull(
 
 
 @post("/v1/runs/{run_id:str}/:acknowledge", status_code=204, tags=["leases"])
-async def acknowledge(
+async def acknowledge_lease(
     run_id: FromPath[str], data: JSONBody[Fenced], services: NamedDependency[Services]
 ) -> None:
     """Take a lease that was offered; only then may the run start."""
@@ -44,7 +44,7 @@ async def acknowledge(
 
 
 @post("/v1/runs/{run_id:str}/:refuse", status_code=204, tags=["leases"])
-async def refuse(
+async def refuse_lease(
     run_id: FromPath[str], data: JSONBody[Refused], services: NamedDependency[Services]
 ) -> None:
     """Give an offer back, at no cost to the run."""
@@ -72,4 +72,4 @@ async def _gone(receive: Receive) -> None:
         continue
 
 
-HANDLERS = [pull, acknowledge, refuse]
+HANDLERS = [pull_leases, acknowledge_lease, refuse_lease]

@@ -39,7 +39,7 @@ async def register_node(
 
 
 @post("/v1/nodes/{node_id:str}/:heartbeat", status_code=200, tags=["nodes"])
-async def heartbeat(
+async def send_heartbeat(
     node_id: FromPath[str], data: JSONBody[Heartbeat], services: NamedDependency[Services]
 ) -> Renewed:
     """Renew, in one batch, what a node holds; what is lost must be stopped.
@@ -79,7 +79,7 @@ async def get_node(node_id: FromPath[str], services: NamedDependency[Services]) 
 
 
 @post("/v1/nodes/{node_id:str}/:drain", status_code=200, tags=["nodes"])
-async def drain(
+async def drain_node(
     node_id: FromPath[str],
     services: NamedDependency[Services],
     data: JSONBody[DrainAsked | None] = None,
@@ -103,7 +103,7 @@ async def drain(
 
 
 @post("/v1/nodes/{node_id:str}/:cordon", status_code=200, tags=["nodes"])
-async def cordon(node_id: FromPath[str], services: NamedDependency[Services]) -> NodeCordoned:
+async def cordon_node(node_id: FromPath[str], services: NamedDependency[Services]) -> NodeCordoned:
     """Give a node no new leases; it keeps what it runs, and a drain goes on."""
     taken_back = await services.drains.cordon(node_id, _ACTOR)
     services.woken()
@@ -111,7 +111,9 @@ async def cordon(node_id: FromPath[str], services: NamedDependency[Services]) ->
 
 
 @post("/v1/nodes/{node_id:str}/:uncordon", status_code=200, tags=["nodes"])
-async def uncordon(node_id: FromPath[str], services: NamedDependency[Services]) -> NodeUncordoned:
+async def uncordon_node(
+    node_id: FromPath[str], services: NamedDependency[Services]
+) -> NodeUncordoned:
     """Give a node leases again; a drain that is under way is called off."""
     called_off = await services.drains.uncordon(node_id, _ACTOR)
     services.woken()
@@ -119,7 +121,7 @@ async def uncordon(node_id: FromPath[str], services: NamedDependency[Services]) 
 
 
 @delete("/v1/nodes/{node_id:str}", status_code=204, tags=["nodes"])
-async def forget(node_id: FromPath[str], services: NamedDependency[Services]) -> None:
+async def forget_node(node_id: FromPath[str], services: NamedDependency[Services]) -> None:
     """Take a node that has ended out of the fleet, with its cordon.
 
     One that was heard of within two heartbeats, or still holds a lease, gets 409.
@@ -133,4 +135,13 @@ async def _detail(node_id: str, services: Services) -> NodeDetail:
     return NodeDetail.of({**row, "slots_used": len(leases), "leases": leases})
 
 
-HANDLERS = [register_node, heartbeat, list_nodes, get_node, drain, cordon, uncordon, forget]
+HANDLERS = [
+    register_node,
+    send_heartbeat,
+    list_nodes,
+    get_node,
+    drain_node,
+    cordon_node,
+    uncordon_node,
+    forget_node,
+]

@@ -6,11 +6,13 @@ that bounds, defaults and encodings are those of the decoder: bytes, for one, ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from litestar import MediaType, Request, Response, Router
 from litestar.exceptions import NotFoundException
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.openapi.spec import Schema
@@ -19,11 +21,18 @@ from litestar.status_codes import HTTP_404_NOT_FOUND
 from litestar.typing import FieldDefinition
 
 from bpa import __version__
-from bpa.control.rest.problems import MEDIA_TYPE
+from bpa.control.rest.document import described
+from bpa.control.rest.examples import EXAMPLES
 from bpa.control.rest.schemas import Problem
-from bpa.control.rest.verbs import documented
 
 _REFERENCE = "#/components/schemas/{name}"
+_ABOUT = """\
+Runs, dead letters, deployments, nodes and costs of BPA, business process agents.
+
+Errors are problems (RFC 9457) with a `code` to program by and a `detail` to read. Lists come in
+pages: `nextCursor`, or the header `Link`, leads to the next one. What may be edited has an `ETag`;
+sent back as `If-Match` it guards the edit. Fields that a later release adds are to be ignored.
+"""
 
 
 class Structs(OpenAPISchemaPlugin):
@@ -57,18 +66,9 @@ class Document(OpenAPIRenderPlugin):
         _, components = msgspec.json.schema_components(
             list(self._structs.seen), ref_template=_REFERENCE
         )
-        return msgspec.json.encode(
-            {
-                **openapi_schema,
-                "paths": {
-                    documented(path): _with_problems(item)
-                    for path, item in openapi_schema["paths"].items()
-                },
-                "components": {
-                    "schemas": {**openapi_schema["components"]["schemas"], **components}
-                },
-            }
-        )
+        for example in EXAMPLES:
+            components[type(example).__name__]["examples"] = [msgspec.to_builtins(example)]
+        return msgspec.json.encode(described(openapi_schema, components))
 
 
 def openapi_config(structs: Structs) -> OpenAPIConfig:
@@ -76,6 +76,8 @@ def openapi_config(structs: Structs) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="BPA control",
         version=__version__,
+        description=_ABOUT,
+        operation_id_creator=_operation_id,
         openapi_router=Router(
             "/schema", route_handlers=[], after_request=_found, include_in_schema=False
         ),
@@ -91,15 +93,7 @@ async def _found(response: Response[Any]) -> Response[Any]:
     return response
 
 
-def _with_problems(item: dict[str, Any]) -> dict[str, Any]:
-    """Say that every error is a problem, where Litestar describes errors of its own form."""
-    reference = {"$ref": _REFERENCE.format(name=Problem.__name__)}
-    problem = {
-        "description": "What went wrong, as RFC 9457 has it",
-        "content": {MEDIA_TYPE: {"schema": reference}},
-    }
-    described = {}
-    for method, operation in item.items():
-        answers = {code: one for code, one in operation["responses"].items() if code != "400"}
-        described[method] = {**operation, "responses": {**answers, "default": problem}}
-    return described
+def _operation_id(handler: HTTPRouteHandler, method: str, path: Sequence[object]) -> str:
+    """Return the handler's name as generated clients write it: ``listRuns``."""
+    first, *others = handler.handler_name.split("_")
+    return first + "".join(other.title() for other in others)

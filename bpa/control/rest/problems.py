@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import Scope
 
 from bpa.control.rest.schemas import Problem
@@ -18,6 +19,16 @@ MEDIA_TYPE = "application/problem+json"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _RETRY_AFTER_S = "2"
 _log = structlog.stdlib.get_logger(__name__)
+
+NOT_FOUND = {
+    404: ResponseSpec(
+        Problem,
+        generate_examples=False,
+        description="What the query names is not there.",
+        media_type=MEDIA_TYPE,
+    )
+}
+"""For operations whose query names what must be there; of paths and bodies it is said by itself."""
 
 AnyRequest = Request[Any, Any, Any]
 

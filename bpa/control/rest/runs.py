@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from bpa.control.rest.content_schemas import RunContents
+from bpa.control.rest.headers import Instant, instant
 from bpa.control.rest.lease_schemas import Ended, Progressed, Stepped
 from bpa.control.rest.run_events import RunEvent, events
 from bpa.control.rest.run_schemas import (
@@ -41,7 +42,7 @@ _NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
 
 
 @post("/v1/runs/{run_id:str}/:progress", status_code=204, tags=["runs"])
-async def progress(
+async def report_progress(
     run_id: FromPath[str], data: JSONBody[Progressed], services: NamedDependency[Services]
 ) -> None:
     """Note how far an execution has come."""
@@ -60,7 +61,7 @@ async def record_step(
 
 
 @post("/v1/runs/{run_id:str}/:complete", status_code=204, tags=["runs"])
-async def complete(
+async def complete_run(
     run_id: FromPath[str], data: JSONBody[Ended], services: NamedDependency[Services]
 ) -> None:
     """Write down that a run completed; the same report again is answered alike."""
@@ -70,7 +71,7 @@ async def complete(
 
 
 @post("/v1/runs/{run_id:str}/:fail", status_code=204, tags=["runs"])
-async def fail(
+async def fail_run(
     run_id: FromPath[str], data: JSONBody[Ended], services: NamedDependency[Services]
 ) -> None:
     """Write down how an execution failed; control decides what follows."""
@@ -80,7 +81,7 @@ async def fail(
 
 
 @post("/v1/runs/{run_id:str}/:cancel", status_code=200, tags=["runs"])
-async def cancel(
+async def cancel_run(
     run_id: FromPath[str],
     services: NamedDependency[Services],
     data: JSONBody[Cancel | None] = None,
@@ -101,7 +102,7 @@ async def cancel(
 async def list_runs(
     services: NamedDependency[Services],
     q: Annotated[str, QueryParameter(description=_Q, max_length=QUERY_CHARS_MAX)] = "",
-    status: FromQuery[RunStatus | None] = None,
+    status: Annotated[str | None, QueryParameter(schema_extra={"enum": [*RunStatus]})] = None,
     deployment: FromQuery[str | None] = None,
     cursor: FromQuery[str | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
@@ -111,7 +112,9 @@ async def list_runs(
 
     A page may be short and have a next one. Runs that come in meanwhile are on no later page.
     """
-    search = read_search(q, datetime.now(UTC)).narrowed(status=status, deployment=deployment)
+    search = read_search(q, datetime.now(UTC)).narrowed(
+        status=_status(status), deployment=deployment
+    )
     rows, following = await services.searches.page(search, cursor=cursor, limit=limit)
     counted = await services.searches.count(search) if count else None
     page = RunPage(
@@ -129,6 +132,15 @@ async def list_runs(
     }
     query = urlencode({name: value for name, value in asked.items() if value is not None})
     return Response(page, headers={"Link": f'</v1/runs?{query}>; rel="next"'} if following else {})
+
+
+def _status(written: str | None) -> RunStatus | None:
+    """Read a state; Litestar alone would take ``null`` for none."""
+    try:
+        return None if written is None else RunStatus(written)
+    except ValueError as error:
+        listed = ", ".join(RunStatus)
+        raise InvalidRequest(f"status: {str(written)[:64]!r} is none of {listed}") from error
 
 
 @get("/v1/runs/{run_id:str}", tags=["runs"])
@@ -173,23 +185,21 @@ async def get_contents(
 
 
 @get("/v1/totals", tags=["runs"])
-async def totals(
-    services: NamedDependency[Services], since: FromQuery[datetime | None] = None
-) -> list[Total]:
+async def total_runs(services: NamedDependency[Services], since: Instant = None) -> list[Total]:
     """Count runs by status and reason, with latency, tokens and cost."""
-    return [Total.of(row) for row in await services.history.totals(since)]
+    return [Total.of(row) for row in await services.history.totals(instant("since", since))]
 
 
 HANDLERS = [
-    progress,
+    report_progress,
     record_step,
-    complete,
-    fail,
-    cancel,
+    complete_run,
+    fail_run,
+    cancel_run,
     list_runs,
     get_run,
     list_steps,
     list_events,
     get_contents,
-    totals,
+    total_runs,
 ]

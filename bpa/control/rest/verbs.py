@@ -40,6 +40,11 @@ def documented(path: str) -> str:
     return _VERB.sub(r":\1", path)
 
 
+def resource_of(path: str) -> str:
+    """Return a documented path without its verb."""
+    return _LAST.sub(r"\1", path)
+
+
 class Edge:
     """What stands before the router: refuses NUL in paths and queries, rewrites ``{id}:verb``.
 

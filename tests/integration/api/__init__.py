@@ -1,0 +1,1 @@
+"""The REST API as strangers meet it: Schemathesis and a generated client, by its document alone."""

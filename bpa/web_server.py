@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from email.utils import formatdate
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bpa.errors import StartupError
 
 _SHUTDOWN_S = 3
 _BACKLOG = 1024
+_LINGER_S = 2.0
+"""How long what a refused client still sends is thrown away: hung up on at once, it would lose the
+answer that waits for it."""
+HEAD_BYTES_MAX = 64 * 1024
+"""Of a request's headers, names and values together."""
+_REFUSED = {
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"headers have {HEAD_BYTES_MAX} bytes at most"
+}
 
 Message = MutableMapping[str, Any]
 
@@ -40,7 +51,7 @@ async def serve_http(app: Any, host: str, port: int, setting: str) -> AsyncItera
     served = _Closable(app)
     config = uvicorn.Config(
         served,
-        http="httptools",
+        http=_Requests,
         ws="none",
         lifespan="off",
         access_log=False,
@@ -59,6 +70,76 @@ async def serve_http(app: Any, host: str, port: int, setting: str) -> AsyncItera
         finally:
             served.close()
             await server.shutdown(sockets=[listener])
+
+
+class _Requests(HttpToolsProtocol):
+    """Requests with a bounded head; what is no request is answered as a problem (RFC 9457).
+
+    The parser keeps a header until it is whole, however long, and takes any number of them.
+    """
+
+    _head_bytes = 0
+    _pending_bytes = 0
+    _head_is_whole = True
+    _is_refused = False
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and refuse a head that goes on for too long."""
+        if self._is_refused:
+            return
+        super().data_received(data)
+        if not (self._head_is_whole or self._is_refused):
+            self._pending_bytes += len(data)
+            if self._pending_bytes > HEAD_BYTES_MAX:
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        self._head_bytes = self._pending_bytes = 0
+        self._head_is_whole = False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header while there is room.
+
+        Raises:
+            ValueError: There is none; the parser ends there.
+        """
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > HEAD_BYTES_MAX:
+            raise ValueError("too many headers")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer."""
+        self._head_is_whole = True
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser has not understood, or had too much of."""
+        is_too_large = self._head_bytes > HEAD_BYTES_MAX
+        self._refuse(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if is_too_large else HTTPStatus.BAD_REQUEST
+        )
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        body = json.dumps(
+            {
+                "title": status.phrase,
+                "status": status,
+                "detail": _REFUSED.get(status, "this is no HTTP request"),
+                "code": status.name.lower(),
+                "instance": "",
+            }
+        ).encode()
+        head = (
+            f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: application/problem+json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.write_eof()
+        self._is_refused = True
+        self.loop.call_later(_LINGER_S, self.transport.close)
 
 
 class _Closable:

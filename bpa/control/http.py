@@ -29,9 +29,10 @@ from bpa.control.rest import (
     runs,
 )
 from bpa.control.rest.bodies import JsonRequest
+from bpa.control.rest.edge import Edge
 from bpa.control.rest.openapi import Structs, openapi_config
 from bpa.control.rest.services import Services
-from bpa.control.rest.verbs import Edge, verbs_of
+from bpa.control.rest.verbs import verbs_of
 from bpa.errors import Unavailable
 
 __all__ = ["BODY_BYTES_MAX", "Services", "create_app"]

@@ -47,6 +47,12 @@ class JsonRequest(Request[Any, Any, Any]):
                 status_code=HTTP_415_UNSUPPORTED_MEDIA_TYPE,
                 detail=f"a body is application/json here, not {kind}",
             )
+        if self.headers.get("content-encoding", "identity") != "identity":
+            raise HTTPException(
+                status_code=HTTP_415_UNSUPPORTED_MEDIA_TYPE,
+                detail="a body comes as it is: without Content-Encoding",
+                headers={"Accept-Encoding": "identity"},
+            )
         field = self.scope["route_handler"].parsed_data_field
         wanted = field.annotation if field else Any
         raw = await self.body()

@@ -75,6 +75,8 @@ def framework(request: AnyRequest, error: HTTPException) -> Response[Problem]:
         code = InvalidRequest.code
         errors = [_line(one) for one in error.extra] if isinstance(error.extra, list) else []
         detail = "; ".join(["the request is not valid", *errors])
+    elif error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        detail = "the body is too large; send less at once"
     elif detail == HTTPStatus(error.status_code).phrase:
         detail = f"{detail}; /schema lists what there is"
     return _answer(request, error.status_code, code, detail, errors, dict(error.headers or {}))

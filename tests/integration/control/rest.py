@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from bpa.connectors.service_bus import (
     BacklogReader,
@@ -76,6 +78,22 @@ class Rest:
     async def request(self, method: str, path: str, **options: Any) -> Answer:
         async with self.session.request(method, path, **options) as response:
             return Answer(response.status, response.headers, await response.text())
+
+    async def raw(self, *pieces: bytes) -> bytes:
+        """Send bytes as they are, and return the answer."""
+        url = URL(self.url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        try:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+            async with asyncio.timeout(10):
+                head = await reader.readuntil(b"\r\n\r\n")
+                (length,) = re.findall(rb"content-length: (\d+)", head)
+                return head + await reader.readexactly(int(length))
+        finally:
+            writer.close()
+            await writer.wait_closed()
 
     def fenced(self) -> float:
         """How many reports were refused for their stale lease."""

@@ -1,6 +1,5 @@
 """What nobody should send: each is answered with a problem, and the server goes on."""
 
-import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -172,18 +171,6 @@ async def test_a_problem_carries_the_trace_it_belongs_to(rest: Rest):
         assert answer.json["trace_id"] is None
 
 
-async def raw(rest: Rest, request: bytes) -> bytes:
-    """Send bytes as they are and return all that comes back."""
-    url = URL(rest.url)
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    try:
-        writer.write(request)
-        return await asyncio.wait_for(reader.read(), 10)
-    finally:
-        writer.close()
-        await writer.wait_closed()
-
-
 @pytest.mark.parametrize(
     "request_",
     [
@@ -196,7 +183,7 @@ async def raw(rest: Rest, request: bytes) -> bytes:
     ],
 )
 async def test_what_is_no_http_is_answered_400_and_hung_up_on(rest: Rest, request_: bytes):
-    answer = await raw(rest, request_)
+    answer = await rest.raw(request_)
     assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert (await rest.get("/livez")).status == 200
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpa.control.rest.verbs import Edge, documented, routed, verbs_of
+from bpa.control.rest.edge import Edge
+from bpa.control.rest.verbs import documented, routed, verbs_of
 
 VERBS = frozenset({"register", "heartbeat", "complete", "version"})
 
@@ -81,7 +82,13 @@ async def through_the_edge(path: str, query: bytes = b"") -> tuple[list[str], li
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "path": path, "raw_path": b"/raw", "query_string": query}
+    scope = {
+        "type": "http",
+        "path": path,
+        "raw_path": b"/raw",
+        "query_string": query,
+        "headers": [],
+    }
     await Edge(app, VERBS)(scope, receive, send)
     return reached, sent
 

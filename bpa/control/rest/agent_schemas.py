@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from bpa.control.rest.schemas import Document
+from bpa.control.rest.schemas import Document, Time, as_posted
+from bpa.domain.specs import AgentSpec
 
 
 class AgentVersion(Document, frozen=True):
@@ -13,6 +13,6 @@ class AgentVersion(Document, frozen=True):
 
     agent_id: str
     version: str
-    created_at: datetime
-    spec: dict[str, Any]
+    created_at: Time
+    spec: Annotated[dict[str, Any], as_posted(AgentSpec)]
     """The ``AgentSpec`` as it was posted."""

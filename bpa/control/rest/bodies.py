@@ -68,6 +68,8 @@ def read_as(wanted: Any, raw: bytes) -> Any:
         InvalidRequest: It is no JSON that can be kept, or another document.
     """
     tree = read_json(raw)
+    if tree is None:  # where a body may be left out, null is not another word for that
+        raise InvalidRequest("the request is not valid; body: Expected `object`, got `null`")
     with contextlib.suppress(msgspec.ValidationError):
         return msgspec.convert(tree, wanted)
     try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from bpa.control.rest.schemas import Document
+from bpa.control.rest.schemas import Document, Time
 
 
 class Breaker(Document, frozen=True):
@@ -14,9 +12,9 @@ class Breaker(Document, frozen=True):
     """Scheme, host and port."""
     state: str
     """``open``: no run but a probe goes there; ``closing``: a few at once; ``closed``: all."""
-    since: datetime | None
+    since: Time | None
     """When it opened, or when the target last answered while it closed."""
-    probe_at: datetime | None
+    probe_at: Time | None
     """When the next probe may go, while it is open."""
     probe_run_id: str | None
     """The run that probes it at this moment."""
@@ -28,4 +26,4 @@ class Breaker(Document, frozen=True):
     deployments: list[str]
     """Whose runs have failed there."""
     last_error: str
-    failed_at: datetime | None
+    failed_at: Time | None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from bpa.control.ledger import By
-from bpa.control.rest.schemas import Document
+from bpa.control.rest.schemas import Document, Time
 
 
 class Cost(Document, frozen=True):
@@ -41,8 +39,8 @@ class Costs(Document, frozen=True):
     """Sums of model calls."""
 
     by: By
-    since: datetime | None
-    until: datetime | None
+    since: Time | None
+    until: Time | None
     costs: list[Cost]
     total: Cost | None
     """Of all ``costs``; null where there are more than fit in this answer."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any, Self
 
 import msgspec
 
 from bpa.control.replay_plan import IDS_AT_MOST, Action, Edit, Outcome, Result
-from bpa.control.rest.schemas import Document, Text
+from bpa.control.rest.schemas import Document, Text, Time
 from bpa.errors import InvalidRequest
 
 
@@ -32,8 +31,8 @@ class DeadLetterSummary(Document, frozen=True):
     run_status: str | None
     """None where the message never became a run."""
     deployment_id: str | None
-    enqueued_at: datetime
-    dead_lettered_at: datetime | None
+    enqueued_at: Time
+    dead_lettered_at: Time | None
     """None where the broker did it and no run tells."""
     delivery_count: int
     replay_count: int
@@ -55,8 +54,8 @@ class SentEffect(Document, frozen=True):
     seq: int
     effect_key: str
     inherited_from: str | None
-    intended_at: datetime
-    applied_at: datetime | None
+    intended_at: Time
+    applied_at: Time | None
     """None where the target's answer is not known."""
 
 
@@ -106,8 +105,8 @@ class DeadLetterTotal(Document, frozen=True):
     queue: str
     reason: str
     count: int
-    first_enqueued_at: datetime
-    last_enqueued_at: datetime
+    first_enqueued_at: Time
+    last_enqueued_at: Time
     complete: bool
     """False where the queue holds more than are counted: these are the oldest of them."""
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from bpa.control.rest.schemas import Document
+from bpa.control.rest.schemas import Document, Time, as_posted
+from bpa.domain.specs import DeploymentSpec
 
 
 class Asked(Document, frozen=True, forbid_unknown_fields=True):
@@ -26,13 +27,13 @@ class Deployment(Document, frozen=True):
     version: str
     environment: str
     queue: str
-    spec: dict[str, Any]
+    spec: Annotated[dict[str, Any], as_posted(DeploymentSpec)]
     status: dict[str, Any]
     revision: int
-    paused_at: datetime | None
+    paused_at: Time | None
     """Since when nothing is received for it and none of its runs starts; null while it works."""
     paused_by: str | None
-    created_at: datetime
+    created_at: Time
     alive: int
     """Its runs that have not ended."""
 

@@ -131,12 +131,10 @@ def _summary(description: str) -> str:
 
 
 def _parameter(parameter: dict[str, Any]) -> dict[str, Any]:
-    """Say that a parameter may be left out, not that it may be null: there is no null in a URL."""
+    """Say what is known of a parameter."""
     text, example = _PARAMETERS.get(parameter["name"], (None, None))
     schema = {name: value for name, value in parameter["schema"].items() if name != "description"}
-    if "oneOf" in schema:
-        (some,) = (one for one in schema.pop("oneOf") if one != {"type": "null"})
-        schema = {**some, **schema}
+    schema = _some(schema)
     if parameter["name"] == "run_id":
         schema["format"] = "uuid"
     return {
@@ -149,11 +147,18 @@ def _parameter(parameter: dict[str, Any]) -> dict[str, Any]:
 
 
 def _body(body: dict[str, Any]) -> dict[str, Any]:
-    """Say that a body which may be null may be left out."""
-    optional = all(
-        {"type": "null"} in one["schema"].get("oneOf", ()) for one in body["content"].values()
-    )
-    return {**body, "required": not optional}
+    """Say that a body which may be None may be left out, not that it may be null."""
+    ((kind, content),) = body["content"].items()
+    schema = _some(content["schema"])
+    return {"content": {kind: {"schema": schema}}, "required": schema is content["schema"]}
+
+
+def _some(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema without null: that stands for what is left out, and is never sent."""
+    if "oneOf" not in schema:
+        return schema
+    (some,) = (one for one in schema["oneOf"] if one != {"type": "null"})
+    return {**some, **{name: value for name, value in schema.items() if name != "oneOf"}}
 
 
 def _answer(answer: dict[str, Any], headers: Mapping[str, bool]) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any, Self
 
 import msgspec
 
 from bpa.control.drains import NodeState, Stage, state_of
-from bpa.control.rest.schemas import Document
+from bpa.control.rest.schemas import Document, Time
 
 
 class DrainAsked(Document, frozen=True, forbid_unknown_fields=True):
@@ -23,8 +22,8 @@ class DrainAsked(Document, frozen=True, forbid_unknown_fields=True):
 class Drain(Document, frozen=True):
     """A drain, under way or done."""
 
-    started_at: datetime
-    deadline_at: datetime
+    started_at: Time
+    deadline_at: Time
     left_s: float
     """Seconds to the deadline; 0 once it has passed."""
 
@@ -41,10 +40,10 @@ class Node(Document, frozen=True):
     state: NodeState
     draining: bool
     """It is to become empty, by an operator's will or its own."""
-    cordoned_at: datetime | None
+    cordoned_at: Time | None
     drain: Drain | None
-    registered_at: datetime
-    heartbeat_at: datetime
+    registered_at: Time
+    heartbeat_at: Time
     heartbeat_age_s: float
 
     @classmethod
@@ -79,8 +78,8 @@ class NodeLease(Document, frozen=True):
     deployment_id: str
     epoch: int
     stage: Stage
-    granted_at: datetime
-    acknowledged_at: datetime | None
+    granted_at: Time
+    acknowledged_at: Time | None
     left_s: float | None
     """Seconds of the run's own working time that are left; null before it is acknowledged."""
 
@@ -108,7 +107,7 @@ class NodeDrained(Document, frozen=True):
     node: NodeDetail
     taken_back: int
     """Offers that it had not acknowledged; their runs wait for another node."""
-    deadline_before: datetime | None
+    deadline_before: Time | None
     """Of the drain that was under way."""
     empty_within_s: float
     """Seconds after which nothing can be left there, whatever the node does."""
@@ -126,5 +125,5 @@ class NodeUncordoned(Document, frozen=True):
     """What was asked of a node."""
 
     node: NodeDetail
-    called_off: datetime | None
+    called_off: Time | None
     """The deadline of the drain that was called off."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, Self
 
-from bpa.control.rest.schemas import Document
+from bpa.control.rest.schemas import Document, Time
 
 
 class Queue(Document, frozen=True):
@@ -17,7 +16,7 @@ class Queue(Document, frozen=True):
     """What feeds from it in this environment."""
     agent_id: str
     version: str
-    measured_at: datetime | None
+    measured_at: Time | None
     """When the numbers were true; null without any: not read yet, or there is no such queue."""
     reading_age_s: float | None
     """Since then, or since it is fed from without numbers; null in the first seconds of that."""
@@ -31,7 +30,7 @@ class Queue(Document, frozen=True):
     dead_letters_at_least: bool
     estimated: bool
     """The counts come from peeking: the administration of the namespace did not tell."""
-    oldest_enqueued_at: datetime | None
+    oldest_enqueued_at: Time | None
     """When the oldest active message came, by the broker's clock; null if none waits or none is
     known."""
     oldest_age_s: float | None

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 import msgspec
 
-from bpa.control.rest.schemas import Document, Text
+from bpa.control.rest.schemas import Document, Text, Time
 from bpa.control.stages import Stage
 from bpa.control.steps import StepState, call_of, states_of
 from bpa.control.timeline import timeline
@@ -40,7 +40,7 @@ class Parked(Document, frozen=True):
     """A run that waits for its target to answer again; it costs the run nothing."""
 
     host: str
-    since: datetime
+    since: Time
     error: str
 
     @classmethod
@@ -61,7 +61,7 @@ class RunSummary(Document, frozen=True):
     reason: str | None
     detail: str | None
     waiting_reason: str | None
-    waiting_until: datetime | None
+    waiting_until: Time | None
     """Set while it may not be placed before that time."""
     cancelling: bool
     """Somebody wants it ended, and its node has not ended it yet."""
@@ -75,9 +75,9 @@ class RunSummary(Document, frozen=True):
     invoice_id: str | None
     """Likewise."""
     message_id: str | None
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
+    created_at: Time
+    started_at: Time | None
+    ended_at: Time | None
     replayed_as: str | None
     """The run that replays its dead letter."""
 
@@ -112,8 +112,8 @@ class StepView(Document, frozen=True):
     """Later executions that went on from its answer instead of asking again; it was paid once."""
     inherited_from: str | None
     """The run that made and paid it, where this one replays that run's message."""
-    started_at: datetime
-    ended_at: datetime | None
+    started_at: Time
+    ended_at: Time | None
 
 
 def steps_of(run: Mapping[str, Any]) -> list[StepView]:
@@ -133,8 +133,8 @@ class StageView(Document, frozen=True):
     span_id: str
     parent_id: str
     """Of another stage, or of the sender's span; empty for the first of a trace."""
-    started_at: datetime
-    ended_at: datetime | None
+    started_at: Time
+    ended_at: Time | None
     """Null while it goes on."""
     attempt: int
     """Which execution it belongs to, from 1; 0 for what a run has once."""
@@ -174,8 +174,8 @@ class DeliveryView(Document, frozen=True):
     """Of the message; a replay that was sent twice has two. Null in rows of the first release."""
     owner: str
     delivery_count: int
-    received_at: datetime
-    settled_at: datetime | None
+    received_at: Time
+    settled_at: Time | None
     disposition: str | None
 
 
@@ -213,10 +213,10 @@ class Run(RunSummary, frozen=True):
     effect_key: str
     replay_of: str | None
     """The run whose dead letter it replays."""
-    enqueued_at: datetime
+    enqueued_at: Time
     lease_epoch: int
-    lease_expires_at: datetime | None
-    cancel_asked_at: datetime | None
+    lease_expires_at: Time | None
+    cancel_asked_at: Time | None
     cancel_asked_by: str | None
     cancel_detail: str | None
     waiting_nodes: dict[str, Any] | None

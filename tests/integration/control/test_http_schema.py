@@ -137,6 +137,16 @@ async def test_bytes_are_documented_as_base64(rest: Rest):
     assert schemas["Heartbeat"]["properties"]["bootId"]["maxLength"] == 4096
 
 
+async def test_times_are_documented_as_times(rest: Rest):
+    schemas = (await rest.get("/schema")).json["components"]["schemas"]
+    assert schemas["Costs"]["properties"]["since"]["anyOf"][0]["format"] == "date-time"
+    for name, schema in schemas.items():
+        for field, said in schema.get("properties", {}).items():
+            if field.endswith("At"):
+                (kind, *_) = said.get("anyOf", [said])
+                assert kind.get("format") == "date-time", f"{name}.{field}: is it a Time?"
+
+
 async def test_answers_are_what_the_document_says(rest: Rest, fleet: Fleet):
     document = (await rest.get("/schema")).json
     run_id = (await fleet.runs.receive(arrival())).run_id

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve observability install test check chaos bench format protos diagrams dashboards lock clean
+.PHONY: help demo serve observability install test check api chaos bench format protos diagrams dashboards lock clean
 
 help: ## List what can be done here
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -34,6 +34,9 @@ test: check ## Everything, with real servers and processes
 	@$(BIN)/python -m pytest -n 2 --dist worksteal tests/integration tests/e2e
 	@$(BIN)/python -m pytest tests/browser
 	@$(BIN)/python -m pytest tests/chaos
+
+api: $(STAMP) ## Have Schemathesis explore the API at random; SECONDS=600 for so long
+	@API_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest tests/integration/api/test_schemathesis.py
 
 chaos: $(STAMP) ## Do every kind of harm to a fleet at work; SEED=7 CASE=kill-nodes repeat one
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))

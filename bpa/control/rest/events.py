@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Request, get
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Example
 from litestar.params import FromQuery, HeaderParameter
 from litestar.response import Stream
 from litestar.response.base import ASGIResponse
@@ -26,6 +28,27 @@ _RETRY_MS = 2_000
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _ALL = frozenset(Topic)
 
+_MEDIA_TYPE = "text/event-stream"
+_DESCRIBED = {
+    200: ResponseSpec(
+        str,
+        media_type=_MEDIA_TYPE,
+        generate_examples=False,
+        description="Events without end, each with `event`, `id` and one line of `data` in JSON.",
+        examples=[
+            Example(
+                summary="What comes first, a run that has started, and a node that has changed",
+                value=(
+                    "retry: 2000\n\nevent: refetch\nid: 3f2a-41\ndata: {}\n\n"
+                    'event: run\nid: 3f2a-42\ndata: {"runs":[{"runId":"019aa3f2-1c00-8a1b-9c2d-'
+                    '3e4f5a6b7c8d","status":"running","deploymentId":"invoice-classifier-dev"}],'
+                    '"more":false}\n\nevent: node\nid: 3f2a-42\ndata: {"ids":["node-1"]}\n\n'
+                ),
+            )
+        ],
+    )
+}
+
 LastEventId = Annotated[
     str | None,
     HeaderParameter(
@@ -37,7 +60,7 @@ LastEventId = Annotated[
 ]
 
 
-@get("/v1/events", tags=["events"], media_type="text/event-stream")
+@get("/v1/events", tags=["events"], media_type=_MEDIA_TYPE, responses=_DESCRIBED)
 async def stream_events(
     services: NamedDependency[Services],
     topic: FromQuery[list[Topic] | None] = None,
@@ -116,7 +139,7 @@ class _Events(Stream):
     """A stream that ends in good order when its client has left or the server closes."""
 
     def __init__(self, events: AsyncIterator[bytes], headers: dict[str, str]) -> None:
-        super().__init__(events, headers=headers, media_type="text/event-stream")
+        super().__init__(events, headers=headers, media_type=_MEDIA_TYPE)
         self._events = events
 
     def to_asgi_response(
@@ -131,7 +154,7 @@ class _Events(Stream):
             iterator=self._events,
             headers={**(options.get("headers") or {}), **self.headers},
             cookies=itertools.chain(self.cookies, options.get("cookies") or ()),
-            media_type="text/event-stream",
+            media_type=_MEDIA_TYPE,
             is_head_response=options.get("is_head_response", False),
         )
 

@@ -12,6 +12,7 @@
     |   +-- StaleLease         a fenced write: the lease has moved on (I3)
     |   +-- Changed            an edit of what has changed since it was looked at (If-Match)
     +-- InvalidRequest         the caller's input is wrong
+    |   +-- Unguarded          an edit that does not say what it was made from (If-Match)
     +-- RunEnded               the run ends here, with a dead-letter reason
 
 A class carries a stable ``code``, whether trying again can help, and its HTTP and gRPC status.
@@ -153,6 +154,13 @@ class InvalidRequest(BpaError):
     def __init__(self, message: str, errors: list[str] | None = None) -> None:
         super().__init__(message)
         self.errors = errors or []
+
+
+class Unguarded(InvalidRequest):
+    """An edit does not say which state it was made from."""
+
+    code = "unguarded"
+    http_status = 428
 
 
 class RunEnded(BpaError):

@@ -42,10 +42,12 @@ from bpa.control.readiness import Dependency, Readiness
 from bpa.control.reaper import Reaper
 from bpa.control.replaying import Replaying
 from bpa.control.replays import Replays
+from bpa.control.revisions import Revisions
 from bpa.control.rooms import Rooms
 from bpa.control.runs import Ended, Runs
 from bpa.control.searches import Searches
 from bpa.control.settlement import Settlement
+from bpa.control.simulations import Simulations
 from bpa.control.sweep import Sweep
 from bpa.control.traces import Traces
 from bpa.control.trends import Trends
@@ -170,6 +172,7 @@ class ControlProvider(Provider):
     history = provide(History)
     operations = provide(Operations)
     replays = provide(Replays)
+    revisions = provide(Revisions)
     trends = provide(Trends)
 
     @provide
@@ -250,9 +253,19 @@ class ControlProvider(Provider):
         return Measured(metrics)
 
     @provide
+    def snapshots(self, pool: Pool) -> SnapshotReader:
+        """Return what sees the fleet and its work."""
+        return SnapshotReader(
+            pool,
+            self._settings.environment,
+            silent_after_s=2 * self._settings.control.heartbeat_every_s,
+        )
+
+    @provide
     def scheduler(
         self,
         pool: Pool,
+        reader: SnapshotReader,
         holds: Holds,
         offers: Offers,
         rooms: Rooms,
@@ -261,9 +274,6 @@ class ControlProvider(Provider):
     ) -> Scheduler:
         """Return the scheduler of this replica."""
         control = self._settings.control
-        reader = SnapshotReader(
-            pool, self._settings.environment, silent_after_s=2 * control.heartbeat_every_s
-        )
         committer = Committer(pool, holds, offer_ttl_s=control.lease_ttl_s)
         return Scheduler(reader, committer, holds, offers, rooms, measured, unfit=clocks.trouble)
 
@@ -328,6 +338,8 @@ class ControlProvider(Provider):
         breakers: Breakers,
         changes: Changes,
         deployments: Deployments,
+        revisions: Revisions,
+        reader: SnapshotReader,
         nodes: Nodes,
         drains: Drains,
         leases: Leases,
@@ -353,6 +365,8 @@ class ControlProvider(Provider):
             breakers=breakers,
             changes=changes,
             deployments=deployments,
+            revisions=revisions,
+            simulations=Simulations(deployments, revisions, agents, reader),
             nodes=nodes,
             drains=drains,
             leases=leases,

@@ -39,6 +39,8 @@ class Arrival:
     """When the message was here, by our clock."""
     message: Mapping[str, Any] | None = None
     """What is kept of it beside its body: see ``message_properties``."""
+    revision: int | None = None
+    """The deployment's, which says what the agent is told; None stands for the present one."""
     sender: str = ""
     """The ``traceparent`` that the message carries; ``traceparent`` is that of ``receive``."""
 
@@ -72,5 +74,6 @@ def arrival_row(arrival: Arrival, owner: str, *, exports_traces: bool) -> dict[s
         "received_at": arrival.received_at,
         "sender": arrival.sender,
         "message": arrival.message,
+        "revision": arrival.revision,
         "traced": exports_traces and span is not None and span.is_sampled,
     }

@@ -35,7 +35,7 @@ from breakers as b where b.host = %(host)s;
 -- Read what is known beside a failure that is reported under a lease.
 select
     runs.dep_id,
-    deployments.revision,
+    target_revision(runs.dep_id, leases.revision) as revision,
     runs.spared,
     (b.probe_run = runs.run_id and b.probe_epoch = leases.epoch) is true as is_probe,
     case
@@ -51,7 +51,6 @@ select
     end is true as answered_since
 from runs
 join leases using (run_id)
-join deployments on deployments.dep_id = runs.dep_id
 join breakers as b on b.host = %(host)s
 where runs.run_id = %(run_id)s::uuid and runs.lease_epoch = %(epoch)s and runs.status = 'running';
 

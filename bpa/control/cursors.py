@@ -51,6 +51,26 @@ def read_numbered(cursor: str) -> tuple[str, int]:
         raise InvalidRequest(_NONE_OF_OURS) from error
 
 
+def cursor_of_revision(revision: int) -> str:
+    """Return the cursor that continues after a deployment's revision."""
+    return _written("revision", str(revision))
+
+
+def read_revision(cursor: str) -> int:
+    """Return before which revision to continue.
+
+    Raises:
+        InvalidRequest: The cursor is none of ours.
+    """
+    try:
+        what, revision = _read(cursor)
+        if what != "revision" or not revision.isdecimal() or int(revision) >= 2**63:
+            raise ValueError(cursor)
+        return int(revision)
+    except ValueError as error:
+        raise InvalidRequest(_NONE_OF_OURS) from error
+
+
 def _written(*parts: str) -> str:
     return base64.urlsafe_b64encode("|".join(parts).encode()).decode()
 

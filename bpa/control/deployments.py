@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import psycopg.errors
 
-from bpa.connectors.breaker import host_of
-from bpa.control.names import check_names
-from bpa.documents.schema_checks import SchemaCheck
-from bpa.domain.quantities import cpu_millis, memory_bytes
+from bpa.control.spec_checks import check
 from bpa.domain.runs import DeploymentId
-from bpa.domain.specs import EFFECTS_MAX, DeploymentSpec
-from bpa.errors import Changed, Conflict, InvalidRequest, NotFound
+from bpa.domain.specs import DeploymentSpec
+from bpa.errors import Changed, Conflict, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 
 _QUERIES = load_queries(__file__)
-_INT32_MAX = 2**31 - 1
-_RUNS_MAX = 1_000_000
-_DURATION_MAX_S = 7 * 86_400
-_TIMEOUT_MAX_S = 600
-_QUEUE_CHARACTERS_MAX = 260
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +48,7 @@ class Deployments:
             NotFound: There is no such agent version.
             Conflict: Another active deployment feeds from that queue, or this id says otherwise.
         """
-        _check(spec)
+        check(spec)
         dep_id = DeploymentId(f"{spec.agent_id}-{spec.environment}")
         try:
             row = await fetch_one(
@@ -81,7 +72,9 @@ class Deployments:
             ) from error
         present = await self.get(dep_id)
         if row is None and msgspec.convert(present["target"], DeploymentSpec) != spec:
-            raise Conflict(f"deployment {dep_id!r} exists and differs")
+            raise Conflict(
+                f"deployment {dep_id!r} exists and differs; edit it (`bpa apply --update`, or PUT)"
+            )
         return present
 
     async def get(self, dep_id: str) -> dict[str, Any]:
@@ -145,57 +138,3 @@ class Deployments:
 def tag_of(row: Mapping[str, Any]) -> str:
     """Return what names a deployment's present state: its ETag, without quotes."""
     return f"{row['revision']}{'-paused' if 'paused' in row['status'] else ''}"
-
-
-def _check(spec: DeploymentSpec) -> None:
-    check_names(agentId=spec.agent_id, version=spec.version, environment=spec.environment)
-    problems = [*_unreadable(spec), *_out_of_range(spec), *_unaddressable(spec.http_out.base_url)]
-    if not spec.routes:
-        problems.append("routes: at least one is needed, the agent has to choose one")
-    if not 1 <= len(spec.queue) <= _QUEUE_CHARACTERS_MAX:
-        problems.append(f"queue: a name has 1 to {_QUEUE_CHARACTERS_MAX} characters")
-    if problems:
-        raise InvalidRequest("the deployment is not valid: " + "; ".join(problems), problems)
-
-
-def _unreadable(spec: DeploymentSpec) -> Iterator[str]:
-    for name, read, most in (
-        ("target.resources.cpu", lambda: cpu_millis(spec.target.resources.cpu), _INT32_MAX),
-        ("target.resources.memory", lambda: memory_bytes(spec.target.resources.memory), 2**63 - 1),
-        ("budgets.maxDuration", lambda: spec.budgets.max_duration_s, _DURATION_MAX_S),
-        ("inputSchema", lambda: spec.input_schema and bool(SchemaCheck(spec.input_schema)), 1),
-    ):
-        try:
-            if (read() or 0) > most:
-                yield f"{name}: this is more than the platform can count"
-        except (InvalidRequest, ValueError, OverflowError, RecursionError) as error:
-            yield f"{name}: {error}"
-
-
-def _unaddressable(base_url: str) -> Iterator[str]:
-    """Say what is wrong with a target's address, without repeating it: it may hold a secret."""
-    if not base_url:
-        return
-    scheme, _, rest = base_url.partition("://")
-    if scheme not in ("http", "https") or not host_of(base_url):
-        yield "httpOut.baseUrl: write the full address, as https://host/path"
-    elif "@" in re.split(r"[/?#]", rest, maxsplit=1)[0]:
-        yield (
-            "httpOut.baseUrl: an address that names a user or password is not stored; leave that "
-            "part out"
-        )
-
-
-def _out_of_range(spec: DeploymentSpec) -> Iterator[str]:
-    for name, number, least, most in (
-        ("target.slotBudget", spec.target.slot_budget, 1, _RUNS_MAX),
-        ("target.replicas", spec.target.replicas, 1, _RUNS_MAX),
-        ("target.slotBudget x target.replicas", spec.run_limit, 1, _RUNS_MAX),
-        ("budgets.maxTokens", spec.budgets.max_tokens, 1, _INT32_MAX),
-        ("budgets.maxCalls", spec.budgets.max_calls, 1, _INT32_MAX),
-        ("budgets.maxUsd", spec.budgets.max_usd or 0, 0, _INT32_MAX),
-        ("maxEffects", spec.max_effects, 1, EFFECTS_MAX),
-        ("httpOut.timeoutS", spec.http_out.timeout_s, 0.001, _TIMEOUT_MAX_S),
-    ):
-        if not least <= number <= most:
-            yield f"{name}: {number} is not within {least} and {most}"

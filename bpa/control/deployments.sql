@@ -1,8 +1,13 @@
 -- name: create
 -- Put an agent version to work on a queue.
-insert into deployments (dep_id, agent_id, version, env, queue, target)
-values (%(dep_id)s, %(agent_id)s, %(version)s, %(env)s, %(queue)s, %(target)s::jsonb)
-on conflict (dep_id) do nothing
+with made as (
+    insert into deployments (dep_id, agent_id, version, env, queue, target)
+    values (%(dep_id)s, %(agent_id)s, %(version)s, %(env)s, %(queue)s, %(target)s::jsonb)
+    on conflict (dep_id) do nothing
+    returning dep_id, revision, target
+)
+insert into deployment_revisions (dep_id, revision, spec, actor, note)
+select dep_id, revision, target, 'api', 'created' from made
 returning dep_id;
 
 -- name: page

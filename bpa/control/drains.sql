@@ -158,12 +158,14 @@ select
         epoch from greatest(now(), leases.acknowledged_at) - leases.acknowledged_at
     )::float8 as held_s,
     runs.worked_s,
-    deployments.target,
+    coalesce(granted.spec, deployments.target) as target,
     step.kind as step_kind,
     (step.answer is not null) as step_answered
 from leases
 join runs using (run_id)
 join deployments on deployments.dep_id = leases.dep_id
+left join deployment_revisions as granted
+    on granted.dep_id = leases.dep_id and granted.revision = leases.revision
 left join lateral (
     select
         steps.kind,

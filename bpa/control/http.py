@@ -26,6 +26,7 @@ from bpa.control.rest import (
     operations,
     problems,
     queues,
+    revisions,
     runs,
 )
 from bpa.control.rest.bodies import JsonRequest
@@ -48,6 +49,7 @@ _RESOURCES = (
     operations,
     agents,
     deployments,
+    revisions,
     breakers,
     queues,
     costs,

@@ -137,6 +137,7 @@ def arrival_of(
         agent_id=feeding.agent_id,
         version=feeding.version,
         dep_id=feeding.dep_id,
+        revision=feeding.revision,
         input_ref={
             "namespace": origin.namespace,
             "queue": feeding.queue,

@@ -266,19 +266,25 @@ class Offers:
 
 
 def offer_of(row: Mapping[str, Any], journal: list[Step], ttl_s: float) -> LeaseOffer:
-    """Return the offer of a granted lease, from the row that the query ``pending`` returns."""
+    """Return the offer of a granted lease, from the row that the query ``pending`` returns.
+
+    Budgets and target are those of the revision that it was granted under. What the agent is told
+    stays what it was when the message came, as its version does: its recorded answers would
+    be none to other questions (docs/decisions/0020).
+    """
     deployment = msgspec.convert(row["target"], DeploymentSpec)
+    received = msgspec.convert(row["received_as"], DeploymentSpec)
     spec = RunSpec(
         run_id=row["run_id"],
         agent=msgspec.convert(row["spec"], AgentSpec),
         deployment_id=row["dep_id"],
         environment=row["env"],
-        routes=deployment.routes,
+        routes=received.routes,
         budgets=deployment.budgets,
         http_out=deployment.http_out,
         effect_key=row["effect_key"],
-        max_effects=deployment.max_effects,
-        input_schema=deployment.input_schema,
+        max_effects=received.max_effects,
+        input_schema=received.input_schema,
         document=row["document"],
         execution=row["executions"] + 1,
         worked_s=row["worked_s"],

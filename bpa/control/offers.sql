@@ -6,9 +6,9 @@ select
     leases.boot_id,
     leases.epoch,
     runs.dep_id,
-    deployments.revision,
     deployments.env,
-    deployments.target,
+    coalesce(granted.spec, deployments.target) as target,
+    coalesce(received.spec, granted.spec, deployments.target) as received_as,
     agent_versions.spec,
     run_inputs.document,
     runs.effect_key,
@@ -35,11 +35,16 @@ from leases
 join runs using (run_id)
 join run_inputs using (run_id)
 join deployments on deployments.dep_id = runs.dep_id
+left join deployment_revisions as granted
+    on granted.dep_id = runs.dep_id and granted.revision = leases.revision
+left join deployment_revisions as received
+    on received.dep_id = runs.dep_id and received.revision = runs.revision
 join agent_versions on agent_versions.agent_id = runs.agent_id
     and agent_versions.version = runs.version
 left join lateral (
     select * from breakers
-    where (breakers.deployments ->> runs.dep_id)::bigint = deployments.revision
+    where (breakers.deployments ->> runs.dep_id)::bigint
+        = target_revision(runs.dep_id, leases.revision)
     order by state = 'closed', state desc, host
     limit 1
 ) as breaker on true

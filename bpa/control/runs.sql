@@ -6,28 +6,38 @@ with arrival as (
             run_id uuid, agent_id text, version text, dep_id text, input_ref jsonb, status text,
             reason text, detail text, trace_id text, traceparent text, tracestate text,
             enqueued_at timestamptz, effect_key text, owner text, delivery_count int,
-            inherits_from uuid, received_at timestamptz, sender text, message jsonb, traced boolean
+            inherits_from uuid, received_at timestamptz, sender text, message jsonb, traced boolean,
+            revision bigint
         ),
         unnest(%(documents)s::bytea[]),
         unnest(%(digests)s::bytea[])
     ) with ordinality as t (
         run_id, agent_id, version, dep_id, input_ref, status, reason, detail, trace_id,
         traceparent, tracestate, enqueued_at, effect_key, owner, delivery_count, inherits_from,
-        received_at, sender, message, traced, document, body_sha256, nth
+        received_at, sender, message, traced, revision, document, body_sha256, nth
     )
 ),
 inserted as (
     insert into runs (
         run_id, agent_id, version, dep_id, input_ref, status, reason, detail, trace_id,
-        traceparent, tracestate, enqueued_at, effect_key, received_at, sender, ended_at,
+        traceparent, tracestate, enqueued_at, effect_key, received_at, sender, revision, ended_at,
         waiting_reason
     )
     select
-        run_id, agent_id, version, dep_id, input_ref, status, reason, detail, trace_id,
-        traceparent, tracestate, enqueued_at, effect_key, received_at, sender,
+        run_id, agent_id, coalesce(origin.version, arrival.version), dep_id, input_ref, status,
+        reason, detail, trace_id, traceparent, tracestate, enqueued_at, effect_key, received_at,
+        sender, case when origin.version is null then arrival.revision else origin.revision end,
         case when status = 'dead_lettered' then now() end,
         case when status = 'queued' then 'not planned yet' end
     from arrival
+    left join lateral ( -- what goes on from an effect must come to the same one (I4)
+        select o.version, o.revision from runs as o
+        where o.run_id = arrival.inherits_from
+            and o.dep_id = arrival.dep_id
+            and exists (
+                select from steps where steps.run_id = o.run_id and steps.kind = 'effect'
+            )
+    ) as origin on true
     order by run_id -- as every writer: another replica may insert the same runs now
     on conflict (run_id) do nothing
     returning run_id

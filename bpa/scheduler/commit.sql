@@ -42,12 +42,12 @@ with proposal as (
 ),
 -- what another transaction has in hand is not free
 free_run as (
-    select runs.run_id, infra_failures >= %(alone_from)s as alone from proposal
+    select run_id, infra_failures >= %(alone_from)s as alone from proposal
     join runs using (run_id)
     where status = 'queued'
         and cancel_asked_at is null
-        and (not_before is null or not_before <= now())
-    order by runs.run_id
+        and coalesce(not_before <= now(), true)
+    order by run_id
     for no key update of runs skip locked
 ),
 node as (
@@ -63,13 +63,13 @@ node as (
 ),
 deployment as (
     select
-        deployments.*,
-        (select count(*) from leases where leases.dep_id = deployments.dep_id) as used,
+        d.*,
+        (select count(*) from leases where leases.dep_id = d.dep_id) as used,
         host,
         gate.state,
         room
     from (select distinct dep_id from proposal) as p
-    join deployments using (dep_id)
+    join deployments as d using (dep_id)
     left join lateral breaker_gate(dep_id, revision) as gate on true
 ),
 judged as (
@@ -102,13 +102,13 @@ counted as (
         sum(cpu_millis) over of_node as cpu_asked,
         sum(memory_bytes) over of_node as memory_asked,
         bool_or(alone) over of_node as alone_asked,
-        row_number() over of_deployment as places_asked,
+        row_number() over of_dep as places_asked,
         row_number() over of_host as host_asked
     from judged
     where refused is null
     window
         of_node as (partition by node_id order by nth),
-        of_deployment as (partition by dep_id order by nth),
+        of_dep as (partition by dep_id order by nth),
         of_host as (partition by host order by nth)
 ),
 fitting as (
@@ -142,20 +142,20 @@ probing as (
 ),
 leased as (
     insert into leases (
-        run_id, node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, alone, waiting_since,
-        expires_at
+        run_id, node_id, boot_id, dep_id, revision, epoch, cpu_millis, memory_bytes, alone,
+        waiting_since, expires_at
     )
     select
-        run_id, node_id, boot_id, dep_id, lease_epoch, cpu_millis, memory_bytes, alone,
+        run_id, node_id, boot_id, dep_id, revision, lease_epoch, cpu_millis, memory_bytes, alone,
         waiting_since, now() + make_interval(secs => %(ttl_s)s)
     from granted
     -- a queued run has no lease: what is there was left behind
     on conflict (run_id) do update set (
-        node_id, boot_id, dep_id, epoch, cpu_millis, memory_bytes, alone, waiting_since,
+        node_id, boot_id, dep_id, revision, epoch, cpu_millis, memory_bytes, alone, waiting_since,
         granted_at, acknowledged_at, missing_at, expires_at
     ) = row(
-        excluded.node_id, excluded.boot_id, excluded.dep_id, excluded.epoch, excluded.cpu_millis,
-        excluded.memory_bytes, excluded.alone, excluded.waiting_since, excluded.granted_at, null,
+        excluded.node_id, excluded.boot_id, excluded.dep_id, excluded.revision, excluded.epoch,
+        excluded.cpu_millis, excluded.memory_bytes, excluded.alone, excluded.waiting_since, excluded.granted_at, null,
         null, excluded.expires_at
     )
 )

@@ -176,9 +176,13 @@ def candidates(snapshot: Snapshot) -> list[Candidate]:
     return found
 
 
+def emptied(candidate: Candidate) -> Candidate:
+    """Return the node as it will be once nothing works there; one that is kept stays so."""
+    return replace(candidate, used_slots=0, used_cpu_millis=0, used_memory_bytes=0)
+
+
 def _fits_when_empty(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> bool:
-    empty = replace(candidate, used_slots=0, used_cpu_millis=0, used_memory_bytes=0)
-    return refusal(needs, empty, snapshot) is None
+    return refusal(needs, emptied(candidate), snapshot) is None
 
 
 def is_awaited(needs: Needs, candidates: Iterable[Candidate], snapshot: Snapshot) -> bool:

@@ -50,7 +50,7 @@ def rooms(snapshot: Snapshot, granted: Iterable[Proposal] = ()) -> dict[Deployme
             continue
         needs = deployment.needs
         if needs not in free:
-            free[needs] = sum(_fits(needs, c, snapshot) for c in nodes.values())
+            free[needs] = sum(fits(needs, c, snapshot) for c in nodes.values())
         runs = _room(deployment, placed[deployment.dep_id], free[needs])
         found[deployment.dep_id] = Room(runs, snapshot.now)
     return found
@@ -76,7 +76,7 @@ def _ahead(running: int) -> int:
     return min(max(running // _AHEAD_SHARE, 1), _AHEAD_MOST)
 
 
-def _fits(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> int:
+def fits(needs: Needs, candidate: Candidate, snapshot: Snapshot) -> int:
     """Count the runs with these needs that the node could take now."""
     if refusal(needs, candidate, snapshot) is not None:
         return 0

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from litestar.params import HeaderParameter, QueryParameter
 
-from bpa.errors import InvalidRequest
+from bpa.control.revisions import ANY
+from bpa.errors import InvalidRequest, Unguarded
 
 _INSTANT = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?([Zz]|[+-]\d{2}:\d{2})$"
 
@@ -20,6 +21,16 @@ IfMatch = Annotated[
         max_length=255,
         description="The ETag of what the decision was made by: answered 412 if it has changed "
         "since. Left out, or `*`, the present state is taken as it is.",
+    ),
+]
+
+IfMatchNeeded = Annotated[
+    str | None,
+    HeaderParameter(
+        name="If-Match",
+        max_length=255,
+        description="The ETag of what the edit was made from: answered 412 if it has changed "
+        "since, and 428 if this is left out. `*` edits what is there, whatever it says.",
     ),
 ]
 
@@ -48,6 +59,20 @@ def instant(name: str, written: str | None) -> datetime | None:
     except ValueError:
         pass
     raise InvalidRequest(f"{name}: {written[:64]!r} is no time; write 2026-01-31T00:00:00Z")
+
+
+def demanded(if_match: str | None) -> str:
+    """Return the tag that an edit names, without quotes; `ANY` where any will do.
+
+    Raises:
+        Unguarded: It names none.
+    """
+    if if_match is None:
+        raise Unguarded(
+            "an edit says what it was made from: send the ETag of the deployment as If-Match, or "
+            "`*` to edit whatever is there"
+        )
+    return expected(if_match) or ANY
 
 
 def expected(if_match: str | None) -> str | None:

@@ -22,8 +22,10 @@ from bpa.control.operations import Operations
 from bpa.control.queues import Queues
 from bpa.control.readiness import State
 from bpa.control.replaying import Replaying
+from bpa.control.revisions import Revisions
 from bpa.control.runs import Runs
 from bpa.control.searches import Searches
+from bpa.control.simulations import Simulations
 from bpa.domain.runs import RunId
 from bpa.errors import NotFound, StaleLease
 from bpa.telemetry.metrics import Metrics
@@ -37,6 +39,8 @@ class Services:
     breakers: Breakers
     changes: Changes
     deployments: Deployments
+    revisions: Revisions
+    simulations: Simulations
     nodes: Nodes
     drains: Drains
     leases: Leases

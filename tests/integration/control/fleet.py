@@ -18,12 +18,15 @@ from bpa.control.history import History
 from bpa.control.leases import Leases
 from bpa.control.nodes import Nodes
 from bpa.control.offers import Offers
+from bpa.control.revisions import Revisions
 from bpa.control.runs import Runs
 from bpa.control.searches import Searches
+from bpa.control.simulations import Simulations
 from bpa.domain.journal import UnitPrice
 from bpa.domain.runs import NodeId, RunId, effect_key_of, run_id_of
 from bpa.domain.specs import AgentSpec, DeploymentSpec, NodeSpec
 from bpa.postgres import Notifications, Pipeline, Pool
+from bpa.scheduler.snapshot import SnapshotReader
 from bpa.telemetry.metrics import Metrics
 
 AGENT = AgentSpec(
@@ -73,6 +76,15 @@ class Fleet:
     @property
     def costs(self) -> Costs:
         return Costs(self.pool)
+
+    @property
+    def revisions(self) -> Revisions:
+        return Revisions(self.pool)
+
+    @property
+    def simulations(self) -> Simulations:
+        reader = SnapshotReader(self.pool, "dev", silent_after_s=10)
+        return Simulations(self.deployments, self.revisions, self.agents, reader)
 
     @property
     def drains(self) -> Drains:

@@ -131,6 +131,8 @@ async def rest_over(
         breakers=fleet.breakers,
         changes=changes,
         deployments=fleet.deployments,
+        revisions=fleet.revisions,
+        simulations=fleet.simulations,
         nodes=fleet.nodes,
         drains=fleet.drains,
         leases=fleet.leases,

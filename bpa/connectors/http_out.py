@@ -250,13 +250,20 @@ class HttpOut:
                     elapsed_ms=elapsed_ms,
                     error=kind,
                     cut_short=cut_short,
+                    in_doubt=body.is_begun,
                 ),
             )
             if body.is_begun and not request.idempotent:
                 raise _outcome_unknown(f"no answer ({kind})", number) from error
             raise _TryFailed(f"no answer ({kind})") from error
         self._tell(
-            request, OutboundTry(number=number, status=status, elapsed_ms=_ms_since(started_s))
+            request,
+            OutboundTry(
+                number=number,
+                status=status,
+                elapsed_ms=_ms_since(started_s),
+                in_doubt=_leaves_in_doubt(request, status),
+            ),
         )
         if not 200 <= status < 300:
             raise _unsuccessful(request, status, retry_after, number)
@@ -314,6 +321,13 @@ def _outcome_unknown(what: str, number: int) -> RunEnded:
         f"{what} on try {number}, and the target is declared not idempotent: look there whether "
         "the effect was applied; it is not sent again",
     )
+
+
+def _leaves_in_doubt(request: OutboundRequest, status: int) -> bool:
+    """Say whether an answer leaves it open what became of the effect."""
+    if status == STILL_IN_FLIGHT:
+        return request.idempotent
+    return status >= 500 and status not in _NOT_TAKEN
 
 
 def _unsuccessful(

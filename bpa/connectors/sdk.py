@@ -159,6 +159,8 @@ class OutboundTry:
     """The kind of transport error when no answer came."""
     cut_short: bool = False
     """Whether the effect's deadline ended it before its own time was over."""
+    in_doubt: bool = False
+    """Whether the target may have applied the effect, though it did not say so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

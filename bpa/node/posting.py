@@ -16,7 +16,7 @@ import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from bpa.connectors.breaker import host_of
-from bpa.connectors.sdk import OutboundRequest, OutboundResult
+from bpa.connectors.sdk import OutboundRequest, OutboundResult, OutboundTry
 from bpa.documents.answers import POST_INVOICE, check_answer, tool_of
 from bpa.documents.answers import Answer as Checked
 from bpa.documents.payloads import payload
@@ -65,6 +65,8 @@ class Posting:
                 recorder.journal.effect(effect.digest)
         self.is_sending = False
         """Whether the target has an effect in hand: only its answer says what came of it."""
+        self._in_doubt = False
+        """Whether the effect at hand may be applied, though nobody has heard so."""
         self.answered: Step | None = None
         """The last effect's step with its answer, if it was applied now: to be recorded."""
 
@@ -147,10 +149,7 @@ class Posting:
 
     async def _apply(self, effect: Step, checked: Checked) -> None:
         """Send the effect and record its answer; the run's last one goes with the outcome."""
-        if self._run.http_out.idempotent:
-            sent = await self._send(effect)
-        else:
-            sent = await self._send_once(effect)
+        sent = await self._send_on(effect)
         result = {
             "status": sent.status,
             "tries": sent.tries,
@@ -172,29 +171,50 @@ class Posting:
         else:
             await self._recorder.settle(recorded)
 
-    async def _send_once(self, effect: Step) -> OutboundResult:
-        """Send an effect that must not be applied twice, unless nobody knows whether it was.
+    async def _send_on(self, effect: Step) -> OutboundResult:
+        """Send an effect, unless it may have been applied where its key says nothing now.
 
-        An intent that has ended without an answer is known not to be applied; one that has not may
-        be, by an execution that died over it.
+        An intent that has ended without an answer is known not to be applied: it may go anywhere.
+        One that has not may be, by an execution that died over it or heard nothing definite; then
+        it goes to nobody but a target that honours its key, and that is the one it was sent to.
         """
+        self._in_doubt = False
         if self._recorder.journal.is_inherited(effect):
-            if not effect.ended_at_ms:
-                raise RunEnded(
-                    Reason.OUTCOME_UNKNOWN,
-                    f"an earlier execution ended while it sent {effect.effect_key}, and the target "
-                    "is declared not idempotent: look there whether the effect was applied; it is "
-                    "not sent again",
-                )
-            effect = msgspec.structs.replace(effect, ended_at_ms=0)
-            await self._recorder.intend(effect)
+            if effect.ended_at_ms:
+                effect = msgspec.structs.replace(effect, ended_at_ms=0, call=self._call)
+                await self._recorder.intend(effect)
+            else:
+                self._must_know_key(effect)
+                self._in_doubt = True
         try:
             return await self._send(effect)
-        except BpaError as error:  # also the end of the lease: what is known may still be recorded
-            if not (isinstance(error, RunEnded) and error.reason is Reason.OUTCOME_UNKNOWN):
+        except BpaError:  # also the end of the lease: what is known may still be recorded
+            if not self._in_doubt:
                 unapplied = msgspec.structs.replace(effect, ended_at_ms=now_ms())
                 await self._recorder.settle(unapplied)
             raise
+
+    def _must_know_key(self, effect: Step) -> None:
+        """Check that the target knows the key of an effect that it, or another, may have applied.
+
+        Raises:
+            RunEnded: It is declared not to, or the effect was sent to another.
+        """
+        sent = f"an earlier execution ended while it sent {effect.effect_key}"
+        if not self._run.http_out.idempotent:
+            raise RunEnded(
+                Reason.OUTCOME_UNKNOWN,
+                f"{sent}, and the target is declared not idempotent: look there whether the effect "
+                "was applied; it is not sent again",
+            )
+        before = effect.call.host if isinstance(effect.call, EffectCall) else ""
+        if before and before != self._call.host:
+            raise RunEnded(
+                Reason.OUTCOME_UNKNOWN,
+                f"{sent} to {before}, and the deployment posts to {self._call.host} now: look at "
+                "the former whether the effect was applied; roll the target back to replay it "
+                "there under its key, or replay it with an edited body",
+            )
 
     async def _send(self, effect: Step) -> OutboundResult:
         started_s = time.monotonic()
@@ -208,7 +228,7 @@ class Posting:
             traceparent=self._traceparent(effect),
             tracestate=self._offer.tracestate or None,
             before_try=self._before_try,
-            after_try=self._gate.note,
+            after_try=self._note,
             pause=self._pause,
         )
         self.is_sending = True
@@ -232,6 +252,10 @@ class Posting:
 
     async def _pause(self, seconds: float) -> None:
         await self._recorder.while_held(self._gate.pause(seconds))
+
+    def _note(self, tried: OutboundTry) -> None:
+        self._in_doubt = self._in_doubt or tried.in_doubt
+        self._gate.note(tried)
 
     def _before_try(self) -> None:
         self._recorder.must_hold()

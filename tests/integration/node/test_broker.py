@@ -522,6 +522,60 @@ async def test_another_effect_than_the_recorded_one_that_lies_ahead_is_not_sent(
     assert len(await world.received()) == 1
 
 
+# -- a target that was changed meanwhile ------------------------------------------------------------
+
+
+async def at_another(world, journal):
+    """Return an execution whose deployment posts elsewhere now, which is the same server here."""
+    elsewhere = world.target.url.replace("127.0.0.1", "localhost")
+    return execution(world, http_out=HttpOutSpec(base_url=elsewhere), journal=journal)
+
+
+@pytest.mark.parametrize("lost", [{"drop": "after"}, {"status": 500}])
+async def test_an_effect_that_one_target_may_have_applied_goes_to_no_other(world, lost):
+    await world.script_target({**lost, "times": 4})
+    first = execution(world)
+    with ends_with(Reason.RETRIES_EXHAUSTED):
+        await first.serve(post())
+    (intent,) = an_intent_without_an_answer(first)
+    assert intent.ended_at_ms == 0
+    await world.script_target()
+    moved = await at_another(world, [intent])
+    with ends_with(Reason.OUTCOME_UNKNOWN, f"to {host_of(world.target.url)}, and the deployment"):
+        await moved.serve(post())
+    assert moved.lease.reported == []
+    back = execution(world, journal=[intent])
+    await back.serve(post())
+    assert len(await world.received()) == 1
+
+
+async def test_an_effect_that_was_never_applied_goes_to_the_target_that_there_is_now(world):
+    await world.script_target({"status": 503, "times": 4})
+    first = execution(world)
+    with ends_with(Reason.RETRIES_EXHAUSTED):
+        await first.serve(post())
+    (intent,) = an_intent_without_an_answer(first)
+    moved = await at_another(world, [intent])
+    assert await moved.serve(post()) == {"status": "posted"}
+    (again,) = moved.lease.reported
+    assert (again.ended_at_ms, again.intent) == (0, intent.intent)
+    assert again.call.host.startswith("http://localhost")
+    (received,) = await world.received()
+    assert received["key"] == "r1:1"
+
+
+async def test_a_try_of_unknown_end_stays_so_whatever_later_tries_come_to(world):
+    await world.script_target({"status": 500, "times": 1}, {"status": 503, "times": 3})
+    first = execution(world)
+    with ends_with(Reason.RETRIES_EXHAUSTED, "HTTP 503"):
+        await first.serve(post())
+    await world.script_target({"status": 503, "times": 4})
+    again = execution(world, journal=an_intent_without_an_answer(first))
+    with ends_with(Reason.RETRIES_EXHAUSTED, "HTTP 503"):
+        await again.serve(post())
+    assert again.lease.reported == [], "nobody knows more than before"
+
+
 # -- a target that is not idempotent ---------------------------------------------------------------
 
 UNSAFE = HttpOutSpec(idempotent=False)

@@ -14,7 +14,8 @@ import msgspec
 import psycopg.errors
 
 from bpa.control.deployments import tag_of
-from bpa.control.spec_checks import Problem, problems_of, refuse
+from bpa.control.spec_changes import Problem
+from bpa.control.spec_checks import problems_of, refuse
 from bpa.domain.specs import DeploymentSpec
 from bpa.errors import Changed, Conflict, InvalidRequest, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries, translated

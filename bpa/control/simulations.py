@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -12,33 +11,13 @@ import msgspec
 from bpa.control.agents import Agents
 from bpa.control.deployments import Deployments, tag_of
 from bpa.control.revisions import Revisions, held_by_runs, no_version, renamed
-from bpa.control.spec_changes import Change, changes
-from bpa.control.spec_checks import Problem, read_spec
+from bpa.control.spec_changes import Problem, changes
+from bpa.control.spec_checks import read_spec
+from bpa.control.spec_effects import Simulation, cautions
 from bpa.domain.specs import DeploymentSpec
 from bpa.errors import NotFound
-from bpa.scheduler.simulation import FleetEffect, simulate
+from bpa.scheduler.simulation import simulate
 from bpa.scheduler.snapshot import SnapshotReader
-
-_TOLD_ONCE_RECEIVED = frozenset({"routes", "maxEffects", "inputSchema"})
-
-
-@dataclass(frozen=True, slots=True)
-class Simulation:
-    """What an edit would come to."""
-
-    row: dict[str, Any]
-    """The deployment as it is."""
-    tag: str
-    """Of the state that this was found from."""
-    present: DeploymentSpec
-    spec: DeploymentSpec | None
-    """As it would be; None where that makes no sense."""
-    problems: Sequence[Problem]
-    changes: Sequence[Change]
-    cautions: Sequence[str]
-    """What else whoever edits should know, in sentences."""
-    fleet: FleetEffect | None
-    """None where the spec makes no sense."""
 
 
 class Simulations:
@@ -81,7 +60,7 @@ class Simulations:
             problems = [*renamed(row, spec), *await self._unfounded(row, present, spec)]
         if spec is None or problems:
             found = changes(present, spec) if spec else []
-            return Simulation(row, tag_of(row), present, None, problems, found, [], None)
+            return Simulation(row, tag_of(row), present, None, problems, found, None)
         snapshot, at_work, versions, left = await asyncio.gather(
             self._reader.read(),
             self._revisions.at_work(dep_id),
@@ -90,8 +69,8 @@ class Simulations:
         )
         fleet = simulate(snapshot, present, spec, at_work)
         found = changes(present, spec)
-        told = [*_of_runs(found, versions), *_of_queue(present, spec, left), *_of_fleet(fleet)]
-        return Simulation(row, tag_of(row), present, spec, [], found, told if found else [], fleet)
+        simulated = Simulation(row, tag_of(row), present, spec, [], found, fleet)
+        return replace(simulated, cautions=cautions(simulated, versions, left))
 
     async def _unfounded(
         self, row: dict[str, Any], present: DeploymentSpec, spec: DeploymentSpec
@@ -115,56 +94,3 @@ class Simulations:
         except NotFound:
             return False
         return any(one["version"] == spec.version for one in versions)
-
-
-def _of_runs(found: Sequence[Change], versions: dict[str, int]) -> list[str]:
-    """Say what living runs keep."""
-    fields = {change.field.split(".")[0] for change in found}
-    alive = sum(versions.values())
-    if not alive:
-        return []
-    told = []
-    if "version" in fields:
-        kept = ", ".join(f"{count} with {version}" for version, count in versions.items())
-        told.append(f"Runs keep the version they were received under: {kept} have not ended.")
-    if fields & _TOLD_ONCE_RECEIVED:
-        told.append(
-            f"{alive} living runs keep the routes, effects and schema they were received under."
-        )
-    if any(change.field == "httpOut.baseUrl" for change in found):
-        told.append(
-            "Runs at work go on to the present target. Others go to the new one, but for those "
-            "whose effect the present one may have applied: they end as OutcomeUnknown."
-        )
-    if fields & {"budgets", "httpOut"}:
-        told.append("Runs at work keep their budgets and target until their next execution.")
-    return told
-
-
-def _of_queue(present: DeploymentSpec, spec: DeploymentSpec, left: dict[str, Any]) -> list[str]:
-    if present.queue == spec.queue:
-        return []
-    counted = [
-        f"{left[name]} {what}"
-        for name, what in (("active", "messages"), ("dead_letters", "dead letters"))
-        if left[name]
-    ]
-    known = f" {' and '.join(counted)} lie there." if counted else ""
-    return [f"Nothing is received from {present.queue!r} any more, nor shown of it.{known}"]
-
-
-def _of_fleet(fleet: FleetEffect) -> list[str]:
-    told = []
-    if fleet.over:
-        told.append(
-            f"{fleet.at_work} runs are at work, {fleet.over} more than the new limit: they go on, "
-            "and none starts until enough have ended."
-        )
-    if fleet.stranded:
-        told.append(
-            f"{fleet.stranded} runs are at work on nodes that do not qualify any more: they go on "
-            "there; what has to start anew goes elsewhere."
-        )
-    if not fleet.after.places:
-        told.append("No node qualifies: its runs would wait until one does.")
-    return told

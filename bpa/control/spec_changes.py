@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,17 @@ _ORDER = (
     "version", "queue", "target", "placement", "routes", "budgets", "maxEffects", "httpOut",
     "inputSchema",
 )  # fmt: skip
+
+
+class Problem(NamedTuple):
+    """A field that will not do, by its path in the spec's JSON; empty for the whole."""
+
+    field: str
+    text: str
+
+    def __str__(self) -> str:
+        """Say both in one line."""
+        return f"{self.field}: {self.text}" if self.field else self.text
 
 
 @dataclass(frozen=True, slots=True)

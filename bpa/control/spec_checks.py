@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from bpa.connectors.breaker import host_of
 from bpa.control.names import check_names
+from bpa.control.spec_changes import Problem
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.domain.quantities import cpu_millis, memory_bytes
 from bpa.domain.specs import EFFECTS_MAX, DeploymentSpec
@@ -24,17 +25,6 @@ _QUEUE_CHARACTERS_MAX = 260
 _PROBLEMS_MOST = 50
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 _NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`")
-
-
-class Problem(NamedTuple):
-    """A field that will not do, by its path in the spec's JSON; empty for the whole."""
-
-    field: str
-    text: str
-
-    def __str__(self) -> str:
-        """Say both in one line."""
-        return f"{self.field}: {self.text}" if self.field else self.text
 
 
 def read_spec(tree: Any) -> tuple[DeploymentSpec | None, list[Problem]]:

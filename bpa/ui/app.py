@@ -23,6 +23,7 @@ from bpa.ui.pages import (
     many_runs,
     operations,
     overview,
+    policy,
     replays,
     run,
     runs,
@@ -33,8 +34,8 @@ from bpa.ui.rendering import Renderer
 from bpa.ui.views.run_facts import Outside
 
 _PAGES = (
-    overview, runs, many_runs, operations, run, fleet, dead_letters, replays, deployments, costs,
-    static,
+    overview, runs, many_runs, operations, run, fleet, dead_letters, replays, deployments, policy,
+    costs, static,
 )  # fmt: skip
 _NOWHERE = (NotFoundException, MethodNotAllowedException)
 _ROOT = "/ui"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from bpa.control import simulations, spec_changes
+from bpa.control import spec_changes, spec_effects
 from bpa.control.rest.schemas import Document
 from bpa.domain.specs import DeploymentSpec
 from bpa.scheduler import simulation
@@ -207,7 +207,7 @@ class Simulation(Document, frozen=True):
     """Null where the spec is not valid."""
 
     @classmethod
-    def of_simulation(cls, one: simulations.Simulation) -> Simulation:
+    def of_simulation(cls, one: spec_effects.Simulation) -> Simulation:
         """Build it from what was simulated."""
         return cls(
             deployment_id=one.row["dep_id"],

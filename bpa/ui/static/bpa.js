@@ -122,6 +122,27 @@
       scrolled: [...live().querySelectorAll(".scroll")].map((one) => [one.scrollLeft, one.scrollTop]),
     };
   });
+  // An edit that is checked as it is typed: an answer to what has been typed over is left alone, as
+  // another question follows it; what is long stays where it was scrolled to.
+  let typed = 0;
+  let answered = 0;
+  const editor = () => document.querySelector("form[data-typed]");
+  document.addEventListener("input", (event) => { if (event.target.form === editor()) typed += 1; });
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.detail.elt === editor()) answered = typed;
+  });
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (event.detail.requestConfig.elt !== editor()) return;
+    if (typed !== answered) event.detail.shouldSwap = false;
+    kept.texts = [...editor().querySelectorAll("textarea")].map((one) => [one.id, one.scrollTop]);
+  });
+  document.addEventListener("htmx:afterSwap", () => {
+    for (const [id, top] of kept.texts ?? []) {
+      const text = document.getElementById(id);
+      if (text) text.scrollTop = top;
+    }
+    kept.texts = [];
+  });
   document.addEventListener("htmx:afterSwap", () => {
     for (const id of kept.open) document.getElementById(id)?.setAttribute("open", "");
     live()?.querySelectorAll(".scroll").forEach((one, at) => {

@@ -30,6 +30,16 @@ class Card:
     placement: Sequence[tuple[str, str]]
     path: str
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is received for it and nothing starts."""
+        return self.deployment.paused_at is not None
+
+    @property
+    def etag(self) -> str:
+        """What names its present state."""
+        return f"{self.deployment.revision}{'-paused' if self.is_paused else ''}"
+
 
 @dataclass(frozen=True, slots=True)
 class Suits:
@@ -66,14 +76,13 @@ def cards(deployments: Sequence[Deployment], queues: Sequence[Queue]) -> list[Ca
 
 def _card(deployment: Deployment, queues: Sequence[Queue]) -> Card:
     spec = msgspec.convert(deployment.spec, DeploymentSpec)
-    is_active = bool(deployment.status.get("active"))
     fed = [one for one in queues if one.deployment_id == deployment.deployment_id]
     return Card(
         deployment=deployment,
         spec=spec,
-        badge=status.Badge("active", "done", "good")
-        if is_active
-        else status.Badge("paused", "pause", "wait"),
+        badge=status.Badge("paused", "pause", "wait")
+        if deployment.paused_at
+        else status.Badge("active", "done", "good"),
         queue=fed[0] if fed else None,
         share=min(1.0, deployment.alive / spec.run_limit),
         placement=[(name, " or ".join(v)) for name, v in sorted(spec.placement.affinity.items())],
@@ -107,7 +116,12 @@ def deployment_page(
         ],
         nodes=[_suits(node, spec) for node in nodes],
         json=harmless(written.decode(), _JSON_CHARS_MAX),
-        commands=[f"bpa runs list --deployment {name}", "bpa queues", "bpa apply FILE"],
+        commands=[
+            f"bpa runs list --deployment {name}",
+            f"bpa deployments edit {name}",
+            f"bpa deployments pause {name}",
+            "bpa queues",
+        ],
     )
 
 

@@ -522,7 +522,7 @@ async def test_another_effect_than_the_recorded_one_that_lies_ahead_is_not_sent(
     assert len(await world.received()) == 1
 
 
-# -- a target that was changed meanwhile ------------------------------------------------------------
+# -- a target that was changed meanwhile -----------------------------------------------------------
 
 
 async def at_another(world, journal):

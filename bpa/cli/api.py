@@ -59,15 +59,24 @@ class Api:
 
         With ``if_match`` it is refused as a conflict where the ETag is another by now.
         """
+        answer = await self._send("POST", path, body, if_match, timeout_s)
+        return _decoded(answer, kind, path)
+
+    async def put(self, path: str, body: Any, kind: type[T], *, if_match: str) -> T:
+        """Put a document in the place of another, unless that has another ETag by now."""
+        return _decoded(await self._send("PUT", path, body, if_match, _TIMEOUT_S), kind, path)
+
+    async def _send(
+        self, method: str, path: str, body: Any, if_match: str | None, timeout_s: float
+    ) -> bytes:
         guard = {"If-Match": f'"{if_match}"'} if if_match else {}
-        answer = await self._request(
-            "POST",
+        return await self._request(
+            method,
             path,
             data=msgspec.json.encode(body),
             headers={"Content-Type": "application/json", **guard},
             timeout=aiohttp.ClientTimeout(total=timeout_s),
         )
-        return _decoded(answer, kind, path)
 
     async def get_bytes(self, path: str) -> bytes:
         """Get what is no document, byte for byte."""

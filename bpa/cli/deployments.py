@@ -1,4 +1,4 @@
-"""``bpa deployments``: which agents work on which queues, paused and resumed."""
+"""``bpa deployments``: which agents work on which queues, paused, resumed and edited."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 import msgspec
 from rich.text import Text
 
-from bpa.cli import completing
+from bpa.cli import completing, deployments_edit
 from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.tables import ROOMY_CHARS, ago, cut, facts, output, table, whole
@@ -16,10 +16,6 @@ from bpa.control.rest.deployment_schemas import Deployment
 from bpa.control.rest.schemas import Document
 from bpa.domain.specs import DeploymentSpec
 from bpa.errors import Unavailable
-
-_if_match = click.option(
-    "--if-match", metavar="ETAG", help="Refuse when it has changed since it had this ETag."
-)
 
 
 class Deployments(Document, frozen=True):
@@ -30,7 +26,11 @@ class Deployments(Document, frozen=True):
 
 @click.group("deployments")
 def command() -> None:
-    """Look at deployments, pause and resume them; `bpa apply FILE` makes them."""
+    """Look at deployments, edit, pause and resume them; `bpa apply FILE` makes them."""
+
+
+for _more in (deployments_edit.edit, deployments_edit.history, deployments_edit.rollback):
+    command.add_command(_more)
 
 
 @command.command("list", short_help="List the deployments.")
@@ -95,7 +95,7 @@ def show_deployment(context: click.Context, *, deployment_id: str, as_json: bool
 
 @command.command("pause", short_help="Receive and start nothing for a deployment.")
 @click.argument("deployment_id", metavar="DEPLOYMENT", shell_complete=completing.deployment_ids)
-@_if_match
+@deployments_edit.if_match_option
 @json_option
 @click.pass_context
 def pause(
@@ -127,7 +127,7 @@ def pause(
 
 @command.command("resume", short_help="Receive and start again.")
 @click.argument("deployment_id", metavar="DEPLOYMENT", shell_complete=completing.deployment_ids)
-@_if_match
+@deployments_edit.if_match_option
 @json_option
 @click.pass_context
 def resume(

@@ -24,6 +24,17 @@ _TIMEOUT_MAX_S = 600
 _QUEUE_CHARACTERS_MAX = 260
 _PROBLEMS_MOST = 50
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_OF_KIND = re.compile(r"Expected `([^`]+)`, got `([^`]+)`")
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+_NEEDED = frozenset({"agentId", "version", "environment"})
 _NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`")
 
 
@@ -87,9 +98,15 @@ def _located(text: str) -> Problem:
     path = path.split("[", 1)[0]
     named = _NAMED.match(what)
     if named is None:
-        return Problem(path, what)
+        kinds = _OF_KIND.fullmatch(what)
+        return Problem(path, _said(kinds[1], kinds[2]) if kinds else what)
     field = f"{path}.{named['name']}" if path else named["name"]
     return Problem(field, "is needed" if "missing" in what else "is no field of a deployment")
+
+
+def _said(wanted: str, got: str) -> str:
+    needed = " or ".join(_KINDS.get(kind, kind) for kind in wanted.split(" | "))
+    return f"{needed} is needed here, not {_KINDS.get(got, got)}"
 
 
 def _mended(tree: Any, field: str) -> bool:
@@ -104,9 +121,6 @@ def _mended(tree: Any, field: str) -> bool:
     if is_needed:
         tree[last] = "unset"
     return was_there or is_needed
-
-
-_NEEDED = frozenset({"agentId", "version", "environment"})
 
 
 def _unnamed(spec: DeploymentSpec) -> Iterator[Problem]:

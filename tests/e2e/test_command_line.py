@@ -23,6 +23,7 @@ from bpa.cli import (
     breakers,
     cli,
     deployments,
+    deployments_edit,
     dlq,
     dlq_replay,
     drain,
@@ -35,13 +36,15 @@ from bpa.cli import (
 )
 from bpa.cli.doctor.findings import Report
 from bpa.control.rest import (
+    agent_schemas,
     cost_schemas,
     dead_letter_schemas,
+    deployment_schemas,
     node_schemas,
     operation_schemas,
+    revision_schemas,
     run_events,
     run_schemas,
-    schemas,
 )
 from tests.e2e.queues import dead_letters
 from tests.e2e.queues import send as send_to
@@ -87,16 +90,25 @@ def case(*words: str, document: Any, code: int = 0) -> Case:
 
 CASES = {
     "agents list": case(document=agents.Agents),
-    "agents show": case("invoice-classifier", document=schemas.AgentVersion),
+    "agents show": case("invoice-classifier", document=agent_schemas.AgentVersion),
     "apply": case(f"{ROOT}/config/agents", document=apply.Applied),
     "breakers": case(document=breakers.Breakers),
     "config show": case("--origin", document=dict[str, dict[str, Any]]),
     "cordon": case("{scene.node}", document=node_schemas.NodeCordoned),
     "costs": case("--by", "model", document=cost_schemas.Costs),
+    "deployments edit": case(
+        DEPLOYMENT,
+        "--set",
+        "target.slotBudget=7",
+        "--dry-run",
+        document=revision_schemas.Simulation,
+    ),
+    "deployments history": case(DEPLOYMENT, document=deployments_edit.History),
     "deployments list": case(document=deployments.Deployments),
-    "deployments pause": case(DEPLOYMENT, document=schemas.Deployment),
-    "deployments resume": case(DEPLOYMENT, document=schemas.Deployment),
-    "deployments show": case(DEPLOYMENT, document=schemas.Deployment),
+    "deployments pause": case(DEPLOYMENT, document=deployment_schemas.Deployment),
+    "deployments resume": case(DEPLOYMENT, document=deployment_schemas.Deployment),
+    "deployments rollback": case(DEPLOYMENT, "--to", "1", document=deployment_schemas.Deployment),
+    "deployments show": case(DEPLOYMENT, document=deployment_schemas.Deployment),
     "dlq groups": case(document=dlq.DeadLetterGroups),
     "dlq list": case(document=dlq.DeadLetters),
     "dlq replay": case("--dry-run", "--id", "{scene.letter}", document=dlq_replay.ReplayReport),
@@ -303,6 +315,15 @@ async def test_a_reader_that_leaves_ends_a_command_without_a_word(scene: Scene, 
         ("deployments show nobody", 3),
         ("deployments pause nobody", 3),
         (f"deployments pause {DEPLOYMENT} --if-match 99", 5),
+        ("deployments edit nobody --set target.slotBudget=5", 3),
+        (f"deployments edit {DEPLOYMENT}", 2),
+        (f"deployments edit {DEPLOYMENT} --set target.slotBudget=5 --if-match 99", 5),
+        (f"deployments edit {DEPLOYMENT} --set target.slotBudget=many", 2),
+        (f"deployments edit {DEPLOYMENT} --set environment=prod --dry-run", 2),
+        (f"deployments edit {DEPLOYMENT} --set nonsense", 2),
+        ("deployments history nobody", 3),
+        (f"deployments rollback {DEPLOYMENT} --to 99", 3),
+        (f"deployments rollback {DEPLOYMENT}", 2),
         ("nodes show nobody", 3),
         ("nodes forget nobody", 3),
         ("nodes forget {scene.node}", 5),
@@ -377,6 +398,37 @@ async def test_a_paused_deployment_leaves_its_messages_in_the_queue_until_it_is_
     assert trace_id not in {run["traceId"] for run in await server.runs()}
     assert (await server.run("deployments", "resume", DEPLOYMENT))[0] == 0
     await server.ended_of([trace_id])
+
+
+async def test_a_deployment_is_edited_applied_and_rolled_back_from_a_shell(
+    scene: Scene, tmp_path: Path
+):
+    server = scene.server
+    code, out, err = await server.run("deployments", "show", DEPLOYMENT, "--json")
+    first = json.loads(out)
+    change = ("--set", "target.slotBudget=9", "--note", "month end")
+    code, out, err = await server.run("deployments", "edit", DEPLOYMENT, *change)
+    assert (code, out) == (0, f"{DEPLOYMENT} is at revision {first['revision'] + 1}\n"), err
+    assert "target.slotBudget" in err
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps({**first["spec"], "maxEffects": 2}))
+    stale = ("--file", str(spec), "--if-match", str(first["revision"]))
+    code, out, err = await server.run("deployments", "edit", DEPLOYMENT, *stale)
+    assert (code, out) == (5, ""), err
+    assert (await server.run("apply", str(spec)))[0] == 5
+    code, out, err = await server.run("apply", "--update", str(spec), "--json")
+    assert (code, json.loads(out)["applied"][0]["updated"]) == (0, True), err
+    again = await server.run("apply", "--update", str(spec), "--json")
+    assert json.loads(again[1])["applied"][0]["updated"] is False
+    code, out, err = await server.run(
+        "deployments", "rollback", DEPLOYMENT, "--to", str(first["revision"]), "--json"
+    )
+    back = json.loads(out)
+    assert (code, back["spec"], back["revision"]) == (0, first["spec"], first["revision"] + 3), err
+    code, out, _ = await server.run("deployments", "history", DEPLOYMENT, "--json")
+    latest, applied, edited = json.loads(out)["revisions"][:3]
+    assert (latest["restores"], applied["note"]) == (first["revision"], "bpa apply")
+    assert edited["note"] == "month end"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

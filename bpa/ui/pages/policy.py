@@ -45,7 +45,8 @@ async def begin_edit(
     if revision is not None:
         tree = (await desk.services.revisions.get(deployment_id, revision))["spec"]
         note = f"roll back to revision {revision}"
-    draft = view.drafted(tree, tag_of(row), row["revision"], note=note, restores=revision)
+    ordered = msgspec.to_builtins(_spec_of(tree))
+    draft = view.drafted(ordered, tag_of(row), row["revision"], note=note, restores=revision)
     return await _page(request, desk, row, draft)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from bpa.control.rest.revision_schemas import Change, FleetEffect, NodeEffect, Revision, Simulation
 from bpa.ui.views import policy_form
 from bpa.ui.views.policy_form import Field, Kind
-from bpa.ui.words import count, segment
+from bpa.ui.words import count, harmless, segment
 
 _VALUE_CHARS_MAX = 400
 
@@ -141,11 +141,11 @@ def draft_of(fields: Mapping[str, str], tree: Any, synced: Any, problem: str) ->
     """
     restores = fields.get("restores", "")
     return Draft(
-        json=fields.get("json", ""),
+        json=_kept(fields.get("json", "")),
         problem=problem,
         tree=None if problem else policy_form.patched(tree, synced, fields),
         synced=policy_form.json_text(synced, compact=True),
-        typed={field.path: fields.get(field.path, "") for field in policy_form.FIELDS},
+        typed={one.path: _kept(fields.get(one.path, "")) for one in policy_form.FIELDS},
         note=fields.get("note", "").strip(),
         etag=fields.get("etag", ""),
         based_on=_number(fields.get("based_on", "")) or 0,
@@ -309,6 +309,11 @@ def _value(value: Any) -> str:
     if text == "":
         return "empty"
     return text if len(text) <= _VALUE_CHARS_MAX else f"{text[:_VALUE_CHARS_MAX]}…"
+
+
+def _kept(text: str) -> str:
+    """Return what was typed as a page may show it again."""
+    return harmless(text, policy_form.TEXT_CHARS_MAX)
 
 
 def _number(text: str) -> int | None:

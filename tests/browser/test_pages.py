@@ -18,6 +18,9 @@ from tests.eventually import eventually
 PLACES = [
     "/ui", "/ui/runs", "/ui/runs/many?q=", "RUN", "LOG", "/ui/fleet", "/ui/fleet/node-1",
     "/ui/dead-letters", "LETTER", "/ui/deployments", "/ui/deployments/invoice-classifier-dev",
+    "/ui/deployments/invoice-classifier-dev/edit",
+    "/ui/deployments/invoice-classifier-dev/revisions",
+    "/ui/costs",
     "/ui/costs", "/ui/operations", "OPERATION",
 ]  # fmt: skip
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")

@@ -8,7 +8,9 @@ target fails, ``readiness`` says what is waited for. ``dead_letters`` shows what
 ``sweep`` finds what the broker buried (``sweep_mark`` where to look), ``burials`` ends the runs of
 that, and ``replaying`` sends it again, as ``replay_plan`` says, with the rows of ``replays``.
 ``history`` tells what is known of runs, ``costs`` what they cost, as ``ledger`` counts it;
-``agents``, ``deployments`` and ``nodes`` keep what is registered; ``http`` serves all of it under
-``/v1`` with the handlers of ``rest``. May import the foundation, postgres, valkey, connectors and
+``agents``, ``deployments`` and ``nodes`` keep what is registered. ``revisions`` edits deployments
+and keeps what they said; ``simulations`` says what an edit would come to (``spec_checks``,
+``spec_changes`` and ``spec_effects`` are its pure parts). ``http`` serves all of it under ``/v1``
+with the handlers of ``rest``. May import the foundation, postgres, valkey, connectors and
 scheduler; never node or embedded.
 """

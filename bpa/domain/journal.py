@@ -87,6 +87,8 @@ class EffectCall(msgspec.Struct, frozen=True, kw_only=True, tag="effect", omit_d
     host: Host
     """Scheme, host and port; empty where the deployment's address has none."""
     method: str
+    of_settings: bool = False
+    """Whether the address is that of the node's settings, which may call the same target anew."""
     status: int = 0
     tries: int = 0
 

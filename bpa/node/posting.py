@@ -55,7 +55,9 @@ class Posting:
         self._timings = timings
         self._log = log
         self._url = run.http_out.base_url or outlets.target_url
-        self._call = EffectCall(host=host_of(self._url), method="POST")
+        self._call = EffectCall(
+            host=host_of(self._url), method="POST", of_settings=not run.http_out.base_url
+        )
         self._gate = outlets.breakers.gate(run, self._url)
         self.tool = tool_of(document, run.routes, run.max_effects)
         applied = [effect for effect in recorder.journal.effects if effect.answer]
@@ -207,12 +209,16 @@ class Posting:
                 f"{sent}, and the target is declared not idempotent: look there whether the effect "
                 "was applied; it is not sent again",
             )
-        before = effect.call.host if isinstance(effect.call, EffectCall) else ""
-        if before and before != self._call.host:
+        before = effect.call
+        if not isinstance(before, EffectCall):
+            return
+        if before.of_settings and self._call.of_settings:
+            return  # what the settings call the target is theirs to rename
+        if before.host and before.host != self._call.host:
             raise RunEnded(
                 Reason.OUTCOME_UNKNOWN,
-                f"{sent} to {before}, and the deployment posts to {self._call.host} now: look at "
-                "the former whether the effect was applied; roll the target back to replay it "
+                f"{sent} to {before.host}, and the deployment posts to {self._call.host} now: look "
+                "at the former whether the effect was applied; roll the target back to replay it "
                 "there under its key, or replay it with an edited body",
             )
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any, Self
 
 import msgspec
 
 from bpa.control.operation_terms import ITEMS_AT_MOST, RATE_AT_MOST, Act, Result, State
-from bpa.control.rest.schemas import Document, Text
+from bpa.control.rest.schemas import Document, Text, Time
 from bpa.control.search import QUERY_CHARS_MAX
 
 NAMED_AT_MOST = 10_000
@@ -107,9 +106,9 @@ class Operation(Document, frozen=True):
     """Finished items by result."""
     trouble: str
     """Why nothing goes on, where that is so; it is tried again by itself."""
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
+    created_at: Time
+    started_at: Time | None
+    ended_at: Time | None
     stopped_by: str | None
 
     @classmethod
@@ -132,7 +131,7 @@ class OperationItem(Document, frozen=True):
     run_id: str | None
     """The run that came of it."""
     tries: int
-    done_at: datetime | None
+    done_at: Time | None
 
 
 class OperationPreview(Document, frozen=True):

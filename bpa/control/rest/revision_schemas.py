@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 
 from bpa.control import spec_changes, spec_effects
-from bpa.control.rest.schemas import Document
+from bpa.control.rest.schemas import Document, Time
 from bpa.domain.specs import DeploymentSpec
 from bpa.scheduler import simulation
 
@@ -66,7 +65,7 @@ class Revision(Document, frozen=True):
     spec: dict[str, Any]
     present: bool
     """Whether it is what the deployment says now."""
-    created_at: datetime
+    created_at: Time
     requested_by: str
     note: str
     restores: int | None

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from bpa.control.rest.run_schemas import Run, StageView
-from bpa.control.rest.schemas import Document
+from bpa.control.rest.schemas import Document, Time
 
 
 class RunEvent(Document, frozen=True):
@@ -15,7 +15,7 @@ class RunEvent(Document, frozen=True):
 
     id: str
     """The same whenever it is read."""
-    timestamp: datetime
+    timestamp: Time
     level: Literal["info", "error"]
     event: str
     """A stage or step that is over, or what somebody did to the run, as ``run.cancel``."""

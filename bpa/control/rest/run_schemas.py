@@ -6,7 +6,6 @@ The command line reads them too: nothing here imports the web framework, which t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -46,7 +45,7 @@ class Parked(Document, frozen=True):
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         """Build it from its JSON."""
-        return super().of({**row, "since": datetime.fromisoformat(row["since"])})
+        return super().of({**row, "since": Time.fromisoformat(row["since"])})
 
 
 class RunSummary(Document, frozen=True):
@@ -200,7 +199,7 @@ class ReplayLink(Document, frozen=True):
     """Whether it has another body than the run before it."""
     requested_by: str | None
     """Null for the original, which nobody replayed."""
-    requested_at: datetime | None
+    requested_at: Time | None
     status: str | None
     """Null where its message has not arrived yet."""
     reason: str | None

@@ -393,7 +393,7 @@ async def test_the_effect_is_recorded_and_sent_and_its_answer_goes_with_the_outc
     assert body["vendor"] == "Nordbyte Cloud Hosting GmbH"
     assert (body["total"], body["currency"], body["route"]) == ("1234.50", "EUR", "hosting")
     assert applied.intent == intent.intent
-    asked = EffectCall(host=host_of(world.target.url), method="POST")
+    asked = EffectCall(host=host_of(world.target.url), method="POST", of_settings=True)
     assert (intent.call, applied.call) == (asked, replace(asked, status=201, tries=1))
     assert run.broker.completed.result == json.loads(applied.answer)
     assert run.broker.completed.result == {

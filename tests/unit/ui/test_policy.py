@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpa.control.rest.deployment_schemas import FieldProblem, Simulation
+from bpa.control.rest.revision_schemas import FieldProblem, Simulation
 from bpa.domain.specs import DeploymentSpec, Placement
 from bpa.ui.views import policy, policy_form
 from bpa.ui.views.policy_form import FIELDS, json_text, patched, shown

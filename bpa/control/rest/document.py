@@ -50,6 +50,10 @@ _PARAMETERS: dict[str, tuple[str, Any]] = {
     "status": ("Only runs in this state.", None),
     "since": ("From this time on.", "2026-01-31T00:00:00Z"),
     "until": ("Before this time.", "2026-02-01T00:00:00Z"),
+    "by": ("What each line is the sum of.", None),
+    "model": ("Only calls of this model.", "claude-haiku-4-5"),
+    "count": ("Whether to say how many there are in all.", None),
+    "topic": ("Only changes of these kinds; given once for each.", None),
 }
 """What parameters are that say nothing themselves, and an example of each."""
 

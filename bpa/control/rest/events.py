@@ -19,6 +19,7 @@ from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Receive, Send
 
 from bpa.control.changes import Change, Changes, Topic
+from bpa.control.rest.event_schemas import REFETCH, Event
 from bpa.control.rest.services import Services
 
 _HEARTBEAT_S = 15.0
@@ -31,7 +32,7 @@ _ALL = frozenset(Topic)
 _MEDIA_TYPE = "text/event-stream"
 _DESCRIBED = {
     200: ResponseSpec(
-        str,
+        Event,
         media_type=_MEDIA_TYPE,
         generate_examples=False,
         description="Events without end, each with `event`, `id` and one line of `data` in JSON.",
@@ -123,7 +124,7 @@ def _write(changes: Changes, change: Change, topics: frozenset[Topic]) -> bytes:
 
 
 def _refetch(changes: Changes, number: int) -> bytes:
-    return _event("refetch", {}, _id(changes, number))
+    return _event(REFETCH, {}, _id(changes, number))
 
 
 def _event(name: str, data: Any, number: str) -> bytes:

@@ -306,8 +306,8 @@ async def test_an_operation_whose_control_is_killed_amid_an_item_does_each_of_th
             operation = await control.post("/v1/operations", asked)
             assert operation["items"] == len(numbers)
 
-            async def arrived() -> None:
-                assert len(await control.runs()) == len(numbers) + 1
+            async def arrived() -> bool:
+                return len(await control.runs()) == len(numbers) + 1
 
             await eventually(arrived, within_s=30, every_s=0.1)
             await nobody_lives(await control.kill())

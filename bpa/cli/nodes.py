@@ -13,8 +13,9 @@ from bpa.cli.api import open_api, segment
 from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import ago, cut, facts, moment, output, span, table
 from bpa.control.drains import NodeState, Stage
-from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease
+from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease, Sandbox
 from bpa.control.rest.schemas import Document
+from bpa.domain.sandboxes import LEVEL_WORDS, in_force, not_in_force
 
 _SILENT_AFTER_S = 10.0
 """Without a heartbeat for so long, a node is shown as silent; two of the default beats."""
@@ -63,6 +64,10 @@ def list_nodes(context: click.Context, *, as_json: bool) -> None:
     stop by themselves; gone ones have done so; silent ones have not been heard of, for as long as
     heartbeat says. `bpa nodes forget NODE` takes one that does not come back off the list.
 
+    sandbox is what confines a run there: user is a process that opens and starts nothing, under a
+    user of its own; process is the same under the node's user; partial lacks something, see
+    `bpa nodes show NODE`; - stands for a node of a release that does not say.
+
     \b
     Examples:
       bpa nodes list
@@ -75,13 +80,15 @@ def list_nodes(context: click.Context, *, as_json: bool) -> None:
     if not nodes:
         click.echo("no node has registered", err=True)
         return
-    rows = table("node", "state", "slots", "heartbeat", "labels", right=("slots",), cut="labels")
+    columns = ("node", "state", "slots", "heartbeat", "sandbox", "labels")
+    rows = table(*columns, right=("slots",), cut="labels")
     for node in nodes:
         rows.add_row(
             node.node_id,
             _styled(node),
             f"{node.slots_used}/{node.slots}",
             f"{span(node.heartbeat_age_s)} ago",
+            str(node.sandbox.level) if node.sandbox else "-",
             cut(_labels(node)),
         )
     output().print(rows)
@@ -115,6 +122,7 @@ def show_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
         ("heartbeat", f"{span(node.heartbeat_age_s)} ago, at {moment(node.heartbeat_at)}"),
         ("registered", f"{ago(node.registered_at)} ago, as boot {node.boot_id}"),
         ("version", node.version),
+        *_sandbox(node.sandbox),
     ]
     console = output()
     console.print(facts(rows))
@@ -198,6 +206,16 @@ def _drain(node: Node) -> str:
     if node.drain is None:
         return ""
     return f"since {moment(node.drain.started_at)}, deadline {moment(node.drain.deadline_at)}"
+
+
+def _sandbox(sandbox: Sandbox | None) -> list[tuple[str, object]]:
+    if sandbox is None:
+        return [("sandbox", "not said: the node is of an earlier release")]
+    return [
+        ("sandbox", LEVEL_WORDS[sandbox.level]),
+        ("in force", "; ".join(in_force(sandbox.protections))),
+        ("missing", "; ".join(not_in_force(sandbox.missing))),
+    ]
 
 
 def _latest(lease: NodeLease, drain: Drain | None) -> str:

@@ -85,8 +85,8 @@ class NodeProvider(Provider):
         return self._settings
 
     @provide
-    def spec(self) -> NodeSpec:
-        """Return what the node says of itself: a fresh boot, the machine's cores and memory."""
+    def spec(self, zygote: Zygote) -> NodeSpec:
+        """Return what the node says of itself: a fresh boot, what the machine has and confines."""
         node = self._settings.node
         return NodeSpec(
             node_id=node_id_of(self._settings),
@@ -96,6 +96,7 @@ class NodeProvider(Provider):
             cpu_millis=1000 * len(os.sched_getaffinity(0)),
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             version=__version__,
+            protections=[*zygote.protections],
         )
 
     @provide

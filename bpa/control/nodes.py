@@ -15,6 +15,7 @@ from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
 
 _QUERIES = load_queries(__file__)
 _SLOTS_MAX = 10_000
+_PROTECTIONS_MAX = 64
 _log = structlog.stdlib.get_logger(__name__)
 
 
@@ -54,7 +55,13 @@ class Nodes:
             node_id=spec.node_id,
             boot_id=spec.boot_id,
             silent_s=self._silent_s,
-            metadata=jsonb({"labels": spec.labels, "version": spec.version}),
+            metadata=jsonb(
+                {
+                    "labels": spec.labels,
+                    "version": spec.version,
+                    "protections": spec.protections,
+                }
+            ),
             capacity=jsonb(
                 {
                     "slots": spec.slots,
@@ -96,6 +103,8 @@ class Nodes:
 
 def _check(spec: NodeSpec) -> None:
     check_names(nodeId=spec.node_id, bootId=spec.boot_id)
+    for protection in spec.protections or ():
+        check_names(protections=protection)
     problems = [
         f"{name}: {value} is not within {least} and {most}"
         for name, value, least, most in (
@@ -105,5 +114,7 @@ def _check(spec: NodeSpec) -> None:
         )
         if not least <= value <= most
     ]
+    if len(spec.protections or ()) > _PROTECTIONS_MAX:
+        problems.append(f"protections: more than {_PROTECTIONS_MAX} names")
     if problems:
         raise InvalidRequest("; ".join(problems), problems)

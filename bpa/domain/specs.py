@@ -127,8 +127,8 @@ class DeploymentSpec(msgspec.Struct, frozen=True, rename="camel", forbid_unknown
         return self.target.slot_budget * self.target.replicas
 
 
-class NodeSpec(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """What a node says of itself when it registers."""
+class NodeSpec(msgspec.Struct, frozen=True, rename="camel"):
+    """What a node says of itself when it registers; one of a later release may say more."""
 
     node_id: Name
     boot_id: Name
@@ -138,3 +138,6 @@ class NodeSpec(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_field
     cpu_millis: Annotated[int, _told(minimum=0, maximum=2**31 - 1)] = 0
     memory_bytes: Annotated[int, _told(minimum=0, maximum=2**63 - 1)] = 0
     version: str = ""
+    protections: list[str] | None = None
+    """What it found to confine its sandboxes, of `bpa.domain.sandboxes.Protection`; null where a
+    node does not say, such as one of an earlier release."""

@@ -9,7 +9,7 @@ secrets, budgets and the journal (``thinking``: model calls, over ``model_calls`
 lease in its hands, ``link`` the way to control.
 
 The node imports neither ``control`` nor a database client. What runs in the zygote
-(``zygote_main``, ``channel``, ``confine``, ``agent``, ``frames``) imports the standard library,
-msgspec, ``bpa.errors`` and the agent framework alone: every MiB there costs each run a tenth of a
-millisecond.
+(``zygote_main``, ``channel``, ``confine``, ``protections``, ``agent``, ``frames``) imports the
+standard library, msgspec, ``bpa.errors``, the names in ``bpa.domain.sandboxes`` and the agent
+framework alone: every MiB there costs each run a tenth of a millisecond.
 """

@@ -34,6 +34,7 @@ _UID_UNCHANGED = 2**32 - 1  # what setresuid takes for "leave it as it is"
 _CPU_S_MAX = 86_400.0
 
 _PR_SET_PDEATHSIG = 1
+_PR_GET_PDEATHSIG = 2
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 _SYS_CLOSE_RANGE = 436  # the same number on every architecture
@@ -74,6 +75,7 @@ class Libc:
         self._prctl: Callable[..., int] = libc.prctl
         libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
         libc.prctl.restype = ctypes.c_int
+        self._death_signal = ctypes.c_int()
         self._syscall: Callable[..., int] = libc.syscall
         libc.syscall.argtypes = [ctypes.c_long, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint]
         libc.syscall.restype = ctypes.c_long
@@ -86,6 +88,16 @@ class Libc:
         """
         if self._prctl(option, value, 0, 0, 0) != 0:
             raise ConfinementError(f"prctl({option}): {os.strerror(ctypes.get_errno())}")
+
+    def attribute(self, option: int) -> int:
+        """Return one attribute of the process; -1 where the kernel does not know it."""
+        return self._prctl(option, 0, 0, 0, 0)
+
+    def death_signal(self) -> int:
+        """Return the signal that the process gets when its parent ends; 0 for none."""
+        address = ctypes.addressof(self._death_signal)
+        self.prctl(_PR_GET_PDEATHSIG, address)
+        return self._death_signal.value
 
     def close_range(self, first: int, last: int) -> None:
         """Close descriptors ``first`` to ``last``, whichever of them are open.
@@ -126,7 +138,7 @@ class Confinement:
     """The steps of one zygote's children; built before the first fork."""
 
     def __init__(self, limits: ConfineLimits) -> None:
-        self._libc = Libc()
+        self.libc = Libc()
         self._parent_pid = os.getpid()
         self._limits = limits
         self._drops_uid = os.geteuid() == 0
@@ -153,15 +165,15 @@ class Confinement:
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
-        die_with_parent(self._libc, self._parent_pid)
+        die_with_parent(self.libc, self._parent_pid)
         os.setsid()
         os.umask(0o077)
-        self._libc.close_range(0, CHANNEL_FD - 1)
-        self._libc.close_range(CHANNEL_FD + 1, _LAST_FD)
+        self.libc.close_range(0, CHANNEL_FD - 1)
+        self.libc.close_range(CHANNEL_FD + 1, _LAST_FD)
         for kind, value in self._rlimits:
             resource.setrlimit(kind, (value, value))
-        self._libc.prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        self._libc.prctl(_PR_SET_DUMPABLE, 0)
+        self.libc.prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        self.libc.prctl(_PR_SET_DUMPABLE, 0)
 
 
 def _address_space_bytes() -> int:

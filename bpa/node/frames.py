@@ -107,8 +107,11 @@ class Cancel(_Frame, frozen=True, tag="cancel"):
     """Stop at the next frame; SIGKILL follows for a child that does not."""
 
 
-class Ready(_Frame, frozen=True, tag="ready"):
+class Ready(_Frame, frozen=True, tag="ready", omit_defaults=True):
     """The child is confined and waits for its task."""
+
+    protections: tuple[str, ...] = ()
+    """What it found to be in force; a zygote's first child alone looks."""
 
 
 class Call(_Frame, frozen=True, tag="call"):

@@ -78,6 +78,7 @@ class Zygote:
         self._forks: deque[tuple[asyncio.Future[Sandbox], socket.socket]] = deque()
         self._waiting: deque[asyncio.Future[Sandbox]] = deque()
         self._stopping = False
+        self._protections: tuple[str, ...] = ()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -95,6 +96,11 @@ class Zygote:
     def pid(self) -> int | None:
         """The zygote's pid; None before `start`."""
         return self._process.pid if self._process is not None else None
+
+    @property
+    def protections(self) -> tuple[str, ...]:
+        """What its first child found to confine it, of `bpa.domain.sandboxes.Protection`."""
+        return self._protections
 
     async def start(self) -> None:
         """Start the process, again after it died, and wait until it can fork.
@@ -115,7 +121,8 @@ class Zygote:
             await self._exec()
             async with asyncio.timeout(_START_TIMEOUT_S):
                 await self._started
-                refusal = await self._refusal(first := await self._forked(self._fork()))
+                first = await self._forked(self._fork(looks=True))
+                ready = await self._readiness(first)
                 await first.kill()
         except (OSError, Unavailable) as error:  # a timeout is an OSError
             await self.aclose()
@@ -124,9 +131,10 @@ class Zygote:
         except BaseException:
             await self.aclose()
             raise
-        if refusal is not None:
+        if isinstance(ready, str):
             await self.aclose()
-            raise StartupError(f"a sandbox cannot be confined on this machine: {refusal}")
+            raise StartupError(f"a sandbox cannot be confined on this machine: {ready}")
+        self._protections = ready.protections
         self._fork_ahead()
 
     async def _exec(self) -> None:
@@ -161,14 +169,14 @@ class Zygote:
             Unavailable: The zygote is gone, or its children die before they are ready.
             SandboxProtocolError: The task is larger than a frame may be.
         """
-        refusal: str | None = None
+        ready: Ready | str = ""
         since_s = time.monotonic()
         for _ in range(_SPAWN_TRIES):
             pending = self._waiting.popleft() if self._waiting else self._fork()
             self._fork_ahead()
             sandbox = await self._forked(pending)
-            refusal = await self._refusal(sandbox)
-            if refusal is None:
+            ready = await self._readiness(sandbox)
+            if isinstance(ready, Ready):
                 try:
                     await sandbox.send(task)
                 except BaseException:
@@ -176,7 +184,7 @@ class Zygote:
                     raise
                 self._on_start(time.monotonic() - since_s)
                 return sandbox
-        raise Unavailable(f"no child gets ready: {refusal}")
+        raise Unavailable(f"no child gets ready: {ready}")
 
     async def aclose(self) -> None:
         """Stop the zygote and every child that still lives."""
@@ -203,15 +211,15 @@ class Zygote:
                 _discard(pending.result())
             raise
 
-    async def _refusal(self, sandbox: Sandbox) -> str | None:
-        """Wait until a child is confined; if it cannot be, end it and say why."""
+    async def _readiness(self, sandbox: Sandbox) -> Ready | str:
+        """Wait until a child is confined; if it cannot be, end it and return why."""
         try:
             frame = await sandbox.receive()
         except BaseException:
             _discard(sandbox)
             raise
         if isinstance(frame, Ready) and sandbox.lives:
-            return None
+            return frame
         status = await sandbox.kill()
         return frame.error if isinstance(frame, Failed) else status.reason
 
@@ -220,7 +228,7 @@ class Zygote:
             while len(self._waiting) < self._ahead:
                 self._waiting.append(self._fork())
 
-    def _fork(self) -> asyncio.Future[Sandbox]:
+    def _fork(self, *, looks: bool = False) -> asyncio.Future[Sandbox]:
         """Order a fork; the future is its child.
 
         Raises:
@@ -236,7 +244,9 @@ class Zygote:
         ours.setblocking(False)
         with theirs:
             try:
-                socket.send_fds(self._control, [msgspec.msgpack.encode(Fork())], [theirs.fileno()])
+                socket.send_fds(
+                    self._control, [msgspec.msgpack.encode(Fork(looks))], [theirs.fileno()]
+                )
             except OSError as error:
                 ours.close()
                 raise Unavailable(f"the zygote takes no orders: {error}") from error

@@ -34,6 +34,7 @@ from bpa.node.confine import (
     die_with_parent,
 )
 from bpa.node.frames import Failed, FrameLimits, Ready
+from bpa.node.protections import in_force
 
 PACKET_BYTES_MAX = 65_536
 EXIT_CONFINEMENT = 71
@@ -55,6 +56,9 @@ class Start(_Packet, frozen=True, tag="start"):
 
 class Fork(_Packet, frozen=True, tag="fork"):
     """Fork a child that keeps the descriptor sent along."""
+
+    looks: bool = False
+    """Whether it is to say what confines it."""
 
 
 class Started(_Packet, frozen=True, tag="started"):
@@ -116,6 +120,7 @@ class _Zygote:
         self._work = work
         self._frames = start.frames
         self._confinement = Confinement(start.confine)
+        self._node_uid = os.getuid()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)
@@ -142,13 +147,14 @@ class _Zygote:
             return True
         (channel_fd,) = fds
         try:
+            order = _ORDERS.decode(packet)
             pid = os.fork()
         except OSError as error:
             os.close(channel_fd)
             self._refuse(str(error))
             return True
         if pid == 0:
-            os._exit(self._child(channel_fd))
+            os._exit(self._child(channel_fd, looks=isinstance(order, Fork) and order.looks))
         os.close(channel_fd)
         pidfd = os.pidfd_open(pid)
         socket.send_fds(self._control, [msgspec.msgpack.encode(Forked(pid))], [pidfd])
@@ -158,7 +164,7 @@ class _Zygote:
     def _refuse(self, why: str) -> None:
         self._control.send(msgspec.msgpack.encode(NotForked(why)))
 
-    def _child(self, channel_fd: int) -> int:
+    def _child(self, channel_fd: int, *, looks: bool) -> int:
         """Live the child's whole life and return its exit code."""
         try:
             signal.set_wakeup_fd(-1)
@@ -172,7 +178,8 @@ class _Zygote:
             except (ConfinementError, OSError, ValueError) as error:
                 channel.send(Failed(f"{type(error).__name__}: {error}"))
                 return EXIT_CONFINEMENT
-            channel.send(Ready())
+            seen = in_force(self._confinement.libc, self._node_uid) if looks else ()
+            channel.send(Ready(seen))
             self._work(channel)
         except BaseException:  # noqa: BLE001 - the exit code is all that a broken child may say
             return EXIT_CRASH

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bpa import __version__
 from bpa.cli.doctor.findings import Finding, Subject, failed, ok, warning
+from bpa.domain import sandboxes
 from bpa.domain.quantities import memory_bytes
 from bpa.errors import BpaError
 from bpa.node.sandbox import SandboxLimits
@@ -135,15 +136,13 @@ async def sandbox(subject: Subject) -> list[Finding]:
     node = subject.settings.node
     try:
         each = memory_bytes(node.memory)
-        async with Zygote(limits=SandboxLimits(memory_bytes=each)):
-            pass
+        async with Zygote(limits=SandboxLimits(memory_bytes=each)) as zygote:
+            held = zygote.protections
     except (BpaError, ValueError) as error:
         return [failed("sandbox", str(error), "run on Linux 5.9 or newer; see node.memory")]
-    who = "as nobody" if os.geteuid() == 0 else "as this user"
-    found = (
-        f"a child {who} in its own session, without descriptors, new privileges or core, "
-        f"{node.memory} each; Landlock and seccomp are not in use yet"
-    )
+    lacks = "; ".join(sandboxes.not_in_force(sandboxes.missing_from(held)))
+    level = sandboxes.level_of(held)
+    found = f"level {level}, {node.memory} each" + (f"; {lacks}" if lacks else "")
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if node.slots * each > total:
         need, have = node.slots * each / 2**30, total / 2**30

@@ -9,6 +9,7 @@ import msgspec
 
 from bpa.control.drains import NodeState, Stage, state_of
 from bpa.control.rest.schemas import Document, Time
+from bpa.domain.sandboxes import SandboxLevel, level_of, missing_from
 
 
 class DrainAsked(Document, frozen=True, forbid_unknown_fields=True):
@@ -28,6 +29,23 @@ class Drain(Document, frozen=True):
     """Seconds to the deadline; 0 once it has passed."""
 
 
+class Sandbox(Document, frozen=True):
+    """What confines a run on a node, as the node found it to be when it started."""
+
+    level: SandboxLevel
+    protections: list[str]
+    """In force; a node of a later release may name more than are known here."""
+    missing: list[str]
+    """Known here, and not in force."""
+
+    @classmethod
+    def of_names(cls, names: list[str] | None) -> Self | None:
+        """Build it of what a node published; None of one that published nothing."""
+        if names is None:
+            return None
+        return cls(level=level_of(names), protections=names, missing=[*missing_from(names)])
+
+
 class Node(Document, frozen=True):
     """A node as the fleet sees it."""
 
@@ -35,6 +53,8 @@ class Node(Document, frozen=True):
     boot_id: str
     labels: dict[str, str]
     version: str
+    sandbox: Sandbox | None
+    """Null while the node is of a release that does not say."""
     slots: int
     slots_used: int
     state: NodeState
@@ -53,6 +73,7 @@ class Node(Document, frozen=True):
         more = {
             "labels": metadata["labels"],
             "version": metadata["version"],
+            "sandbox": Sandbox.of_names(metadata.get("protections")),
             "slots": capacity["slots"],
             "state": state_of(row),
             "draining": row["drain_deadline_at"] is not None or bool(row["status"].get("closing")),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bpa.control.drains import NodeState, Stage
-from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease
+from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease, Sandbox
+from bpa.domain.sandboxes import LEVEL_WORDS, in_force, not_in_force
 from bpa.ui.views import status
 from bpa.ui.words import segment, span
 
@@ -35,6 +36,8 @@ class Card:
     """Which are taken; empty where there are too many to draw."""
     share: float
     heartbeat: str
+    sandbox: str
+    """The level of its sandboxes in a word or two; empty where the node does not say."""
     path: str
 
     @property
@@ -83,10 +86,20 @@ class Draining:
 
 
 @dataclass(frozen=True, slots=True)
+class Confined:
+    """What keeps the node's sandboxes in, in words."""
+
+    held: Sequence[str]
+    missing: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class NodePage:
     """One node's page."""
 
     card: Card
+    confined: Confined | None
+    """None of a node that does not say."""
     held: Sequence[Held]
     drain: Draining | None
     commands: Sequence[str]
@@ -122,6 +135,7 @@ def card(node: Node) -> Card:
         slots=taken if len(taken) <= _SLOTS_DRAWN else [],
         share=min(1.0, node.slots_used / node.slots),
         heartbeat=span(node.heartbeat_age_s),
+        sandbox=LEVEL_WORDS[node.sandbox.level] if node.sandbox else "",
         path=f"/ui/fleet/{segment(node.node_id)}",
     )
 
@@ -132,6 +146,7 @@ def node_page(node: NodeDetail) -> NodePage:
     out = [f"bpa uncordon {name}"] if node.state is not NodeState.READY else []
     return NodePage(
         card=card(node),
+        confined=_confined(node.sandbox) if node.sandbox else None,
         held=[_held(lease, node.drain) for lease in node.leases],
         drain=_draining(node) if node.drain else None,
         commands=[
@@ -141,6 +156,10 @@ def node_page(node: NodeDetail) -> NodePage:
             *out,
         ],
     )
+
+
+def _confined(sandbox: Sandbox) -> Confined:
+    return Confined(in_force(sandbox.protections), not_in_force(sandbox.missing))
 
 
 def _held(lease: NodeLease, drain: Drain | None) -> Held:

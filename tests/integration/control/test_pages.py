@@ -350,7 +350,8 @@ async def _poison(fleet: Fleet, database: str) -> str:
             ("update steps set call = %s", [call]),
             ("update executions set reason = %s, detail = %s, ending = %s", [text, text, "failed"]),
             ("update nodes set metadata = %s",
-             [Jsonb({"labels": {text: text, "region": text}, "version": text})]),
+             [Jsonb({"labels": {text: text, "region": text}, "version": text,
+                     "protections": [text]})]),
             ("insert into breakers (host, state, last_error, failed_at, opened_at, probe_at) "
              "values (%s, 'open', %s, now(), now(), now())", [text, text]),
             ("insert into operations (operation_id, action, chosen, detail, requested_by, state, "

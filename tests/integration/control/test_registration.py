@@ -10,8 +10,9 @@ import structlog
 
 from bpa.control.grpc import LinkServer, NodeLink
 from bpa.control.nodes import Nodes
+from bpa.control.rest.node_schemas import Node
 from bpa.domain.specs import NodeSpec
-from bpa.errors import Conflict, NotFound
+from bpa.errors import Conflict, InvalidRequest, NotFound
 from bpa.node.link import ControlLink
 from bpa.postgres import fetch_all
 from bpa.scheduler.snapshot import SnapshotReader
@@ -50,6 +51,26 @@ def replaced(nodes: Nodes) -> Callable[[], Awaitable[bool]]:
         return True
 
     return register
+
+
+async def test_what_confines_a_node_s_sandboxes_is_published_with_its_registration(fleet: Fleet):
+    await fleet.nodes.register(spec("boot-1"))
+    node = Node.of(await fleet.nodes.get("node-1"))
+    assert node.sandbox is None, "a node of an earlier release does not say"
+    held = ["opens_nothing", "own_user"]
+    await fleet.nodes.register(msgspec.structs.replace(spec("boot-1"), protections=held))
+    node = Node.of(await fleet.nodes.get("node-1"))
+    assert node.sandbox is not None
+    assert node.sandbox.protections == held
+    assert "seccomp" in node.sandbox.missing
+    for wrong in (["<b>"], ["a"] * 65):
+        with pytest.raises(InvalidRequest, match="protections"):
+            await fleet.nodes.register(msgspec.structs.replace(spec("boot-1"), protections=wrong))
+
+
+def test_a_node_of_a_later_release_may_say_more_than_is_known_here():
+    said = b'{"nodeId": "n", "bootId": "b", "slots": 1, "later": {"a": 1}}'
+    assert msgspec.json.decode(said, type=NodeSpec).slots == 1
 
 
 async def test_a_second_process_is_refused_at_any_replica_while_the_first_lives(

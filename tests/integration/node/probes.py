@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from bpa.node import agent
+from bpa.node import agent, confine
 from bpa.node.channel import Channel
 from bpa.node.confine import CHANNEL_FD
 from bpa.node.frames import Done, Log
@@ -47,6 +47,31 @@ def prepare_where_limits_are_refused() -> Callable[[Channel], None]:
         raise PermissionError("limits are refused here")
 
     resource.setrlimit = refuse
+    return prepare()
+
+
+def prepare_without_limits() -> Callable[[Channel], None]:
+    """Leave the kernel's limits out of the confinement, which then knows nothing of it."""
+    resource.setrlimit = lambda _kind, _limits: None
+    return prepare()
+
+
+def prepare_without_attributes() -> Callable[[Channel], None]:
+    """Leave out what a process asks of the kernel for itself."""
+    sets = confine.Libc.prctl
+
+    def skip(libc: confine.Libc, option: int, value: int) -> None:
+        if option == _PR_GET_PDEATHSIG:
+            sets(libc, option, value)
+
+    confine.Libc.prctl = skip  # type: ignore[method-assign]
+    return prepare()
+
+
+def prepare_without_session_and_user() -> Callable[[Channel], None]:
+    """Leave a child in the zygote's session, and under the node's user."""
+    os.setsid = lambda: None
+    os.setresuid = os.setresgid = lambda _real, _effective, _saved: None
     return prepare()
 
 

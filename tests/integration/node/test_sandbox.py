@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bpa.domain.sandboxes import Protection, SandboxLevel, level_of
 from bpa.errors import StartupError, Unavailable
 from bpa.node.confine import CHANNEL_FD, NOBODY
 from bpa.node.frames import Done, SandboxProtocolError
@@ -70,6 +71,44 @@ async def test_a_child_is_confined_in_every_way_that_needs_no_privilege(zygote: 
         assert refused["kill_parent"] == "PermissionError"
     assert conversation.status is not None
     assert conversation.status.code == 0
+
+
+async def test_what_a_node_publishes_of_its_sandboxes_is_what_a_child_meets(zygote: Zygote) -> None:
+    (log,) = (await probe(zygote, "report")).logs
+    seen, held = log.fields, {*zygote.protections}
+    met = {
+        Protection.OWN_USER: os.getuid() not in seen["uids"],
+        Protection.OWN_SESSION: seen["leads_session"],
+        Protection.ENDS_WITH_NODE: seen["pdeathsig"] == signal.SIGKILL,
+        Protection.OPENS_NOTHING: seen["refused"]["open"] == "OSError",
+        Protection.STARTS_NOTHING: seen["refused"]["fork"] == "BlockingIOError",
+        Protection.CPU_LIMIT: seen["rlimits"]["RLIMIT_CPU"] == [1, 1],
+        Protection.MEMORY_LIMIT: (await probe(zygote, "hog")).last is None,
+        Protection.NO_NEW_PRIVILEGES: seen["no_new_privs"] == 1,
+        Protection.MEMORY_HIDDEN: seen["dumpable"] == 0,
+    }
+    assert held == {protection for protection, is_met in met.items() if is_met}
+    if not is_root_outside(os.getuid()):
+        assert level_of(held) is (SandboxLevel.USER if os.geteuid() == 0 else SandboxLevel.PROCESS)
+
+
+@pytest.mark.parametrize(
+    ("hole", "lost"),
+    [
+        ("limits", {"opens_nothing", "starts_nothing", "memory_limit", "cpu_limit"}),
+        ("attributes", {"ends_with_node", "no_new_privileges"}),
+        ("session_and_user", {"own_session"}),
+    ],
+)
+async def test_a_protection_that_does_not_hold_is_not_published(hole: str, lost: set[str]) -> None:
+    entry = f"tests.integration.node.probes:prepare_without_{hole}"
+    async with Zygote(limits=LIMITS, entry=entry) as zygote:
+        held = {*zygote.protections}
+    assert not lost & held
+    assert held, "the others are tried all the same"
+    assert level_of(held) is SandboxLevel.PARTIAL
+    if hole == "session_and_user":
+        assert Protection.OWN_USER not in held
 
 
 async def test_the_memory_of_a_node_is_closed_to_others_of_its_user() -> None:

@@ -33,6 +33,7 @@ def node(*leases, state=NodeState.DRAINING, left_s=600.0, age_s=1.0, drain=True)
         boot_id="boot-1",
         labels={},
         version="1",
+        sandbox=None,
         slots=8,
         slots_used=len(leases),
         state=state,

@@ -8,7 +8,7 @@ import pytest
 
 from bpa.control.drains import NodeState, Stage
 from bpa.control.replay_plan import LetterId, Outcome, Result
-from bpa.control.rest.node_schemas import Drain, NodeDetail, NodeLease
+from bpa.control.rest.node_schemas import Drain, NodeDetail, NodeLease, Sandbox
 from bpa.control.rest.queue_schemas import Queue
 from bpa.control.rest.run_schemas import RunSummary, StageView
 from bpa.control.trends import Trend
@@ -25,7 +25,7 @@ RUN = RunSummary(
 NODE = NodeDetail(
     node_id="n", boot_id="b", labels={"region": "aus-east", "zone": "b"}, version="1", slots=4,
     slots_used=1, state=NodeState.READY, draining=False, cordoned_at=None, drain=None,
-    registered_at=NOW, heartbeat_at=NOW, heartbeat_age_s=1.0, leases=[],
+    registered_at=NOW, heartbeat_at=NOW, heartbeat_age_s=1.0, leases=[], sandbox=None,
 )  # fmt: skip
 QUEUE = Queue(
     queue="invoices", deployment_id="a-dev", agent_id="a", version="1", measured_at=NOW,
@@ -122,6 +122,18 @@ def test_a_drain_says_what_is_left_and_what_ends_each_stay():
     over = fleet.node_page(msgspec.structs.replace(node, leases=[]))
     assert over.drain is not None
     assert over.drain.is_over
+
+
+def test_a_node_s_sandbox_is_told_in_words_and_one_that_does_not_say_as_such():
+    told = Sandbox.of_names(["opens_nothing", "own_user", "a_later_one"])
+    page = fleet.node_page(msgspec.structs.replace(NODE, sandbox=told))
+    assert page.card.sandbox == "partial"
+    assert page.confined is not None
+    assert page.confined.held[-1] == "a_later_one"
+    assert "can start processes" in " ".join(page.confined.missing)
+    assert "no system call filter (seccomp): not in this release" in page.confined.missing
+    silent = fleet.node_page(NODE)
+    assert (silent.card.sandbox, silent.confined) == ("", None)
 
 
 def test_nodes_that_need_somebody_come_first():

@@ -23,6 +23,7 @@ _COMMANDS = {
     "agents": ("bpa.cli.agents", "Look at agents and their versions."),
     "apply": ("bpa.cli.apply", "Create agents and deployments from files."),
     "breakers": ("bpa.cli.breakers", "List the targets that fail, and what waits for them."),
+    "budgets": ("bpa.cli.budgets", "Tell how much of its budgets each run used."),
     "completion": ("bpa.cli.completion", "Print what completes bpa in a shell."),
     "config": ("bpa.cli.settings", "Look at the settings, and where each comes from."),
     "cordon": ("bpa.cli.cordon:cordon", "Keep new leases from a node."),

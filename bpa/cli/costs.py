@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -17,16 +16,16 @@ from bpa.cli.context import json_option, print_json
 from bpa.cli.tables import ROOMY_CHARS, cut, output, table, usd, whole
 from bpa.control.ledger import LINES_MAX, PAGED, By
 from bpa.control.rest.cost_schemas import Cost, Costs
+from bpa.domain.quantities import moment
+from bpa.errors import InvalidRequest
 
-_BACK = re.compile(r"(\d{1,6})([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _NOT_RECORDED = "(not recorded)"
 
 _Line = tuple[list[str | Text], Cost]
 """The cells that name a sum, and the sum."""
 
 
-class _Moment(click.ParamType[datetime]):
+class Moment(click.ParamType[datetime]):
     """A time: so long ago, as 7d, or a date, with or without a time of day, in UTC."""
 
     name = "when"
@@ -34,14 +33,11 @@ class _Moment(click.ParamType[datetime]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> datetime:
-        back = _BACK.fullmatch(str(value))
+        """Read what was given; an end with usage where it is no time."""
         try:
-            if back is not None:
-                return datetime.now(UTC) - timedelta(**{_UNITS[back[2]]: int(back[1])})
-            at = datetime.fromisoformat(str(value))
-            return at if at.tzinfo else at.replace(tzinfo=UTC)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no time; write for example 7d, 12h or 2026-03-01", param, ctx)
+            return moment(str(value), datetime.now(UTC))
+        except InvalidRequest as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command("costs")
@@ -54,13 +50,13 @@ class _Moment(click.ParamType[datetime]):
 )
 @click.option(
     "--since",
-    type=_Moment(),
+    type=Moment(),
     default="7d",
     show_default=True,
     metavar="WHEN",
     help="From then on: so long ago, or a date in UTC.",
 )
-@click.option("--until", type=_Moment(), metavar="WHEN", help="Before then; now by default.")
+@click.option("--until", type=Moment(), metavar="WHEN", help="Before then; now by default.")
 @click.option("--agent", metavar="ID", help="Only runs of this agent.")
 @click.option("--deployment", metavar="ID", help="Only runs of this deployment.")
 @click.option("--model", metavar="NAME", help="Only calls of this model.")
@@ -80,7 +76,7 @@ def command(context: click.Context, /, *, as_json: bool, **asked: Any) -> None:
     it: an answer that a later attempt or a replay went on from is not counted again. Tokens of a
     model that prices.toml does not list have no price: they are listed apart, and cost something
     all the same. So are calls whose answers were lost: each may have been billed, for what was
-    reserved at most.
+    reserved at most. USD each is what a completed invoice cost, with its share of what failed.
 
     \b
     Examples:
@@ -100,12 +96,16 @@ def command(context: click.Context, /, *, as_json: bool, **asked: Any) -> None:
 
 
 async def _costs(context: click.Context, asked: dict[str, Any]) -> Costs:
-    query = {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in asked.items()
-    }
     async with open_api(context) as api:
-        return await api.get("/v1/costs", Costs, **query)
+        return await api.get("/v1/costs", Costs, **asked_of(asked))
+
+
+def asked_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options as the query of a request has them."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in options.items()
+    }
 
 
 def _print(console: Console, costs: Costs) -> None:
@@ -113,7 +113,7 @@ def _print(console: Console, costs: Costs) -> None:
     if costs.total is not None and len(lines) > 1:
         lines.append((["total", ""] if costs.by is By.ATTEMPT else ["total"], costs.total))
     console.print(_answered(costs.by, lines, roomy=console.width >= ROOMY_CHARS))
-    for apart in (_unpriced(costs.by, lines), _unknown(costs.by, lines)):
+    for apart in (_each(costs.by, lines), _unpriced(costs.by, lines), _unknown(costs.by, lines)):
         if apart.row_count:
             console.print()
             console.print(apart)
@@ -139,6 +139,15 @@ def _answered(by: By, lines: list[_Line], *, roomy: bool) -> Table:
         paid = "no price" if is_unpriced else usd(cost.cost_usd)
         rows.add_row(*names, f"{cost.calls:,}", *shown, paid)
     return whole(rows, "run", "USD")
+
+
+def _each(by: By, lines: list[_Line]) -> Table:
+    """Return what a completed invoice cost, by what can be told of several."""
+    rows = _table(by, "completed", "USD each")
+    for names, cost in lines:
+        if cost.usd_per_completed is not None:
+            rows.add_row(*names, f"{cost.completed:,}", usd(cost.usd_per_completed))
+    return rows
 
 
 def _unpriced(by: By, lines: list[_Line]) -> Table:

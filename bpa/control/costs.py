@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, LiteralString
 
 from bpa.control.cursors import cursor_of_numbered, read_numbered
-from bpa.control.ledger import LINES_MAX, PAGED, By, Chosen
+from bpa.control.ledger import LINES_MAX, PAGED, By, Chosen, Sums, with_completed
 from bpa.errors import InvalidRequest
 from bpa.postgres import Pool, fetch_all, load_queries
 
@@ -33,8 +34,8 @@ class Costs:
 
     async def sums(
         self, by: By, chosen: Chosen, *, cursor: str | None = None, limit: int = LINES_MAX
-    ) -> tuple[list[dict[str, Any]], str | None]:
-        """Return the sums, a row each, and the cursor of the next page of runs or attempts.
+    ) -> Sums:
+        """Return the sums, a row each, with the runs that completed in the same time.
 
         Runs, attempts and days come newest first, others dearest first.
 
@@ -48,20 +49,36 @@ class Costs:
         rows = await fetch_all(
             self._pool,
             _statement(by, chosen),
-            since=chosen.since,
-            until=chosen.until,
-            agent=chosen.agent,
-            deployment=chosen.deployment,
-            model=chosen.model,
+            **asdict(chosen),
             after_run=after_run,
             after_epoch=after_epoch,
             limit=limit + 1 if by in PAGED else LINES_MAX,
         )
-        if by not in PAGED or len(rows) <= limit:
-            return rows, None
-        last = rows[limit - 1]
-        # of a run as a whole, no execution is left for the next page
-        return rows[:limit], cursor_of_numbered(last["key"], last["epoch"] or 0)
+        counts = await fetch_all(self._pool, _QUERIES.completions, by=by.value, **asdict(chosen))
+        completed = {row["key"]: int(row["completed"]) for row in counts}
+        following = None
+        if by in PAGED and len(rows) > limit:
+            last = rows[limit - 1]
+            # of a run as a whole, no execution is left for the next page
+            following = cursor_of_numbered(last["key"], last["epoch"] or 0)
+            rows = rows[:limit]
+        return Sums(
+            rows=[
+                with_completed(row, None if by in PAGED else completed.get(row["key"], 0))
+                for row in rows
+            ],
+            completed=sum(completed.values()),
+            following=following,
+        )
+
+    async def budget_use(self, chosen: Chosen) -> list[dict[str, Any]]:
+        """Return what the runs of each deployment used that ended in the time, most runs first.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        values = asdict(chosen)
+        return await fetch_all(self._pool, _QUERIES.budget_use, **values, limit=LINES_MAX)
 
 
 def _statement(by: By, chosen: Chosen) -> LiteralString:

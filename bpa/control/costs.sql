@@ -89,3 +89,79 @@ limit %(limit)s
 group by 1, 2
 order by sum(s.cost_usd) desc, sum(s.unpriced_tokens) desc nulls last, 1
 limit %(limit)s
+
+-- name: completions
+-- Count the runs that completed, by what the sums are by (a run's model is its agent version's); under
+-- null where that has no lines of its own. The index runs_ended_at answers it alone.
+select
+    case %(by)s::text
+        when 'agent' then ended.agent_id
+        when 'deployment' then ended.dep_id
+        when 'model' then agent_versions.spec #>> '{modelProfile,model}'
+        when 'day' then ended.day::text
+    end as key,
+    sum(ended.completed)::bigint as completed
+from (
+    select
+        agent_id,
+        version,
+        dep_id,
+        (ended_at at time zone 'UTC')::date as day,
+        count(*) as completed
+    from runs
+    where status = 'completed'
+        and ended_at >= coalesce(%(since)s::timestamptz, '-infinity')
+        and ended_at < coalesce(%(until)s::timestamptz, 'infinity')
+        and (%(agent)s::text is null or agent_id = %(agent)s)
+        and (%(deployment)s::text is null or dep_id = %(deployment)s)
+    group by 1, 2, 3, 4
+) as ended
+left join agent_versions using (agent_id, version)
+where %(model)s::text is null or agent_versions.spec #>> '{modelProfile,model}' = %(model)s
+group by 1;
+
+-- name: budget_use
+-- Sum up what the runs of each deployment used that ended in the time, beside what one may use now.
+with ended as (
+    select
+        dep_id,
+        count(*) as runs,
+        percentile_disc(array[0.5, 0.95, 1]) within group (order by tokens_used) as tokens,
+        percentile_disc(array[0.5, 0.95, 1]) within group (order by cost_usd) as usd,
+        count(*) filter (where reason = 'DeadlineExceeded') as out_of_time
+    from runs
+    where status in ('completed', 'dead_lettered')
+        and ended_at >= coalesce(%(since)s::timestamptz, '-infinity')
+        and ended_at < coalesce(%(until)s::timestamptz, 'infinity')
+        and (%(agent)s::text is null or agent_id = %(agent)s)
+        and (%(deployment)s::text is null or dep_id = %(deployment)s)
+    group by dep_id
+),
+refused as (
+    select
+        runs.dep_id,
+        count(*) filter (where executions.excess ->> 'kind' = 'tokens') as tokens,
+        count(*) filter (where executions.excess ->> 'kind' = 'usd') as usd,
+        count(*) filter (where executions.excess ->> 'kind' = 'calls') as calls
+    from runs
+    join executions on executions.run_id = runs.run_id and executions.excess is not null
+    where runs.status in ('completed', 'dead_lettered') and runs.reason = 'BudgetExceeded'
+        and runs.ended_at >= coalesce(%(since)s::timestamptz, '-infinity')
+        and runs.ended_at < coalesce(%(until)s::timestamptz, 'infinity')
+    group by runs.dep_id
+)
+select
+    ended.dep_id as deployment_id,
+    deployments.target -> 'budgets' as budgets,
+    ended.runs,
+    ended.tokens,
+    ended.usd::text[] as usd,
+    ended.out_of_time,
+    coalesce(refused.tokens, 0) as out_of_tokens,
+    coalesce(refused.usd, 0) as out_of_usd,
+    coalesce(refused.calls, 0) as out_of_calls
+from ended
+left join refused using (dep_id)
+left join deployments using (dep_id)
+order by ended.runs desc, 1
+limit %(limit)s;

@@ -30,6 +30,7 @@ _COUNTS = (
     "unknown_unpriced_tokens",
 )
 _AMOUNTS = ("cost_usd", "unknown_usd")
+_EACH_DIGITS = 12
 
 
 class By(StrEnum):
@@ -59,6 +60,36 @@ class Chosen:
     agent: str | None = None
     deployment: str | None = None
     model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What calls come to, a row for each key, and the runs that completed beside them."""
+
+    rows: list[dict[str, Any]]
+    completed: int
+    """Of all that was chosen, also where a run completed by answers that were paid for before."""
+    following: str | None
+    """The cursor of the next page of runs or attempts."""
+
+    @property
+    def total(self) -> dict[str, Any]:
+        """The sum of all rows."""
+        return with_completed(total_of(self.rows), self.completed)
+
+
+def with_completed(row: Mapping[str, Any], completed: int | None) -> dict[str, Any]:
+    """Return a sum with the runs that completed, and what each of them cost."""
+    each = each_of(row["cost_usd"], completed or 0)
+    return {**row, "completed": completed, "usd_per_completed": each}
+
+
+def each_of(cost_usd: str, completed: int) -> str | None:
+    """Return USD for each of so many runs, rounded to 12 digits after the point; None for none."""
+    if not completed:
+        return None
+    each = round(Decimal(cost_usd) / completed, _EACH_DIGITS).normalize()
+    return format(each, "f")
 
 
 def total_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

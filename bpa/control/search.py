@@ -13,10 +13,11 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from bpa.domain.quantities import moment
 from bpa.domain.runs import TERMINAL, RunId, RunStatus
 from bpa.errors import InvalidRequest
 
@@ -30,8 +31,6 @@ _TERM = re.compile(
     re.DOTALL,
 )
 _NUMBER = re.compile(r"(?P<sign>>=|<=|>|<|=)?(?P<number>[0-9]{1,18}(?:\.[0-9]{1,12})?)")
-_AGO = re.compile(r"(?P<count>[0-9]{1,6})(?P<unit>[smhdw])")
-_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _SEPARATORS = re.compile(r"[\x01-\x2f\x3a-\x40\x5b-\x60\x7b-\xa0]+")
 _INT64_MAX = 2**63 - 1
 _INT32_MAX = 2**31 - 1
@@ -235,15 +234,9 @@ def _signed(value: str) -> tuple[str, Decimal]:
 def _time(field: str) -> Callable[[str, datetime], dict[str, Any]]:
     def read(value: str, now: datetime) -> dict[str, Any]:
         try:
-            if ago := _AGO.fullmatch(value):
-                seconds = int(ago["count"]) * _UNITS_S[ago["unit"]]
-                return {field: now - timedelta(seconds=seconds)}
-            at = datetime.fromisoformat(value)
-            return {field: (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)}
-        except (ValueError, OverflowError):
-            raise ValueError(
-                f"{value[:40]!r} is no time; write 1h, 7d, 2026-11-29 or 2026-11-29T08:00:00Z"
-            ) from None
+            return {field: moment(value, now)}
+        except InvalidRequest as error:
+            raise ValueError(str(error)) from None
 
     return read
 

@@ -34,7 +34,7 @@ class SandboxLevel(StrEnum):
     PROCESS = "process"
     """A process that can open and start nothing, under the node's own user."""
     USER = "user"
-    """The same under a user of its own, which owns nothing."""
+    """The same under a user apart from the node's, which owns nothing."""
 
 
 _BEYOND = frozenset({Protection.OWN_USER, Protection.LANDLOCK, Protection.SECCOMP})
@@ -46,7 +46,7 @@ LEVEL_WORDS = {
     SandboxLevel.USER: "process, own user",
 }
 _HELD = {
-    Protection.OWN_USER: "a user of its own, which owns nothing",
+    Protection.OWN_USER: "a user apart from the node's, which sandboxes share",
     Protection.OWN_SESSION: "a session of its own",
     Protection.ENDS_WITH_NODE: "ends with its node",
     Protection.OPENS_NOTHING: "opens no file, no socket",

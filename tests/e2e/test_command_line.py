@@ -93,6 +93,7 @@ CASES = {
     "agents show": case("invoice-classifier", document=agent_schemas.AgentVersion),
     "apply": case(f"{ROOT}/config/agents", document=apply.Applied),
     "breakers": case(document=breakers.Breakers),
+    "budgets": case("--since", "1h", document=cost_schemas.BudgetsUsed),
     "config show": case("--origin", document=dict[str, dict[str, Any]]),
     "cordon": case("{scene.node}", document=node_schemas.NodeCordoned),
     "costs": case("--by", "model", document=cost_schemas.Costs),

@@ -9,8 +9,8 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromQuery, QueryParameter
 
-from bpa.control.ledger import LINES_MAX, By, Chosen, total_of
-from bpa.control.rest.cost_schemas import Cost, Costs
+from bpa.control.ledger import LINES_MAX, By, Chosen
+from bpa.control.rest.cost_schemas import BudgetsUsed, BudgetUse, Cost, Costs
 from bpa.control.rest.headers import Instant, instant
 from bpa.control.rest.services import Services
 
@@ -34,14 +34,15 @@ async def sum_costs(
     """
     since_at, until_at = instant("since", since), instant("until", until)
     chosen = Chosen(since=since_at, until=until_at, agent=agent, deployment=deployment, model=model)
-    rows, following = await services.costs.sums(by, chosen, cursor=cursor, limit=limit)
-    is_all = cursor is None and following is None and len(rows) < LINES_MAX
+    sums = await services.costs.sums(by, chosen, cursor=cursor, limit=limit)
+    following = sums.following
+    is_all = cursor is None and following is None and len(sums.rows) < LINES_MAX
     answer = Costs(
         by=by,
         since=since_at,
         until=until_at,
-        costs=[Cost.of(row) for row in rows],
-        total=Cost.of(total_of(rows)) if is_all else None,
+        costs=[Cost.of(row) for row in sums.rows],
+        total=Cost.of(sums.total) if is_all else None,
         next_cursor=following,
     )
     asked = {
@@ -59,4 +60,19 @@ async def sum_costs(
     return Response(answer, headers=links)
 
 
-HANDLERS = [sum_costs]
+@get("/v1/budgets", tags=["costs"])
+async def use_of_budgets(
+    services: NamedDependency[Services],
+    since: Instant = None,
+    until: Instant = None,
+    agent: FromQuery[str | None] = None,
+    deployment: FromQuery[str | None] = None,
+) -> BudgetsUsed:
+    """Tell how much of its budgets each run used that ended from ``since`` to before ``until``."""
+    since_at, until_at = instant("since", since), instant("until", until)
+    chosen = Chosen(since=since_at, until=until_at, agent=agent, deployment=deployment)
+    used = [BudgetUse.of(row) for row in await services.costs.budget_use(chosen)]
+    return BudgetsUsed(since=since_at, until=until_at, deployments=used)
+
+
+HANDLERS = [sum_costs, use_of_budgets]

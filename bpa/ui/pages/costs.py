@@ -8,8 +8,8 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
-from bpa.control.ledger import By, Chosen, total_of
-from bpa.control.rest.cost_schemas import Cost
+from bpa.control.ledger import By
+from bpa.control.rest.cost_schemas import BudgetUse, Cost
 from bpa.errors import InvalidRequest
 from bpa.ui.desk import Desk
 from bpa.ui.rendering import AnyRequest
@@ -21,20 +21,28 @@ async def show_costs(
     request: AnyRequest,
     desk: NamedDependency[Desk],
     by: FromQuery[str] = By.DEPLOYMENT.value,
-    since: FromQuery[str] = "1d",
+    since: FromQuery[str] = view.PERIOD,
+    until: FromQuery[str] = "",
+    agent: FromQuery[str] = "",
+    deployment: FromQuery[str] = "",
+    model: FromQuery[str] = "",
 ) -> Response[str]:
-    """Show what model calls cost."""
-    if by not in view.BYS or since not in view.PERIODS:
-        raise InvalidRequest("costs are shown by agent, deployment, model or day, since 1h to 30d")
-    began = view.since_of(since, datetime.now(UTC))
-    rows, _ = await desk.services.costs.sums(By(by), Chosen(since=began))
-    totals = await desk.services.history.totals(began)
+    """Show what model calls cost, and how much of their budgets runs used."""
+    if by not in view.BYS:
+        raise InvalidRequest("costs are shown by agent, deployment, model or day")
+    asked = view.Asked(By(by), since.strip(), until.strip(), agent, deployment, model)
+    chosen, costs = asked.chosen(datetime.now(UTC)), desk.services.costs
+    sums = await costs.sums(asked.by, chosen)
+    known = view.Known(
+        agents=await desk.services.agents.versions(),
+        deployments=[row["dep_id"] for row in await desk.services.deployments.page()],
+    )
     shown = view.cost_page(
-        [Cost.of(row) for row in rows],
-        Cost.of(total_of(rows)),
-        view.completed_of(totals),
-        By(by),
-        since,
+        asked,
+        known,
+        [Cost.of(row) for row in sums.rows],
+        Cost.of(sums.total),
+        [BudgetUse.of(row) for row in await costs.budget_use(chosen)],
     )
     return desk.render.page(request, "costs.html", view=shown)
 

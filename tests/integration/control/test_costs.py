@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from bpa.control.costs import _statement
-from bpa.control.ledger import By, Chosen, total_of
-from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.control.costs import _QUERIES, _statement
+from bpa.control.ledger import By, Chosen, each_of
+from bpa.domain.executions import BudgetKind, Excess, Outcome, OutcomeKind
 from bpa.domain.journal import ModelCall, Step, StepKind, Usage
 from bpa.domain.runs import RunId
 from bpa.errors import InvalidRequest, Reason
-from tests.integration.control.fleet import DEP_ID, PRICE, Fleet, arrival
+from tests.integration.control.fleet import AGENT, DEP_ID, PRICE, Fleet, arrival
 from tests.integration.control.rest import Rest, rest_over
 
 NOON = datetime(2026, 3, 12, 12, tzinfo=UTC)
@@ -123,6 +123,8 @@ async def test_the_same_calls_add_up_by_whatever_they_are_grouped(desk: Desk):
         "unknownTokens": 0,
         "unknownUsd": "0",
         "unknownUnpricedTokens": 0,
+        "completed": 2,
+        "usdPerCompleted": "0.0009375",
     }
     assert totals == totals[:1] * len(totals)
 
@@ -139,6 +141,89 @@ async def test_what_is_asked_for_is_what_is_summed_up(desk: Desk):
     assert await desk.usd("?by=day&until=2026-03-13T00:00:01Z") == {"2026-03-12": cent}
     nothing = await desk.costs("?agent=nobody")
     assert (nothing["costs"], nothing["total"]["costUsd"]) == ([], "0")
+
+
+async def test_a_completed_invoice_costs_what_failed_before_it_too(desk: Desk):
+    runs = [await desk.queued(number) for number in range(1, 5)]
+    other = await desk.queued(5, agent_id="b", dep_id="b-dev")
+    for run_id, end in zip(runs, (COMPLETED, COMPLETED, COMPLETED, FAILED), strict=True):
+        await desk.execute(run_id, answered(intent(0)), end=end)
+    await desk.execute(other, answered(intent(0)), end=FAILED)
+    answer = await desk.costs("?by=deployment")
+    each = {cost["key"]: (cost["completed"], cost["usdPerCompleted"]) for cost in answer["costs"]}
+    assert each == {DEP_ID: (3, "0.000833333333"), "b-dev": (0, None)}
+    assert (answer["total"]["completed"], answer["total"]["usdPerCompleted"]) == (
+        3,
+        "0.001041666667",
+    )
+    (of_b,) = (await desk.costs("?by=agent&agent=b"))["costs"]
+    assert of_b["completed"] == 0
+    (by_run, *_) = (await desk.costs("?by=run"))["costs"]
+    assert (by_run["completed"], by_run["usdPerCompleted"]) == (None, None)
+    later = await desk.costs("?by=agent&since=2999-01-01T00:00:00Z")
+    assert (later["costs"], later["total"]["completed"]) == ([], 0)
+
+
+async def test_completed_runs_count_for_the_model_of_their_agent_and_the_day_of_their_end(
+    desk: Desk,
+):
+    run_id = await desk.queued(1)
+    model = AGENT.model_profile.model
+    now = datetime.now(UTC)
+    await desk.execute(run_id, answered(intent(0, model, at=now), after_s=0))
+    (by_model,) = (await desk.costs("?by=model"))["costs"]
+    assert (by_model["key"], by_model["completed"]) == (model, 1)
+    (by_day,) = (await desk.costs("?by=day"))["costs"]
+    assert (by_day["key"], by_day["completed"]) == (f"{now:%Y-%m-%d}", 1)
+    assert (await desk.costs(f"?model={model}"))["total"]["completed"] == 1
+    assert (await desk.costs("?model=another"))["total"]["completed"] == 0
+
+
+def test_usd_for_each_is_rounded_far_beyond_a_cent_and_never_written_with_an_exponent():
+    assert each_of("1", 3) == "0.333333333333"
+    assert each_of("0.000000000006", 2) == "0.000000000003"
+    assert each_of("100", 1) == "100"
+    assert each_of("0", 7) == "0"
+    assert each_of("5", 0) is None
+
+
+async def test_what_runs_used_of_their_budgets_is_told_beside_what_they_may(desk: Desk):
+    async with desk.fleet.pool.connection() as connection:
+        await connection.execute(
+            "update deployments set target = jsonb_set(target, '{budgets,maxUsd}', '0.05')"
+        )
+    for number in range(1, 20):
+        run_id = await desk.queued(number)
+        usage = Usage(100 * number, 20, cost_usd=f"0.00{number:02}", price=PRICE)
+        await desk.execute(run_id, answered(intent(0), usage))
+    over = Outcome(
+        kind=OutcomeKind.REJECTED,
+        reason=Reason.BUDGET_EXCEEDED,
+        excess=Excess(kind=BudgetKind.USD, limit="0.05", consumed="0.049", refused="0.002"),
+    )
+    await desk.execute(await desk.queued(20), end=over)
+    late = replace(FAILED, reason=Reason.DEADLINE_EXCEEDED)
+    await desk.execute(await desk.queued(21, agent_id="b", dep_id="b-dev"), end=late)
+    answer = await desk.rest.get("/v1/budgets")
+    assert answer.status == 200, answer.text
+    ours, other = answer.json["deployments"]
+    assert (ours["deploymentId"], ours["runs"]) == (DEP_ID, 20)
+    assert ours["tokens"] == {
+        "limit": "4000", "p50": "920", "p95": "1820", "max": "1920", "exceeded": 0,
+    }  # fmt: skip
+    assert ours["usd"] == {
+        "limit": "0.05", "p50": "0.0009", "p95": "0.0018", "max": "0.0019", "exceeded": 1,
+    }  # fmt: skip
+    assert (ours["outOfCalls"], ours["outOfTime"]) == (0, 0)
+    assert (other["deploymentId"], other["outOfTime"]) == ("b-dev", 1)
+    assert (other["tokens"]["limit"], other["usd"]["limit"]) == (None, None)
+    for query, expected in (
+        ("?agent=b", ["b-dev"]),
+        (f"?deployment={DEP_ID}", [DEP_ID]),
+        ("?until=2020-01-01T00:00:00Z", []),
+    ):
+        shown = (await desk.rest.get(f"/v1/budgets{query}")).json["deployments"]
+        assert [one["deploymentId"] for one in shown] == expected
 
 
 async def test_a_lost_call_stands_apart_and_one_that_may_be_answered_nowhere(desk: Desk):
@@ -223,8 +308,8 @@ async def test_sums_are_exact_where_floats_are_not(desk: Desk):
     run_id = await desk.queued(1)
     tenth = replace(PAID, cost_usd="0.1")
     await desk.execute(run_id, *(answered(intent(seq), tenth) for seq in range(3)))
-    rows, _ = await desk.fleet.costs.sums(By.MODEL, Chosen())
-    assert total_of(rows)["cost_usd"] == "0.3"
+    sums = await desk.fleet.costs.sums(By.MODEL, Chosen())
+    assert sums.total["cost_usd"] == "0.3"
     with pytest.raises(InvalidRequest, match="no pages"):
         await desk.fleet.costs.sums(By.MODEL, Chosen(), cursor="x")
 
@@ -244,3 +329,9 @@ async def test_a_month_is_summed_up_from_the_index_alone(desk: Desk):
             )
             plan = "\n".join(str(row) for row in await cursor.fetchall())
             assert "Index Only Scan using steps_ledger" in plan, plan
+        for query in (_QUERIES.completions, _QUERIES.budget_use):
+            cursor = await connection.execute(
+                "explain " + query, {**values, "by": "day", "limit": 100}
+            )
+            plan = "\n".join(str(row) for row in await cursor.fetchall())
+            assert "Index Only Scan using runs_ended_at" in plan, plan

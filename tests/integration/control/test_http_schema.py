@@ -64,6 +64,7 @@ DOCUMENTED = {
     ("get", "/v1/deployments/{deployment_id}/revisions/{revision}"),
     ("get", "/v1/breakers"),
     ("get", "/v1/queues"),
+    ("get", "/v1/budgets"),
     ("get", "/v1/costs"),
     ("get", "/v1/events"),
     ("get", "/livez"),

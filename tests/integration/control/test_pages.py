@@ -378,6 +378,7 @@ async def test_hostile_text_in_every_field_is_shown_and_does_nothing(
         "/ui/fleet", "/ui/fleet/node-1",
         "/ui/deployments", f"/ui/deployments/{DEP_ID}", "/ui/costs?by=model",
         "/ui/operations", f"/ui/operations/{NOBODY}",
+        "/ui/costs?since=7d&until=2999-01-01&agent=%3Cb-evil%20onclick%3Dalert(1)%3E7%20*%207",
     ):  # fmt: skip
         answer = await rest.get(path)
         assert answer.status == 200, (path, answer.text[-500:])
@@ -397,7 +398,8 @@ async def test_hostile_paths_and_fields_are_refused_with_a_page(rest: Rest, flee
         answer = await rest.get("/ui/runs", params={"q": query})
         assert answer.status == 200
         check_harmless(answer.text)
-    assert (await rest.get("/ui/costs?by=nothing")).status == 400
+    for query in ("by=nothing", "since=soon", "until=%E2%80%AE7d", "since=" + "9" * 400):
+        assert (await rest.get(f"/ui/costs?{query}")).status == 400
     assert (await post(rest, "/ui/fleet/node-1/drain", deadline="x" * 9_000)).status == 400
     assert (await post(rest, "/ui/fleet/node-1/drain", deadline="a\0b")).status == 400
 

@@ -7,16 +7,17 @@ import click
 import pytest
 from rich.console import Console
 
-from bpa.cli.costs import _Moment, _print
+from bpa.cli import budgets
+from bpa.cli.costs import Moment, _print
 from bpa.cli.steps import prices, print_steps, unknown
-from bpa.control.ledger import By, total_of
-from bpa.control.rest.cost_schemas import Cost, Costs
+from bpa.control.ledger import By, total_of, with_completed
+from bpa.control.rest.cost_schemas import BudgetUse, Cost, Costs, Used
 from bpa.control.rest.run_schemas import Run, StepView
 from bpa.control.steps import StepState
 from bpa.domain.journal import EffectCall, ModelCall
 
 RUN = "01a22823-258c-8d01-b19b-5a138954f256"
-NOTHING = total_of([])
+NOTHING = with_completed(total_of([]), 0)
 
 
 def shown(costs, width=80):
@@ -28,7 +29,8 @@ def shown(costs, width=80):
 
 
 def answer(by, *lines):
-    total = Cost.of(total_of(lines))
+    completed = sum(line["completed"] for line in lines)
+    total = Cost.of(with_completed(total_of(lines), completed))
     costs = [Cost.of(line) for line in lines]
     return Costs(by=by, since=None, until=None, costs=costs, total=total, next_cursor=None)
 
@@ -74,6 +76,35 @@ def test_lost_calls_stand_apart_with_what_they_cost_at_most():
     ]
 
 
+def test_what_a_completed_invoice_cost_stands_apart():
+    dear = with_completed(line("dear", cost_usd="0.03"), 2)
+    found = shown(answer(By.DEPLOYMENT, dear, line("idle", cost_usd="0.01")))
+    assert found[5:] == [
+        ["deployment", "completed", "USD", "each"],
+        ["dear", "2", "0.015"],
+        ["total", "2", "0.02"],
+    ]
+
+
+def test_use_of_budgets_fits_a_terminal_of_80_columns():
+    use = BudgetUse(
+        deployment_id="invoice-classifier-of-a-rather-long-name-dev", runs=123_456,
+        tokens=Used(limit="4000", p50="1510", p95="1510", max="3999", exceeded=0),
+        usd=Used(limit=None, p50="0.00275", p95="0.0101", max="0.04999", exceeded=12),
+        out_of_calls=0, out_of_time=3,
+    )  # fmt: skip
+    console = Console(file=StringIO(), width=80, highlight=False, markup=False)
+    console.print(budgets.table_of([use]))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == [
+        "deployment", "runs", "budget", "limit", "p50", "p95", "max", "ended",
+    ]  # fmt: skip
+    assert lines[1].split()[2:] == ["tokens", "4,000", "1,510", "1,510", "3,999", "0"]
+    assert lines[2].split() == ["USD", "none", "0.00275", "0.0101", "0.04999", "12"]
+    assert lines[3].split() == ["time", "3"]
+
+
 def test_an_attempt_fits_a_terminal_of_80_columns_with_its_run_whole():
     attempt = line(
         RUN, epoch=12, cost_usd="0.00059275", calls=8, input_tokens=12_345, output_tokens=3_000
@@ -92,12 +123,12 @@ def test_an_attempt_fits_a_terminal_of_80_columns_with_its_run_whole():
     ],
 )
 def test_a_time_is_a_date_in_utc_or_so_long_ago(said, meant):
-    assert _Moment().convert(said, None, None) == meant
-    week = _Moment().convert("7d", None, None)
+    assert Moment().convert(said, None, None) == meant
+    week = Moment().convert("7d", None, None)
     assert abs(datetime.now(UTC) - timedelta(days=7) - week) < timedelta(minutes=1)
     for wrong in ("soon", "7", "7y", "999999w", "2026-13-01"):
         with pytest.raises(click.BadParameter, match="7d"):
-            _Moment().convert(wrong, None, None)
+            Moment().convert(wrong, None, None)
 
 
 PRICE = {

@@ -7,12 +7,14 @@ import msgspec
 import pytest
 
 from bpa.control.drains import NodeState, Stage
+from bpa.control.ledger import By, total_of, with_completed
 from bpa.control.replay_plan import LetterId, Outcome, Result
+from bpa.control.rest.cost_schemas import Cost
 from bpa.control.rest.node_schemas import Drain, NodeDetail, NodeLease, Sandbox
 from bpa.control.rest.queue_schemas import Queue
 from bpa.control.rest.run_schemas import RunSummary, StageView
 from bpa.control.trends import Trend
-from bpa.ui.views import dead_letters, fleet, overview, runs, status, waterfall
+from bpa.ui.views import costs, dead_letters, fleet, overview, runs, status, waterfall
 
 NOW = datetime(2026, 11, 29, 12, 0, 30, tzinfo=UTC)
 RUN = RunSummary(
@@ -134,6 +136,23 @@ def test_a_node_s_sandbox_is_told_in_words_and_one_that_does_not_say_as_such():
     assert "no system call filter (seccomp): not in this release" in page.confined.missing
     silent = fleet.node_page(NODE)
     assert (silent.card.sandbox, silent.confined) == ("", None)
+
+
+def test_costs_keep_what_they_are_narrowed_to_in_every_link_and_command():
+    asked = costs.Asked(By.MODEL, "2026-11-01", "", "a b; rm", "", "m")
+    known = costs.Known([{"agent_id": "a", "spec": {"modelProfile": {"model": "m2"}}}], ["d"])
+    nothing = Cost.of(with_completed(total_of([]), 0))
+    page = costs.cost_page(asked, known, [], nothing, [])
+    assert all("agent=a+b%3B+rm&model=m" in one.path for one in [*page.bys, *page.periods])
+    assert not any(one.is_here for one in page.periods)
+    assert [one.text for one in page.bys if one.is_here] == ["by model"]
+    assert [(one.value, one.options) for one in page.filters] == [
+        ("a b; rm", ["a", "a b; rm"]), ("", ["d"]), ("m", ["m", "m2"]),
+    ]  # fmt: skip
+    assert page.commands[1] == "bpa budgets --since 2026-11-01 --agent 'a b; rm'"
+    assert (page.total.each, page.said) == ("", "0.00 USD since 2026-11-01")
+    chosen = asked.chosen(NOW)
+    assert (chosen.agent, chosen.deployment, chosen.until) == ("a b; rm", None, None)
 
 
 def test_nodes_that_need_somebody_come_first():

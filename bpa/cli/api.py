@@ -12,11 +12,14 @@ import click
 import msgspec
 
 from bpa.cli.context import addresses, loaded
+from bpa.cli.events import Event, read_events
 from bpa.errors import BpaError, Conflict, InvalidRequest, NotAllowed, NotFound, Unavailable
 
 T = TypeVar("T")
 
 _TIMEOUT_S = 35.0
+_SILENCE_S = 40.0
+"""A stream says something every 15 s; one that has missed two of them is dead."""
 _BY_STATUS: dict[int, type[BpaError]] = {
     403: NotAllowed,
     404: NotFound,
@@ -82,6 +85,32 @@ class Api:
         """Get what is no document, byte for byte."""
         return await self._request("GET", path)
 
+    @asynccontextmanager
+    async def events(self, topic: str, last_id: str) -> AsyncIterator[AsyncIterator[Event]]:
+        """Open the stream of changes of a topic.
+
+        Args:
+            topic: One of `bpa.control.changes.Topic`.
+            last_id: Of the last event that was heard; empty for none.
+
+        Raises:
+            Unavailable: Also from within the stream, when it is cut or says nothing for too long.
+        """
+        path = f"/v1/events?topic={topic}"
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        timeout = aiohttp.ClientTimeout(total=None, connect=_TIMEOUT_S, sock_read=_SILENCE_S)
+        try:
+            async with self._session.get(
+                self._url + path, headers=headers, timeout=timeout
+            ) as response:
+                if response.status >= 400:
+                    raise _refusal("GET", path, response.status, await response.read())
+                if response.content_type != "text/event-stream":
+                    raise Unavailable(f"what answers at {path} is no stream of events")
+                yield read_events(response.content)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"the stream of changes was cut: {_why(error)}") from error
+
     async def delete(self, path: str) -> None:
         """Delete what is there."""
         await self._request("DELETE", path)
@@ -91,17 +120,25 @@ class Api:
             async with self._session.request(method, self._url + path, **options) as response:
                 answer = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            why = str(error) or type(error).__name__
-            raise Unavailable(f"control does not answer at {self._url}: {why}") from error
-        if response.status < 400:
-            return answer
-        detail, errors = _problem(answer)
-        detail = detail or f"control answered {response.status} to {method} {path}"
-        if response.status in _BY_STATUS:
-            raise _BY_STATUS[response.status](detail)
-        if response.status >= 500:
-            raise Unavailable(detail)
-        raise InvalidRequest("\n".join([detail, *errors]), errors)
+            why = f"control does not answer at {self._url}: {_why(error)}"
+            raise Unavailable(why) from error
+        if response.status >= 400:
+            raise _refusal(method, path, response.status, answer)
+        return answer
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _refusal(method: str, path: str, status: int, answer: bytes) -> BpaError:
+    detail, errors = _problem(answer)
+    detail = detail or f"control answered {status} to {method} {path}"
+    if status in _BY_STATUS:
+        return _BY_STATUS[status](detail)
+    if status >= 500:
+        return Unavailable(detail)
+    return InvalidRequest("\n".join([detail, *errors]), errors)
 
 
 def _decoded(answer: bytes, kind: type[T], path: str) -> T:

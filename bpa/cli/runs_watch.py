@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import click
+import msgspec
 
 from bpa.cli import completing
 from bpa.cli.api import Api, open_api, segment
@@ -15,10 +18,14 @@ from bpa.cli.context import json_option, print_json
 from bpa.cli.runs_words import state, why
 from bpa.cli.tables import cut, moment, output
 from bpa.control.rest.run_schemas import Run, RunPage, RunSummary
+from bpa.control.rest.schemas import Document
 from bpa.domain.runs import TERMINAL, RunStatus
-from bpa.errors import Unavailable
+from bpa.errors import InvalidRequest, NotFound, Unavailable
 
 _LOOK_EVERY_S = 1.0
+"""Between two looks while no stream tells of changes."""
+_AGAIN_S = 2.0
+"""Between two tries to open it."""
 _AWAY_S = 60.0
 """How long control may be away before we give up."""
 _PAGE = 500
@@ -48,8 +55,9 @@ def watch(
 
     Ends when all of them have ended, which for runs that come meanwhile is waited for as well;
     with --follow not before Ctrl-C. With --json each change is a line of its own: the run, as
-    `bpa runs list --json` has it. Between two looks, a second apart, a run may change twice: then
-    one change is seen. While control is away it waits, a minute at most.
+    `bpa runs list --json` has it. Control tells of changes once a second, so that of two within a
+    second the later is seen. Where its stream of changes is cut, this says so, looks every second,
+    and goes back to the stream once there is one. While control is away it waits, a minute at most.
 
     Exits with 0 when all have completed, with 1 when none has, with 7 when only some have, with 3
     when there is no such run, with 6 when control stays away, and with 130 after Ctrl-C.
@@ -65,8 +73,9 @@ def watch(
     ended: dict[str, str] = {}
 
     async def follow_them() -> None:
-        async with open_api(context) as api:
-            async for run in changes(api, run_ids, deployment=deployment, follow=follow):
+        async with open_api(context) as api, changes_of(api, run_ids, deployment) as news:
+            looks = _Looks(api, run_ids, deployment)
+            async for run in changes(looks, news, follow=follow):
                 _tell(run, as_json=as_json)
                 if run.status in TERMINAL:
                     ended[run.run_id] = run.status
@@ -81,20 +90,14 @@ def watch(
         context.exit(_PARTLY if completed else _FAILURE)
 
 
-async def changes(
-    api: Api, run_ids: Sequence[str], *, deployment: str | None, follow: bool
-) -> AsyncIterator[RunSummary]:
+async def changes(looks: _Looks, news: _News, *, follow: bool) -> AsyncIterator[RunSummary]:
     """Yield runs as they are and whenever their state changes, until all have ended.
 
-    The one place that knows how changes are learnt: by looking, once a second.
-
     Args:
-        api: Control.
-        run_ids: Which ones; empty for all that are alive or come to be.
-        deployment: Of all, only those of this one.
+        looks: At which runs.
+        news: When to look again.
         follow: Go on when all have ended.
     """
-    looks = _Looks(api, run_ids, deployment)
     told: dict[str, tuple[object, ...]] = {}
     while True:
         for run in await looks.look():
@@ -104,7 +107,106 @@ async def changes(
                 yield run
         if looks.all_ended and not follow:
             return
-        await asyncio.sleep(_LOOK_EVERY_S)
+        await news.due()
+
+
+@asynccontextmanager
+async def changes_of(
+    api: Api, run_ids: Sequence[str], deployment: str | None
+) -> AsyncIterator[_News]:
+    """Listen to control's stream of changes of these runs while the context is open."""
+    news = _News(api, run_ids, deployment)
+    listening = asyncio.ensure_future(news.listen())
+    try:
+        yield news
+    finally:
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+
+
+class _News:
+    """When to look at runs again: when control tells of a change, else every second.
+
+    A stream that opens begins with ``refetch`` unless nothing was missed, so that what changes
+    between two streams is seen.
+
+    Args:
+        api: Control.
+        run_ids: The runs that concern us; empty for all.
+        deployment: Of all, only those of this one.
+    """
+
+    def __init__(self, api: Api, run_ids: Sequence[str], deployment: str | None) -> None:
+        self._api = api
+        self._run_ids = frozenset(run_ids)
+        self._deployment = deployment
+        self._due = asyncio.Event()
+        self._hears = False
+        self._is_cut = False
+        """Whether the stream was lost, and that was said."""
+        self._last_id = ""
+
+    async def due(self) -> None:
+        """Wait until it is time to look again."""
+        if self._hears:
+            await self._due.wait()
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._due.wait()
+        self._due.clear()
+
+    async def listen(self) -> None:
+        """Listen, again and again, until cancelled."""
+        while True:
+            try:
+                await self._hear()
+                why = "control ended its stream of changes"
+            except (Unavailable, InvalidRequest, NotFound) as error:
+                why = str(error)
+            finally:
+                heard, self._hears = self._hears, False
+                self._due.set()
+            if heard or not self._is_cut:
+                click.echo(f"{why}; looking every {_LOOK_EVERY_S:g} s meanwhile", err=True)
+            self._is_cut = True
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _hear(self) -> None:
+        async with self._api.events("run", self._last_id) as events:
+            async for event in events:
+                if self._is_cut:
+                    click.echo("control streams its changes again", err=True)
+                self._hears, self._is_cut, self._last_id = True, False, event.id
+                if event.name == "refetch" or self._concerns(event.data):
+                    self._due.set()
+
+    def _concerns(self, data: str) -> bool:
+        try:
+            moved = msgspec.json.decode(data, type=_Moved)
+        except msgspec.MsgspecError:
+            return True  # of another version: looking is never wrong
+        return moved.more or any(
+            run.run_id in self._run_ids if self._run_ids
+            else self._deployment in (None, run.deployment_id)
+            for run in moved.runs
+        )  # fmt: skip
+
+
+class _MovedRun(Document, frozen=True):
+    """A run that an event names."""
+
+    run_id: str
+    status: str
+    deployment_id: str
+
+
+class _Moved(Document, frozen=True):
+    """What an event tells of runs."""
+
+    runs: list[_MovedRun]
+    more: bool
 
 
 class _Looks:

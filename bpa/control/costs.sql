@@ -106,7 +106,7 @@ from (
         agent_id,
         version,
         dep_id,
-        (ended_at at time zone 'UTC')::date as day,
+        case when %(by)s::text = 'day' then (ended_at at time zone 'UTC')::date end as day,
         count(*) as completed
     from runs
     where status = 'completed'

@@ -17,6 +17,7 @@ from bpa.ui.words import count, percent, usd
 
 PERIOD = "1d"
 BYS = (By.AGENT, By.DEPLOYMENT, By.MODEL, By.DAY)
+_QUICK = ("1h", "1d")
 _NAMES = {"1h": "last hour", "1d": "last day", "7d": "last 7 days", "30d": "last 30 days"}
 
 
@@ -162,6 +163,11 @@ class CostPage:
     periods: Sequence[Choice]
     filters: Sequence[Filter]
     commands: Sequence[str]
+
+    @property
+    def every_s(self) -> int:
+        """How often to ask again: sums over weeks take seconds where there are many runs."""
+        return 15 if self.asked.since in _QUICK else 120
 
     @property
     def said(self) -> str:

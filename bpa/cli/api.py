@@ -111,9 +111,9 @@ class Api:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"the stream of changes was cut: {_why(error)}") from error
 
-    async def delete(self, path: str) -> None:
+    async def delete(self, path: str, **query: str) -> None:
         """Delete what is there."""
-        await self._request("DELETE", path)
+        await self._request("DELETE", path, params=query)
 
     async def _request(self, method: str, path: str, **options: Any) -> bytes:
         try:

@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from bpa.config import Loaded, load
+from bpa.control.actors import Door, actor
 from bpa.errors import Unavailable
 from bpa.roles.addresses import Addresses, read_addresses
 
@@ -46,8 +47,8 @@ def program() -> str:
 
 
 def whoami() -> str:
-    """Return who asks, for the audit."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"[:200]
+    """Return who asks, as audits and histories name them."""
+    return actor(Door.CLI, f"{getpass.getuser()}@{socket.gethostname()}")
 
 
 def print_json(value: Any) -> None:

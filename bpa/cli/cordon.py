@@ -9,7 +9,7 @@ import click
 
 from bpa.cli import completing
 from bpa.cli.api import open_api, segment
-from bpa.cli.context import json_option, print_json
+from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.tables import moment
 from bpa.control.rest.node_schemas import NodeCordoned, NodeUncordoned
 
@@ -87,4 +87,5 @@ def taken_back(count: int) -> str:
 
 async def _post(context: click.Context, node_id: str, verb: str, kind: type[T]) -> T:
     async with open_api(context) as api:
-        return await api.post(f"/v1/nodes/{segment(node_id)}:{verb}", {}, kind)
+        path = f"/v1/nodes/{segment(node_id)}:{verb}"
+        return await api.post(path, {"requestedBy": whoami()}, kind)

@@ -14,11 +14,11 @@ from rich.text import Text
 
 from bpa.cli import completing
 from bpa.cli.api import Api, open_api, segment
-from bpa.cli.context import json_option, print_json
+from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.cordon import runs, taken_back
 from bpa.cli.nodes import leases_of, shown_state
 from bpa.cli.tables import messages, moment, span
-from bpa.control.rest.node_schemas import NodeDetail, NodeDrained, NodeLease
+from bpa.control.rest.node_schemas import DrainAsked, NodeDetail, NodeDrained, NodeLease
 from bpa.control.rest.run_schemas import Run
 from bpa.control.rest.schemas import Document
 from bpa.domain.quantities import duration_s
@@ -113,7 +113,8 @@ async def _drain(
 ) -> DrainReport:
     async with open_api(context) as api:
         path = f"/v1/nodes/{segment(node_id)}"
-        asked = await api.post(f"{path}:drain", {"deadlineS": deadline_s}, NodeDrained)
+        body = DrainAsked(deadline_s=deadline_s, requested_by=whoami())
+        asked = await api.post(f"{path}:drain", body, NodeDrained)
         for line in _announced(asked):
             click.echo(line, err=True)
         watched = _Watched(asked.node)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from bpa.cli import completing
 from bpa.cli.api import open_api, segment
-from bpa.cli.context import json_option, print_json
+from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.tables import ago, cut, facts, moment, output, span, table
 from bpa.control.drains import NodeState, Stage
 from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease, Sandbox
@@ -193,7 +193,7 @@ async def _node(context: click.Context, node_id: str) -> NodeDetail:
 
 async def _forget(context: click.Context, node_id: str) -> None:
     async with open_api(context) as api:
-        await api.delete(f"/v1/nodes/{segment(node_id)}")
+        await api.delete(f"/v1/nodes/{segment(node_id)}", requestedBy=whoami())
 
 
 def _styled(node: Node) -> Text:

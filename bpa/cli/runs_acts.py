@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -190,7 +189,6 @@ async def _retry(context: click.Context, run_id: str) -> Retried:
 
 
 async def _cancel(context: click.Context, run_id: str, detail: str) -> Cancelled:
-    actor = f"cli:{getpass.getuser()}"
     async with open_api(context) as api:
-        body = Cancel(actor=actor, detail=f"cancelled by {actor}: {detail}")
+        body = Cancel(requested_by=whoami(), detail=detail)
         return await api.post(f"/v1/runs/{segment(run_id)}:cancel", body, Cancelled)

@@ -19,6 +19,7 @@ from typing import Any
 
 import structlog
 
+from bpa.control.actors import cancelled_by
 from bpa.control.batches import jsonb
 from bpa.control.operation_terms import Act, Result, Told, told_of
 from bpa.control.replay_plan import LetterId
@@ -146,7 +147,7 @@ class Operating:
         """Cancel runs; one that has ended as cancelled is, whoever of us asked for it."""
         told: dict[int, Told] = {}
         for item in items:
-            detail = f"cancelled by {item['requested_by']}: {item['detail'] or 'no reason given'}"
+            detail = cancelled_by(item["requested_by"], item["detail"])
             run_id = RunId(item["subject"])
             try:
                 status = await self._runs.cancel(run_id, item["requested_by"], detail)

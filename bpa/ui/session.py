@@ -12,6 +12,7 @@ from typing import Any
 
 from litestar import Request
 
+from bpa.control.actors import Door, actor
 from bpa.control.roles import UNSIGNED, Role
 from bpa.errors import NotAllowed
 
@@ -26,7 +27,7 @@ class Person:
     @property
     def actor(self) -> str:
         """Return how audits name them."""
-        return f"ui:{self.name}"
+        return actor(Door.UI, self.name)
 
 
 _LOCAL = Person("local", UNSIGNED)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from bpa.control.replay_plan import IDS_AT_MOST, Action, Edit, Outcome, Result
-from bpa.control.rest.schemas import Document, Text, Time
+from bpa.control.rest.schemas import Asked, Document, Text, Time
 from bpa.errors import InvalidRequest
 
 
@@ -122,7 +122,7 @@ class DeadLetterGroup(DeadLetterTotal, frozen=True):
     """Its oldest letter."""
 
 
-class ReplayAsked(Document, frozen=True, forbid_unknown_fields=True):
+class ReplayAsked(Asked, frozen=True, kw_only=True):
     """Which dead letters to replay, and how."""
 
     ids: Annotated[list[Text], msgspec.Meta(min_length=1, max_length=IDS_AT_MOST)]
@@ -135,8 +135,6 @@ class ReplayAsked(Document, frozen=True, forbid_unknown_fields=True):
     may_repeat_effect: bool = False
     """Post that body although what the old run sent was applied, or may have been: it goes out
     under a key of its own, so the target may come to have both. Else such a replay is refused."""
-    requested_by: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "api"
-    """Who wants it, for the audit; as told, until the API authenticates its callers."""
 
     def edit(self) -> Edit | None:
         """Return the other body, if there is one.
@@ -208,9 +206,3 @@ class Retried(Document, frozen=True):
     """The replay of its dead letter; None for a run that waits: its backoff has ended."""
     waits_for: str | None = None
     """What such a run waits for all the same, as a target that fails."""
-
-
-class RetryAsked(Document, frozen=True, forbid_unknown_fields=True):
-    """Who wants a run retried."""
-
-    requested_by: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "api"

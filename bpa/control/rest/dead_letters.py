@@ -21,10 +21,10 @@ from bpa.control.rest.dead_letter_schemas import (
     Replayed,
     Replays,
     Retried,
-    RetryAsked,
 )
 from bpa.control.rest.problems import NOT_FOUND
 from bpa.control.rest.run_schemas import RunSummary
+from bpa.control.rest.schemas import Asked
 from bpa.control.rest.services import Services, run_id_in_path
 
 BINARY = "application/octet-stream"
@@ -115,7 +115,7 @@ async def replay_dead_letters(
     outcomes = await services.replaying.replay(
         [LetterId.read(one) for one in data.ids],
         edit=data.edit(),
-        actor=data.requested_by,
+        actor=data.actor,
         dry_run=data.dry_run,
     )
     results = [Replayed.of_outcome(outcome) for outcome in outcomes]
@@ -126,14 +126,14 @@ async def replay_dead_letters(
 async def retry_run(
     run_id: FromPath[str],
     services: NamedDependency[Services],
-    data: JSONBody[RetryAsked | None] = None,
+    data: JSONBody[Asked | None] = None,
 ) -> Retried:
     """Replay a run's dead letter; a run that backs off is tried now. The body may be empty.
 
     A run that is at work or has completed gets 409.
     """
     wanted = run_id_in_path(run_id)
-    outcome = await services.replaying.retry(wanted, (data or RetryAsked()).requested_by)
+    outcome = await services.replaying.retry(wanted, (data or Asked()).actor)
     services.woken()
     if outcome is not None:
         return Retried(run_id=wanted, replayed=Replayed.of_outcome(outcome))

@@ -6,17 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
-import msgspec
-
 from bpa.control.rest.schemas import Document, Time, as_posted
 from bpa.domain.specs import DeploymentSpec
-
-
-class Asked(Document, frozen=True, forbid_unknown_fields=True):
-    """Who asks for a change."""
-
-    requested_by: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] = "api"
-    """For the audit; as told, until the API authenticates its callers."""
 
 
 class Deployment(Document, frozen=True):

@@ -10,8 +10,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from bpa.control.deployments import tag_of
-from bpa.control.rest.deployment_schemas import Asked, Deployment
+from bpa.control.rest.deployment_schemas import Deployment
 from bpa.control.rest.headers import IdempotencyKey, IfMatch, expected
+from bpa.control.rest.schemas import Asked
 from bpa.control.rest.services import Services
 from bpa.domain.specs import DeploymentSpec
 
@@ -80,7 +81,7 @@ async def _pause(
     *,
     paused: bool,
 ) -> Response[Deployment]:
-    actor = (data or Asked()).requested_by
+    actor = (data or Asked()).actor
     row = await services.deployments.pause(
         deployment_id, paused=paused, actor=actor, tag=expected(if_match)
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from bpa.control.rest.dead_letter_schemas import ReplayAsked, RetryAsked
-from bpa.control.rest.deployment_schemas import Asked
+from bpa.control.rest.dead_letter_schemas import ReplayAsked
 from bpa.control.rest.lease_schemas import Fenced, Heartbeat, Progressed, Pull, Refused
 from bpa.control.rest.node_schemas import DrainAsked
 from bpa.control.rest.run_schemas import Cancel
+from bpa.control.rest.schemas import Asked
 from bpa.domain.specs import AgentSpec, DeploymentSpec, NodeSpec, Placement
 
 EXAMPLES: tuple[msgspec.Struct, ...] = (
@@ -31,9 +31,8 @@ EXAMPLES: tuple[msgspec.Struct, ...] = (
     Fenced(epoch=1),
     Refused(epoch=1, why="no slot is free"),
     Progressed(epoch=1, stage="think"),
-    Cancel(detail="the invoice was withdrawn", actor="ada@example.org"),
+    Cancel(detail="the invoice was withdrawn", requested_by="ada@example.org"),
     Asked(requested_by="ada@example.org"),
-    RetryAsked(requested_by="ada@example.org"),
     ReplayAsked(ids=["invoices:42"], dry_run=True, requested_by="ada@example.org"),
     DrainAsked(deadline_s=600.0),
 )

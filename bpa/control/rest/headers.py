@@ -6,6 +6,7 @@ from typing import Annotated
 
 from litestar.params import HeaderParameter, QueryParameter
 
+from bpa.control.actors import ACTOR_CHARS_MAX
 from bpa.control.revisions import ANY
 from bpa.errors import InvalidRequest, Unguarded
 
@@ -13,6 +14,16 @@ _INSTANT = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?([Zz]|[+-]\d
 
 Instant = Annotated[str | None, QueryParameter(schema_extra={"format": "date-time"})]
 """A time with its offset, as RFC 3339 has it; handlers read it with ``instant``."""
+
+CallerInQuery = Annotated[
+    str,
+    QueryParameter(
+        name="requestedBy",
+        min_length=1,
+        max_length=ACTOR_CHARS_MAX,
+        description="Who asks for it, as bodies elsewhere say it.",
+    ),
+]
 
 IfMatch = Annotated[
     str | None,

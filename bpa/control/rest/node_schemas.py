@@ -8,11 +8,11 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from bpa.control.drains import NodeState, Stage, state_of
-from bpa.control.rest.schemas import Document, Time
+from bpa.control.rest.schemas import Asked, Document, Time
 from bpa.domain.sandboxes import SandboxLevel, level_of, missing_from
 
 
-class DrainAsked(Document, frozen=True, forbid_unknown_fields=True):
+class DrainAsked(Asked, frozen=True):
     """How long a node may take to become empty."""
 
     deadline_s: Annotated[float, msgspec.Meta(ge=0, le=604_800)] | None = None

@@ -6,6 +6,8 @@ from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
+from bpa.control.actors import told
+from bpa.control.rest.headers import CallerInQuery
 from bpa.control.rest.lease_schemas import Heartbeat, HeldLease, Registered, Renewed
 from bpa.control.rest.node_schemas import (
     DrainAsked,
@@ -15,12 +17,11 @@ from bpa.control.rest.node_schemas import (
     NodeDrained,
     NodeUncordoned,
 )
+from bpa.control.rest.schemas import Asked
 from bpa.control.rest.services import Services
 from bpa.domain.runs import NodeId, RunId
 from bpa.domain.specs import NodeSpec
 from bpa.errors import NotFound
-
-_ACTOR = "api"  # nobody signs in yet
 
 
 @post("/v1/nodes/:register", status_code=200, tags=["nodes"])
@@ -90,8 +91,8 @@ async def drain_node(
     left then is handed back, which costs a run no attempt, and goes on elsewhere by its journal.
     The node stays cordoned until ``:uncordon``, restarts included. The body may be empty.
     """
-    deadline_s = (data or DrainAsked()).deadline_s
-    drained = await services.drains.drain(node_id, _ACTOR, deadline_s)
+    asked = data or DrainAsked()
+    drained = await services.drains.drain(node_id, asked.actor, asked.deadline_s)
     services.woken()
     node = await _detail(node_id, services)
     return NodeDrained(
@@ -103,30 +104,46 @@ async def drain_node(
 
 
 @post("/v1/nodes/{node_id:str}/:cordon", status_code=200, tags=["nodes"])
-async def cordon_node(node_id: FromPath[str], services: NamedDependency[Services]) -> NodeCordoned:
-    """Give a node no new leases; it keeps what it runs, and a drain goes on."""
-    taken_back = await services.drains.cordon(node_id, _ACTOR)
+async def cordon_node(
+    node_id: FromPath[str],
+    services: NamedDependency[Services],
+    data: JSONBody[Asked | None] = None,
+) -> NodeCordoned:
+    """Give a node no new leases; it keeps what it runs, and a drain goes on.
+
+    The body may be empty.
+    """
+    taken_back = await services.drains.cordon(node_id, (data or Asked()).actor)
     services.woken()
     return NodeCordoned(node=await _detail(node_id, services), taken_back=taken_back)
 
 
 @post("/v1/nodes/{node_id:str}/:uncordon", status_code=200, tags=["nodes"])
 async def uncordon_node(
-    node_id: FromPath[str], services: NamedDependency[Services]
+    node_id: FromPath[str],
+    services: NamedDependency[Services],
+    data: JSONBody[Asked | None] = None,
 ) -> NodeUncordoned:
-    """Give a node leases again; a drain that is under way is called off."""
-    called_off = await services.drains.uncordon(node_id, _ACTOR)
+    """Give a node leases again; a drain that is under way is called off.
+
+    The body may be empty.
+    """
+    called_off = await services.drains.uncordon(node_id, (data or Asked()).actor)
     services.woken()
     return NodeUncordoned(node=await _detail(node_id, services), called_off=called_off)
 
 
 @delete("/v1/nodes/{node_id:str}", status_code=204, tags=["nodes"])
-async def forget_node(node_id: FromPath[str], services: NamedDependency[Services]) -> None:
+async def forget_node(
+    node_id: FromPath[str],
+    services: NamedDependency[Services],
+    requested_by: CallerInQuery = "api",
+) -> None:
     """Take a node that has ended out of the fleet, with its cordon.
 
     One that was heard of within two heartbeats, or still holds a lease, gets 409.
     """
-    await services.drains.forget(node_id, _ACTOR, 2 * services.heartbeat_every_s)
+    await services.drains.forget(node_id, told(requested_by), 2 * services.heartbeat_every_s)
 
 
 async def _detail(node_id: str, services: Services) -> NodeDetail:

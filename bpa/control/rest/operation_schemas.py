@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from bpa.control.operation_terms import ITEMS_AT_MOST, RATE_AT_MOST, Act, Result, State
-from bpa.control.rest.schemas import Document, Text, Time
+from bpa.control.rest.schemas import Asked, Document, Text, Time
 from bpa.control.search import QUERY_CHARS_MAX
 
 NAMED_AT_MOST = 10_000
@@ -36,7 +36,7 @@ class LettersChosen(Document, frozen=True, forbid_unknown_fields=True):
     """As ``GET /v1/dead-letters/groups`` names it."""
 
 
-class OperationAsked(Document, frozen=True, forbid_unknown_fields=True):
+class OperationAsked(Asked, frozen=True, kw_only=True):
     """What to do, and to what: give one of ``runs``, ``deadLetters`` and ``ids``."""
 
     action: Act
@@ -57,16 +57,13 @@ class OperationAsked(Document, frozen=True, forbid_unknown_fields=True):
     """Refused with 409 where another number is found by now."""
     hold: bool = False
     """Freeze the set, and do nothing until ``:start``; what nobody starts is removed in a day."""
-    requested_by: Name = "api"
-    """Who wants it, for the audit; as told, until the API authenticates its callers."""
 
 
-class OperationStart(Document, frozen=True, forbid_unknown_fields=True):
+class OperationStart(Asked, frozen=True):
     """Starts an operation that is held; what is left out stays as it was asked for."""
 
     detail: Detail | None = None
     rate_per_s: Rate | None = None
-    requested_by: Name = "api"
 
 
 class OperationChosen(Document, frozen=True, omit_defaults=True):

@@ -14,7 +14,6 @@ from bpa.control.causes import Filter
 from bpa.control.operation_terms import Act, Choice, Result
 from bpa.control.operation_terms import Asked as OperationWanted
 from bpa.control.replay_plan import LetterId
-from bpa.control.rest.deployment_schemas import Asked
 from bpa.control.rest.headers import IdempotencyKey
 from bpa.control.rest.operation_schemas import (
     LettersChosen,
@@ -26,6 +25,7 @@ from bpa.control.rest.operation_schemas import (
     OperationPreview,
     OperationStart,
 )
+from bpa.control.rest.schemas import Asked
 from bpa.control.rest.services import Services, run_id_in_path, uuid_in_path
 from bpa.control.search import read_search
 from bpa.documents.characters import one_line
@@ -45,7 +45,7 @@ async def start_operation(
     takes 100,000 items at most: a search that finds more is refused (400), one that finds none is
     404. With `hold` nothing is done until `:start`.
     """
-    row = await services.operations.start(asked_of(data))
+    row = await services.operations.start(asked_of(data, data.actor))
     services.operation_started()
     location = f"/v1/operations/{row['operation_id']}"
     return Response(Operation.of(row), headers={"Location": location})
@@ -60,7 +60,7 @@ async def preview_operation(
     Nothing is written: the operation that is started afterwards looks anew, and `expectedCount` has
     it refused where another number is found.
     """
-    asked = asked_of(data)
+    asked = asked_of(data, data.actor)
     frozen = await services.operations.freeze(asked.action, asked.choice)
     sample = await services.operations.foresee(asked.action, frozen.subjects)
     return OperationPreview(
@@ -128,7 +128,7 @@ async def start_held_operation(
     asked = data or OperationStart()
     row = await services.operations.begin(
         uuid_in_path(operation_id, "operation"),
-        asked.requested_by,
+        asked.actor,
         detail=asked.detail,
         rate_per_s=asked.rate_per_s,
     )
@@ -146,14 +146,14 @@ async def stop_operation(
 
     The few items that a replica is at are finished and counted. The body may be empty.
     """
-    actor = (data or Asked()).requested_by
+    actor = (data or Asked()).actor
     return Operation.of(
         await services.operations.stop(uuid_in_path(operation_id, "operation"), actor)
     )
 
 
-def asked_of(data: OperationAsked) -> OperationWanted:
-    """Return what is asked for.
+def asked_of(data: OperationAsked, actor: str) -> OperationWanted:
+    """Return what somebody asks for.
 
     Raises:
         InvalidRequest: It is not said what to do it to, or in two ways, or to the wrong things.
@@ -162,7 +162,7 @@ def asked_of(data: OperationAsked) -> OperationWanted:
     return OperationWanted(
         action=data.action,
         choice=_choice_of(data),
-        actor=one_line(data.requested_by) or "api",
+        actor=actor,
         detail=one_line(data.detail),
         rate_per_s=data.rate_per_s,
         expected_count=data.expected_count,

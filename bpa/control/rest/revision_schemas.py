@@ -8,32 +8,28 @@ from typing import Annotated, Any
 import msgspec
 
 from bpa.control import spec_changes, spec_effects
-from bpa.control.rest.schemas import Document, Time
+from bpa.control.rest.schemas import Asked, Document, Time
 from bpa.domain.specs import DeploymentSpec
 from bpa.scheduler import simulation
 
 NOTE_CHARS_MAX = 1_000
 Note = Annotated[str, msgspec.Meta(max_length=NOTE_CHARS_MAX)]
-Actor = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
-class Edit(Document, frozen=True, forbid_unknown_fields=True):
+class Edit(Asked, frozen=True, kw_only=True):
     """What a deployment is to say."""
 
     spec: DeploymentSpec
     """All of it: what is left out gets its default."""
     note: Note = ""
     """Why, for whoever reads the revisions."""
-    requested_by: Actor = "api"
-    """For the audit; as told, until the API authenticates its callers."""
 
 
-class RollBack(Document, frozen=True, forbid_unknown_fields=True):
+class RollBack(Asked, frozen=True, kw_only=True):
     """Which revision's spec a deployment is to have again."""
 
     to: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     note: Note = ""
-    requested_by: Actor = "api"
 
 
 class Proposed(Document, frozen=True, forbid_unknown_fields=True):

@@ -33,7 +33,7 @@ async def edit_deployment(
     its runs is alive. What an edit means for living runs, `:simulate` says.
     """
     tag = demanded(if_match)
-    edit = Edit(spec=data.spec, actor=data.requested_by, note=data.note)
+    edit = Edit(spec=data.spec, actor=data.actor, note=data.note)
     await services.revisions.edit(deployment_id, edit, tag)
     return await _edited(deployment_id, services)
 
@@ -47,7 +47,7 @@ async def roll_back_deployment(
 ) -> Response[Deployment]:
     """Give a deployment the spec of an earlier revision again, as its next one."""
     tag = demanded(if_match)
-    await services.revisions.roll_back(deployment_id, data.to, data.requested_by, data.note, tag)
+    await services.revisions.roll_back(deployment_id, data.to, data.actor, data.note, tag)
     return await _edited(deployment_id, services)
 
 

@@ -6,11 +6,9 @@ The command line reads them too: nothing here imports the web framework, which t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-import msgspec
-
-from bpa.control.rest.schemas import Document, Text, Time
+from bpa.control.rest.schemas import Asked, Document, Text, Time
 from bpa.control.stages import Stage
 from bpa.control.steps import StepState, call_of, states_of
 from bpa.control.timeline import timeline
@@ -18,12 +16,11 @@ from bpa.domain.journal import EffectCall, ModelCall
 from bpa.domain.runs import TERMINAL, RunStatus
 
 
-class Cancel(Document, frozen=True):
+class Cancel(Asked, frozen=True):
     """Why a run is cancelled, and by whom."""
 
-    detail: Text = "cancelled over the API"
-    actor: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] = "api"
-    """Who wants it: for the audit and for the run itself."""
+    detail: Text = ""
+    """Why; the run's own detail says by whom as well."""
 
 
 class Cancelled(Document, frozen=True):

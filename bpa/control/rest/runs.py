@@ -10,8 +10,9 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
+from bpa.control.actors import cancelled_by, told
 from bpa.control.rest.content_schemas import RunContents
-from bpa.control.rest.headers import Instant, instant
+from bpa.control.rest.headers import CallerInQuery, Instant, instant
 from bpa.control.rest.lease_schemas import Ended, Progressed, Stepped
 from bpa.control.rest.run_events import RunEvent, events
 from bpa.control.rest.run_schemas import (
@@ -37,8 +38,6 @@ _Q = (
     "qualifiers, all of which have to apply: "
     f'`status:dead_lettered agent:x cost:>0.05 since:1h "acme"`; there are {", ".join(QUALIFIERS)}.'
 )
-_WHO = "Who looks, for the audit; as told, until the API authenticates its callers."
-_NAME = r"^[^\x00-\x1f\x7f]{1,200}$"
 
 
 @post("/v1/runs/{run_id:str}/:progress", status_code=204, tags=["runs"])
@@ -94,7 +93,9 @@ async def cancel_run(
     """
     asked = data or Cancel()
     canonical = run_id_in_path(run_id)
-    status = await services.runs.cancel(canonical, asked.actor, asked.detail)
+    status = await services.runs.cancel(
+        canonical, asked.actor, cancelled_by(asked.actor, asked.detail)
+    )
     return Cancelled(run_id=canonical, status=status, cancelling=status not in TERMINAL)
 
 
@@ -171,16 +172,14 @@ async def list_events(run_id: FromPath[str], services: NamedDependency[Services]
 async def get_contents(
     run_id: FromPath[str],
     services: NamedDependency[Services],
-    requested_by: Annotated[
-        str, QueryParameter(name="requestedBy", pattern=_NAME, description=_WHO)
-    ] = "api",
+    requested_by: CallerInQuery = "api",
 ) -> Response[RunContents]:
     """Return what a run works on: its document, what models were asked and answered, what was sent.
 
     The setting ``contents.show`` says how much; where it says ``hidden``, the answer is 403. Each
     look is noted in the audit.
     """
-    found = await services.looking.contents(run_id_in_path(run_id), UNSIGNED, requested_by)
+    found = await services.looking.contents(run_id_in_path(run_id), UNSIGNED, told(requested_by))
     return Response(RunContents.of(found), headers={"Cache-Control": "no-store"})
 
 

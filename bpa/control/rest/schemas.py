@@ -13,6 +13,8 @@ from typing import Annotated, Any, Self
 
 import msgspec
 
+from bpa.control.actors import ACTOR_CHARS_MAX, told
+
 
 def as_posted(spec: type[msgspec.Struct]) -> msgspec.Meta:
     """Describe a plain document as what it was posted as."""
@@ -31,6 +33,22 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     def of(cls, row: Mapping[str, Any]) -> Self:
         """Build it from a row that has its fields, and perhaps more."""
         return cls(**{name: row[name] for name in cls.__struct_fields__ if name in row})
+
+
+Caller = Annotated[str, msgspec.Meta(min_length=1, max_length=ACTOR_CHARS_MAX)]
+
+
+class Asked(Document, frozen=True, forbid_unknown_fields=True):
+    """Who asks for a change."""
+
+    requested_by: Caller = "api"
+    """For audits and histories, which name the caller as ``api:`` and this, the command line as
+    ``cli:user@host``; as told, until the API authenticates its callers."""
+
+    @property
+    def actor(self) -> str:
+        """How audits name them."""
+        return told(self.requested_by)
 
 
 class Health(Document, frozen=True):

@@ -69,8 +69,9 @@ async def start_operation(request: AnyRequest, desk: NamedDependency[Desk]) -> R
     """Freeze what a form means; with ``hold`` its page asks before anything is done."""
     fields = dict(await fields_of(request))
     ids = await chosen_of(request, "id")
-    asked = _asked(fields, ids, operator_of(request).actor)
-    row = await desk.services.operations.start(asked_of(asked))
+    asked = _asked(fields, ids)
+    wanted = asked_of(asked, operator_of(request).actor)
+    row = await desk.services.operations.start(wanted)
     desk.services.operation_started()
     said = f"{count(row['items'])} frozen; nothing is done yet." if asked.hold else "It is at work."
     return done(view.path_of(row["operation_id"]), said)
@@ -102,7 +103,7 @@ async def stop_operation(
     return done(view.path_of(wanted), f"Stopped; {count(row['remaining'])} left alone.")
 
 
-def _asked(fields: dict[str, str], ids: list[str], actor: str) -> OperationAsked:
+def _asked(fields: dict[str, str], ids: list[str]) -> OperationAsked:
     """Return what a form asks for.
 
     Raises:
@@ -118,7 +119,7 @@ def _asked(fields: dict[str, str], ids: list[str], actor: str) -> OperationAsked
     else:
         raise InvalidRequest("nothing is marked: go back and mark what it is to be done to")
     given |= {"action": fields.get("action", ""), "detail": fields.get("detail", "").strip()}
-    given |= {"hold": "hold" in fields, "requestedBy": actor}
+    given["hold"] = "hold" in fields
     try:
         return msgspec.convert(given, OperationAsked)
     except msgspec.ValidationError as error:

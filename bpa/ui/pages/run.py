@@ -9,6 +9,7 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
+from bpa.control.actors import cancelled_by
 from bpa.control.rest.content_schemas import RunContents
 from bpa.control.rest.run_schemas import Run
 from bpa.control.rest.services import run_id_in_path
@@ -85,7 +86,7 @@ async def cancel(
     """Have a living run end."""
     wanted, actor = run_id_in_path(run_id), operator_of(request).actor
     detail = (await fields_of(request)).get("detail", "").strip() or "no reason given"
-    status = await desk.services.runs.cancel(wanted, actor, f"cancelled by {actor}: {detail}")
+    status = await desk.services.runs.cancel(wanted, actor, cancelled_by(actor, detail))
     said = "The run is cancelled." if status in TERMINAL else "Its node has been asked to end it."
     return done(f"/ui/runs/{wanted}", said)
 

@@ -167,10 +167,10 @@ async def test_rest_shows_a_run_that_is_being_cancelled_and_tells_its_node(fleet
     run_id, epoch = await fleet.running()
     async with rest_over(fleet) as rest:
         for _ in range(2):
-            asked = await rest.post(f"/v1/runs/{run_id}:cancel", {"actor": "alice"})
+            asked = await rest.post(f"/v1/runs/{run_id}:cancel", {"requestedBy": "cli:alice@desk"})
             assert asked.json == {"runId": run_id, "status": "running", "cancelling": True}
         run = (await rest.get(f"/v1/runs/{run_id}")).json
-        assert (run["cancelling"], run["cancelAskedBy"]) == (True, "alice")
+        assert (run["cancelling"], run["cancelAskedBy"]) == (True, "cli:alice@desk")
         assert (await rest.get("/v1/runs")).json["runs"][0]["cancelling"]
         held = {"bootId": "boot-1", "held": [{"runId": run_id, "epoch": epoch}]}
         beat = await rest.post("/v1/nodes/node-1:heartbeat", held)

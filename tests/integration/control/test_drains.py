@@ -312,3 +312,24 @@ async def test_a_node_is_forgotten_once_it_is_silent_and_holds_nothing(rest: Res
     assert noted["actor"] == "api"
     await fleet.register(boot_id="boot-2")
     assert await state(fleet) is NodeState.READY
+
+
+async def test_who_cordons_drains_takes_back_and_forgets_is_audited_as_they_say(
+    rest: Rest, fleet: Fleet
+):
+    await fleet.register()
+    for verb in ("cordon", "drain", "uncordon"):
+        asked = {"requestedBy": f"cli:alice@{verb}"}
+        assert (await rest.post(f"/v1/nodes/node-1:{verb}", asked)).status == 200
+    assert (await rest.post("/v1/nodes/node-1:cordon", {"requestedBy": ""})).status == 400
+    assert (await rest.post("/v1/nodes/node-1:cordon", {"requestedBy": "x" * 201})).status == 400
+    await aged(fleet, 60)
+    path = "/v1/nodes/node-1?requestedBy=ali%E2%80%AEce%0A"
+    assert (await rest.request("DELETE", path)).status == 204
+    noted = await rows(fleet, "select actor, action from audit order by audit_id")
+    assert [(row["actor"], row["action"]) for row in noted] == [
+        ("cli:alice@cordon", "node.cordon"),
+        ("cli:alice@drain", "node.drain"),
+        ("cli:alice@uncordon", "node.uncordon"),
+        ("api:alice", "node.forget"),
+    ]

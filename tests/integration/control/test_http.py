@@ -183,12 +183,12 @@ async def test_a_living_run_is_cancelled_once(rest: Rest, fleet: Fleet):
     first, second = await fleet.queued(1), await fleet.queued(2)
     plain = await rest.post(f"/v1/runs/{first}:cancel")
     assert plain.json == {"runId": first, "status": "dead_lettered", "cancelling": False}
-    why = {"detail": "sent by mistake", "actor": "alice"}
+    why = {"detail": "sent by mistake", "requestedBy": "alice"}
     reasoned = await rest.post(f"/v1/runs/{second}:cancel", why)
     assert reasoned.status == 200
     run = (await rest.get(f"/v1/runs/{second}")).json
     assert (run["status"], run["reason"]) == ("dead_lettered", "Cancelled")
-    assert run["detail"] == "sent by mistake"
+    assert run["detail"] == "cancelled by api:alice: sent by mistake"
     again = await rest.post(f"/v1/runs/{first}:cancel")
     assert (again.status, again.json["code"]) == (409, "conflict")
     assert (await rest.post(f"/v1/runs/{NOBODY}:cancel")).status == 404

@@ -45,11 +45,11 @@ async def test_a_pause_is_noted_once_with_who_wanted_it(rest: Rest, fleet: Fleet
     again = await rest.post(f"{path}:pause", {"requestedBy": "other"})
     assert (first.status, again.status) == (200, 200)
     assert first.json == again.json
-    assert (first.json["pausedBy"], first.json["pausedAt"][:2]) == ("ops@desk", "20")
+    assert (first.json["pausedBy"], first.json["pausedAt"][:2]) == ("api:ops@desk", "20")
     resumed = await rest.post(f"{path}:resume")
     assert (resumed.status, resumed.json["pausedAt"]) == (200, None)
     assert await audited(fleet) == [
-        ("ops@desk", "deployment.pause"),
+        ("api:ops@desk", "deployment.pause"),
         ("api", "deployment.resume"),
     ]
 

@@ -95,7 +95,7 @@ async def test_a_replay_is_a_new_run_under_the_same_key_that_goes_on_from_what_w
     (row,) = await desk.rows("replays")
     assert row["sent_at"] <= row["settled_at"]
     (audit,) = [row for row in await desk.rows("audit") if row["action"] == "dead_letter.replay"]
-    assert (audit["actor"], audit["subject"]) == ("ops@desk", original)
+    assert (audit["actor"], audit["subject"]) == ("api:ops@desk", original)
     assert audit["detail"]["run_id"] == run_id
     assert desk.replayed("replayed") == 1
 

@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from bpa.cli import completing
-from bpa.cli.api import open_api, segment
+from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json
-from bpa.cli.tables import ago, cut, facts, moment, output, table, whole
+from bpa.cli.tables import ago, cut, facts, output, table, whole
 from bpa.control.rest.agent_schemas import AgentVersion
 from bpa.control.rest.schemas import Document
 from bpa.errors import NotFound
+from bpa.words import clock, segment
 
 
 class Agents(Document, frozen=True):
@@ -98,7 +99,7 @@ def show_agent(
                 ("name", spec.get("name")),
                 ("version", shown.version),
                 ("others", ", ".join(v.version for v in versions if v is not shown)),
-                ("created", f"{shown.created_at:%Y-%m-%d} {moment(shown.created_at)}"),
+                ("created", f"{shown.created_at:%Y-%m-%d} {clock(shown.created_at)}"),
                 ("model", ", ".join(f"{name} {value}" for name, value in profile.items())),
                 ("instructions", spec.get("instructions")),
             ]

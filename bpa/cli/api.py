@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import aiohttp
 import click
@@ -157,11 +156,6 @@ def _problem(answer: bytes) -> tuple[str, list[str]]:
     errors = problem.get("errors")
     lines = [str(error) for error in errors] if isinstance(errors, list) else []
     return str(problem.get("detail") or problem.get("title") or ""), lines
-
-
-def segment(name: str) -> str:
-    """Return a name as one segment of a path, whatever stands in it."""
-    return quote(name, safe="")
 
 
 @asynccontextmanager

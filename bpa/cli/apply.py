@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bpa.cli.api import Api, open_api, segment
+from bpa.cli.api import Api, open_api
 from bpa.cli.context import json_option, print_json
 from bpa.cli.deployments_edit import update as edited
 from bpa.control.rest.agent_schemas import AgentVersion
@@ -16,6 +16,7 @@ from bpa.control.rest.schemas import Document
 from bpa.domain.specs import AgentSpec, DeploymentSpec
 from bpa.errors import Conflict, NotFound
 from bpa.manifests import read_all
+from bpa.words import segment
 
 
 class AppliedOne(Document, frozen=True):

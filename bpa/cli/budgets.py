@@ -13,8 +13,9 @@ from rich.text import Text
 from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json
 from bpa.cli.costs import Moment, asked_of
-from bpa.cli.tables import cut, output, table, usd
+from bpa.cli.tables import cut, output, table
 from bpa.control.rest.cost_schemas import BudgetsUsed, BudgetUse, Used
+from bpa.words import usd_exactly
 
 
 @click.command("budgets")
@@ -76,9 +77,13 @@ def _lines(one: BudgetUse) -> Iterator[Sequence[str]]:
 
 
 def _cells(used: Used, *, is_usd: bool = False) -> Sequence[str]:
+    def shown(amount: str | None) -> str:
+        if amount is None:
+            return "none"
+        return usd_exactly(amount) if is_usd else f"{int(amount):,}"
+
     amounts = (used.limit, used.p50, used.p95, used.max)
-    shown = ("none" if it is None else usd(it) if is_usd else f"{int(it):,}" for it in amounts)
-    return (*shown, f"{used.exceeded:,}")
+    return (*map(shown, amounts), f"{used.exceeded:,}")
 
 
 async def _used(context: click.Context, asked: dict[str, Any]) -> BudgetsUsed:

@@ -8,10 +8,10 @@ from typing import TypeVar
 import click
 
 from bpa.cli import completing
-from bpa.cli.api import open_api, segment
+from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json, whoami
-from bpa.cli.tables import moment
 from bpa.control.rest.node_schemas import NodeCordoned, NodeUncordoned
+from bpa.words import clock, segment
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def cordon(context: click.Context, *, node_id: str, as_json: bool) -> None:
     if answer.taken_back:
         click.echo(taken_back(answer.taken_back), err=True)
     if answer.node.drain:
-        click.echo(f"it drains as well, until {moment(answer.node.drain.deadline_at)}", err=True)
+        click.echo(f"it drains as well, until {clock(answer.node.drain.deadline_at)}", err=True)
 
 
 @click.command("uncordon")
@@ -69,7 +69,7 @@ def uncordon(context: click.Context, *, node_id: str, as_json: bool) -> None:
     click.echo(f"{node_id} gets leases again")
     if answer.called_off:
         left = len(answer.node.leases)
-        until = moment(answer.called_off)
+        until = clock(answer.called_off)
         click.echo(f"its drain (until {until}) is called off; {runs(left)} on it", err=True)
 
 

@@ -13,11 +13,12 @@ from rich.text import Text
 
 from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json
-from bpa.cli.tables import ROOMY_CHARS, cut, output, table, usd, whole
+from bpa.cli.tables import ROOMY_CHARS, cut, output, table, whole
 from bpa.control.ledger import LINES_MAX, PAGED, By
 from bpa.control.rest.cost_schemas import Cost, Costs
 from bpa.domain.quantities import moment
 from bpa.errors import InvalidRequest
+from bpa.words import usd_exactly
 
 _NOT_RECORDED = "(not recorded)"
 
@@ -136,7 +137,7 @@ def _answered(by: By, lines: list[_Line], *, roomy: bool) -> Table:
         }
         shown = [f"{figures[kind]:,}" for kind in kinds]
         is_unpriced = 0 < cost.unpriced_tokens == sum(figures[kind] for kind in kinds)
-        paid = "no price" if is_unpriced else usd(cost.cost_usd)
+        paid = "no price" if is_unpriced else usd_exactly(cost.cost_usd)
         rows.add_row(*names, f"{cost.calls:,}", *shown, paid)
     return whole(rows, "run", "USD")
 
@@ -146,7 +147,7 @@ def _each(by: By, lines: list[_Line]) -> Table:
     rows = _table(by, "completed", "USD each")
     for names, cost in lines:
         if cost.usd_per_completed is not None:
-            rows.add_row(*names, f"{cost.completed:,}", usd(cost.usd_per_completed))
+            rows.add_row(*names, f"{cost.completed:,}", usd_exactly(cost.usd_per_completed))
     return rows
 
 
@@ -167,7 +168,7 @@ def _unknown(by: By, lines: list[_Line]) -> Table:
     rows = _table(by, "unknown calls", "tokens at most", "USD at most")
     for names, cost in lines:
         if cost.unknown_calls:
-            most = usd(cost.unknown_usd)
+            most = usd_exactly(cost.unknown_usd)
             if cost.unknown_unpriced_tokens == cost.unknown_tokens:
                 most = "no price"
             elif cost.unknown_unpriced_tokens:

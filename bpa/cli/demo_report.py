@@ -18,8 +18,9 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 from bpa.cli.demo_play import Progress
-from bpa.cli.tables import cut, facts, messages, table, usd
+from bpa.cli.tables import cut, facts, messages, table
 from bpa.demo.summary import Summary
+from bpa.words import usd_exactly
 
 _LINE_EVERY_S = 2.0
 
@@ -111,7 +112,7 @@ def _print_outcomes(console: Console, summary: Summary) -> None:
             ("duration", f"{summary.took_s:.1f} s from the first message to the last end"),
             ("latency p50 / p95", f"{latency} of the completed, all sent at once"),
             ("tokens in / out", f"{summary.tokens_in:,} / {summary.tokens_out:,}"),
-            ("cost", f"{usd(summary.cost_usd)} USD"),
+            ("cost", f"{usd_exactly(summary.cost_usd)} USD"),
         ]
     )
     console.print(figures)

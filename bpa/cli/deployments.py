@@ -9,13 +9,14 @@ import msgspec
 from rich.text import Text
 
 from bpa.cli import completing, deployments_edit
-from bpa.cli.api import open_api, segment
+from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.tables import ROOMY_CHARS, ago, cut, facts, output, table, whole
 from bpa.control.rest.deployment_schemas import Deployment
 from bpa.control.rest.schemas import Document
 from bpa.domain.specs import DeploymentSpec
 from bpa.errors import Unavailable
+from bpa.words import segment
 
 
 class Deployments(Document, frozen=True):

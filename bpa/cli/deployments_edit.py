@@ -15,7 +15,7 @@ import msgspec
 from rich.text import Text
 
 from bpa.cli import completing
-from bpa.cli.api import Api, open_api, segment
+from bpa.cli.api import Api, open_api
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.tables import ROOMY_CHARS, ago, cut, facts, messages, output, table, whole
 from bpa.control.rest.deployment_schemas import Deployment
@@ -29,6 +29,7 @@ from bpa.control.rest.revision_schemas import (
 )
 from bpa.control.rest.schemas import Document
 from bpa.errors import Conflict, InvalidRequest
+from bpa.words import segment
 
 if_match_option = click.option(
     "--if-match", metavar="ETAG", help="Refuse when it has changed since it had this ETag."

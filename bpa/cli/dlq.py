@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from bpa.cli import completing
-from bpa.cli.api import open_api, segment
+from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json
 from bpa.cli.dlq_chosen import (
     counted,
@@ -29,6 +29,7 @@ from bpa.control.rest.dead_letter_schemas import (
     DeadLetterTotal,
 )
 from bpa.control.rest.schemas import Document
+from bpa.words import segment
 
 
 class DeadLetters(Document, frozen=True):

@@ -13,17 +13,18 @@ from rich.live import Live
 from rich.text import Text
 
 from bpa.cli import completing
-from bpa.cli.api import Api, open_api, segment
+from bpa.cli.api import Api, open_api
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.cordon import runs, taken_back
 from bpa.cli.nodes import leases_of, shown_state
-from bpa.cli.tables import messages, moment, span
+from bpa.cli.tables import messages
 from bpa.control.rest.node_schemas import DrainAsked, NodeDetail, NodeDrained, NodeLease
 from bpa.control.rest.run_schemas import Run
 from bpa.control.rest.schemas import Document
 from bpa.domain.quantities import duration_s
 from bpa.domain.runs import TERMINAL, RunStatus
 from bpa.errors import Unavailable
+from bpa.words import clock, segment, span
 
 _LOOK_EVERY_S = 1.0
 _CONTROL_AWAY_S = 60.0
@@ -140,7 +141,7 @@ def _announced(asked: NodeDrained) -> list[str]:
     if asked.taken_back:
         lines.append(taken_back(asked.taken_back))
     if node.leases and drain.left_s:
-        until = f"until {moment(drain.deadline_at)} ({span(drain.left_s)})"
+        until = f"until {clock(drain.deadline_at)} ({span(drain.left_s)})"
         lines.append(f"{runs(len(node.leases))} may go on {until}; the rest is handed back then")
     elif node.leases:
         lines.append(f"{runs(len(node.leases))} to be handed back with the next heartbeat")
@@ -149,10 +150,10 @@ def _announced(asked: NodeDrained) -> list[str]:
 
 def _moved(node_id: str, before: datetime, now: datetime) -> str:
     if before == now:
-        return f"{node_id} drains already, until {moment(now)}"
+        return f"{node_id} drains already, until {clock(now)}"
     by_s = (now - before).total_seconds()
     way = f"{span(abs(by_s))} {'later' if by_s > 0 else 'sooner'}"
-    return f"{node_id} drains already; its deadline moves to {moment(now)}, {way}"
+    return f"{node_id} drains already; its deadline moves to {clock(now)}, {way}"
 
 
 @dataclass(slots=True)

@@ -9,13 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from bpa.cli import completing
-from bpa.cli.api import open_api, segment
+from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json, whoami
-from bpa.cli.tables import ago, cut, facts, moment, output, span, table
+from bpa.cli.tables import ago, cut, facts, output, table
 from bpa.control.drains import NodeState, Stage
 from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease, Sandbox
 from bpa.control.rest.schemas import Document
 from bpa.domain.sandboxes import LEVEL_WORDS, in_force, not_in_force
+from bpa.words import clock, segment, span
 
 _SILENT_AFTER_S = 10.0
 """Without a heartbeat for so long, a node is shown as silent; two of the default beats."""
@@ -119,7 +120,7 @@ def show_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
         ("drain", _drain(node)),
         ("slots", f"{node.slots_used} of {node.slots} in use"),
         ("labels", _labels(node)),
-        ("heartbeat", f"{span(node.heartbeat_age_s)} ago, at {moment(node.heartbeat_at)}"),
+        ("heartbeat", f"{span(node.heartbeat_age_s)} ago, at {clock(node.heartbeat_at)}"),
         ("registered", f"{ago(node.registered_at)} ago, as boot {node.boot_id}"),
         ("version", node.version),
         *_sandbox(node.sandbox),
@@ -205,7 +206,7 @@ def _styled(node: Node) -> Text:
 def _drain(node: Node) -> str:
     if node.drain is None:
         return ""
-    return f"since {moment(node.drain.started_at)}, deadline {moment(node.drain.deadline_at)}"
+    return f"since {clock(node.drain.started_at)}, deadline {clock(node.drain.deadline_at)}"
 
 
 def _sandbox(sandbox: Sandbox | None) -> list[tuple[str, object]]:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from bpa.cli.api import Api, open_api
 from bpa.cli.context import print_json, whoami
-from bpa.cli.tables import cut, messages, output, span, table, whole
+from bpa.cli.tables import cut, messages, output, table, whole
 from bpa.control.operation_terms import DONE, Act, Result, State
 from bpa.control.rest.operation_schemas import (
     Operation,
@@ -26,6 +26,7 @@ from bpa.control.rest.operation_schemas import (
 )
 from bpa.control.rest.schemas import Document
 from bpa.errors import NotFound, Unavailable
+from bpa.words import span
 
 FAILURES_AT_MOST = 500
 """Items that were not done, in one report; `operations show --items` has all."""

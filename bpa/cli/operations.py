@@ -7,13 +7,14 @@ import asyncio
 import click
 
 from bpa.cli import completing
-from bpa.cli.api import open_api, segment
+from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.operating import chosen_by, follow, headline, items_of, print_items
 from bpa.cli.tables import ROOMY_CHARS, ago, cut, facts, output, table, whole
 from bpa.control.operation_terms import ITEMS_AT_MOST, Result
 from bpa.control.rest.operation_schemas import Operation, OperationItem, OperationPage
 from bpa.control.rest.schemas import Document
+from bpa.words import segment
 
 _PAGE = 500
 

@@ -11,9 +11,10 @@ from rich.text import Text
 
 from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json
-from bpa.cli.tables import ROOMY_CHARS, cut, output, span, table
+from bpa.cli.tables import ROOMY_CHARS, cut, output, table
 from bpa.control.rest.queue_schemas import Queue
 from bpa.control.rest.schemas import Document
+from bpa.words import span
 
 _STALE_AFTER_S = 90.0
 """A reading that is older than three of the longest pauses between two is no news any more."""

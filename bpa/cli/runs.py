@@ -21,9 +21,7 @@ from bpa.cli.tables import (
     ago,
     cut,
     output,
-    span,
     table,
-    usd,
     whole,
 )  # fmt: skip
 from bpa.control.rest.deployment_schemas import Deployment
@@ -31,6 +29,7 @@ from bpa.control.rest.run_schemas import RunPage, RunSummary
 from bpa.control.rest.schemas import Document
 from bpa.domain.runs import RunStatus
 from bpa.errors import NotFound
+from bpa.words import span, usd_exactly
 
 _PAGE = 500
 
@@ -161,7 +160,7 @@ def _print_runs(console: Console, runs: list[RunSummary]) -> None:
             "age": ago(run.created_at),
             "took": took(run),
             "tokens": f"{run.tokens_used:,}",
-            "USD": usd(run.cost_usd),
+            "USD": usd_exactly(run.cost_usd),
         }
         shown = [values[name] for name in figures]
         rows.add_row(run.run_id, state(run), *shown, cut(why(run)))

@@ -10,13 +10,14 @@ from typing import Any
 import click
 
 from bpa.cli import completing
-from bpa.cli.api import open_api, segment
+from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.dlq_replay import REPLAY_S, exit_code, print_replayed
 from bpa.cli.operating import operate
 from bpa.control.operation_terms import ITEMS_AT_MOST, RATE_AT_MOST
 from bpa.control.rest.dead_letter_schemas import Retried
 from bpa.control.rest.run_schemas import Cancel, Cancelled
+from bpa.words import segment
 
 _MANY = {"limit", "rate", "dry_run", "yes", "no_input", "detach"}
 

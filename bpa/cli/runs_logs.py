@@ -7,12 +7,13 @@ import asyncio
 import click
 
 from bpa.cli import completing
-from bpa.cli.api import open_api, segment
+from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json
-from bpa.cli.tables import cut, output, span
+from bpa.cli.tables import cut, output
 from bpa.control.rest.run_events import RunEvent
 from bpa.control.rest.run_schemas import Run
 from bpa.domain.runs import TERMINAL
+from bpa.words import segment, span
 
 _LOOK_EVERY_S = 1.0
 

@@ -9,15 +9,16 @@ import click
 from rich.console import Console
 
 from bpa.cli import completing
-from bpa.cli.api import open_api, segment
+from bpa.cli.api import open_api
 from bpa.cli.contents import print_contents
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.runs_words import state, waits_for
 from bpa.cli.steps import prices, print_steps, unknown
-from bpa.cli.tables import ago, cut, facts, output, span, table, usd
+from bpa.cli.tables import ago, cut, facts, output, table
 from bpa.cli.waterfall import print_waterfall
 from bpa.control.rest.content_schemas import RunContents
 from bpa.control.rest.run_schemas import ReplayLink, Run, RunSummary
+from bpa.words import segment, span, usd_exactly
 
 
 @click.command("show", short_help="Show all of one run.")
@@ -115,7 +116,7 @@ def _print_run(console: Console, run: Run) -> None:
                 ("trace", run.trace_id),
                 ("took", f"{took(run)}, {span(run.worked_s)} of it at work" if took(run) else ""),
                 ("tokens", f"{run.tokens_used:,}" if run.steps else ""),
-                ("cost", f"{usd(run.cost_usd)} USD" if run.steps else ""),
+                ("cost", f"{usd_exactly(run.cost_usd)} USD" if run.steps else ""),
                 *(("price", line) for line in prices(run)),
                 ("unknown calls", unknown(run)),
             ]

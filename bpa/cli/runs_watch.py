@@ -13,14 +13,15 @@ import click
 import msgspec
 
 from bpa.cli import completing
-from bpa.cli.api import Api, open_api, segment
+from bpa.cli.api import Api, open_api
 from bpa.cli.context import json_option, print_json
 from bpa.cli.runs_words import state, why
-from bpa.cli.tables import cut, moment, output
+from bpa.cli.tables import cut, output
 from bpa.control.rest.run_schemas import Run, RunPage, RunSummary
 from bpa.control.rest.schemas import Document
 from bpa.domain.runs import TERMINAL, RunStatus
 from bpa.errors import InvalidRequest, NotFound, Unavailable
+from bpa.words import clock, segment
 
 _LOOK_EVERY_S = 1.0
 """Between two looks while no stream tells of changes."""
@@ -288,7 +289,7 @@ def _tell(run: RunSummary, *, as_json: bool) -> None:
         return
     console = output()
     where = f"on {run.node_id}" if run.status in (RunStatus.OFFERED, RunStatus.RUNNING) else ""
-    line = cut(f"{moment(run.ended_at or datetime.now(UTC))}  {run.run_id}  ")
+    line = cut(f"{clock(run.ended_at or datetime.now(UTC))}  {run.run_id}  ")
     line.append(state(run))
     line.append("".join(f"  {part}" for part in (where, why(run)) if part))
     console.print(line)

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from rich.text import Text
 
-from bpa.cli.tables import span, status
+from bpa.cli.tables import status
 from bpa.control.rest.run_schemas import RunSummary
+from bpa.words import span
 
 
 def state(run: RunSummary) -> Text:

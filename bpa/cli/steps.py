@@ -8,10 +8,11 @@ from decimal import Decimal
 import msgspec
 from rich.console import Console
 
-from bpa.cli.tables import ROOMY_CHARS, cut, span, table, usd
+from bpa.cli.tables import ROOMY_CHARS, cut, table
 from bpa.control.rest.run_schemas import Run, StepView
 from bpa.control.steps import StepState
 from bpa.domain.journal import EffectCall, ModelCall, UnitPrice, Usage
+from bpa.words import span, usd_exactly
 
 
 def print_steps(console: Console, run: Run) -> None:
@@ -64,7 +65,7 @@ def unknown(run: Run) -> str:
     amounts = [step.call.reserved_usd for step in lost if isinstance(step.call, ModelCall)]
     priced = [Decimal(amount) for amount in amounts if amount is not None]
     if len(priced) == len(lost):
-        most += f" ({usd(format(sum(priced), 'f'))} USD)"
+        most += f" ({usd_exactly(format(sum(priced), 'f'))} USD)"
     return f"{len(lost)}, {most}, not in the cost"
 
 
@@ -108,7 +109,7 @@ def _cost(step: StepView) -> str:
     usage = usage_of(step)
     if usage is None:
         return ""
-    return "no price" if usage.unpriced_tokens else usd(step.cost_usd)
+    return "no price" if usage.unpriced_tokens else usd_exactly(step.cost_usd)
 
 
 def _per_million(price: UnitPrice) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal
 
 from rich.cells import cell_len
@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from bpa.words import span
 
 _UNBOUNDED_CHARS = 400
 _STYLES = {"completed": "green", "dead_lettered": "red", "running": "cyan", "offered": "cyan"}
@@ -86,27 +88,3 @@ def status(value: str) -> Text:
 def ago(moment: datetime, now: datetime | None = None) -> str:
     """Return how long ago something was, in one unit."""
     return span(((now or datetime.now(UTC)) - moment).total_seconds())
-
-
-def moment(at: datetime) -> str:
-    """Return a time of day that can be compared with logs and other people's screens."""
-    return f"{at.astimezone(UTC):%H:%M:%S} UTC"
-
-
-def span(seconds: float) -> str:
-    """Return a duration in the unit that suits it."""
-    if seconds < 0.9995:
-        return f"{max(0.0, seconds) * 1000:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    for unit, size in (("d", 86_400), ("h", 3_600)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{timedelta(seconds=seconds) / timedelta(minutes=1):.0f} min"
-
-
-def usd(text: str) -> str:
-    """Return an amount of USD without the zeros that say nothing."""
-    whole, point, fraction = text.partition(".")
-    fraction = fraction.rstrip("0")
-    return f"{whole}.{fraction:<02}" if point and fraction else whole

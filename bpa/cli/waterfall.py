@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.text import Text
 
-from bpa.cli.tables import cut, span, table
+from bpa.cli.tables import cut, table
 from bpa.control.rest.run_schemas import Run, StageView, depths_of
+from bpa.words import span
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BAR_CHARS_LEAST = 12

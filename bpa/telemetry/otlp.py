@@ -10,6 +10,7 @@ lost between. Headers (a vendor's key) and certificates come from OpenTelemetry'
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import threading
@@ -42,53 +43,37 @@ _PAUSES_S = (5.0, 10.0, 30.0)
 
 def span_exporter(telemetry: Telemetry) -> SpanExporter:
     """Return what sends spans to the endpoint of the settings, which name one."""
-    endpoint = telemetry.otlp_endpoint.rstrip("/")
-    exporter: SpanExporter
-    if telemetry.otlp_protocol == "grpc":
-        _hush_grpc()
-        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # noqa: PLC0415 - slow
-
-        exporter = grpc.OTLPSpanExporter(endpoint, timeout=TRY_S)
-    else:
-        from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415 - slow
-
-        exporter = http.OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=TRY_S, session=_session())
-    delivery = Delivery("traces", endpoint, kept="spans wait in Postgres for an hour")
-    return _Spans(exporter, delivery)
+    delivery = Delivery(
+        "traces", telemetry.otlp_endpoint, kept="spans wait in Postgres for an hour"
+    )
+    return _Spans(_opened(telemetry, "traces", "trace_exporter", "OTLPSpanExporter"), delivery)
 
 
 def metric_exporter(telemetry: Telemetry) -> MetricExporter:
     """Return what sends metrics to the endpoint of the settings, which name one."""
-    endpoint = telemetry.otlp_endpoint.rstrip("/")
-    exporter: MetricExporter
-    if telemetry.otlp_protocol == "grpc":
-        _hush_grpc()
-        from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc  # noqa: PLC0415 - slow
-
-        exporter = grpc.OTLPMetricExporter(endpoint, timeout=TRY_S)
-    else:
-        from opentelemetry.exporter.otlp.proto.http import metric_exporter as http  # noqa: PLC0415 - slow
-
-        exporter = http.OTLPMetricExporter(
-            f"{endpoint}/v1/metrics", timeout=TRY_S, session=_session()
-        )
-    return _Metrics(exporter, Delivery("metrics", endpoint))
+    exporter = _opened(telemetry, "metrics", "metric_exporter", "OTLPMetricExporter")
+    return _Metrics(exporter, Delivery("metrics", telemetry.otlp_endpoint))
 
 
 def log_exporter(telemetry: Telemetry) -> LogRecordExporter:
     """Return what sends log records to the endpoint of the settings, which name one."""
+    exporter = _opened(telemetry, "logs", "_log_exporter", "OTLPLogExporter")
+    return _Logs(exporter, Delivery("logs", telemetry.otlp_endpoint))
+
+
+def _opened(telemetry: Telemetry, signal: str, module: str, name: str) -> Any:
+    """Return the library's exporter of a signal, for the protocol of the settings.
+
+    It is imported here because it is slow to import, that of gRPC above all.
+    """
     endpoint = telemetry.otlp_endpoint.rstrip("/")
-    exporter: LogRecordExporter
+    library = "opentelemetry.exporter.otlp.proto"
     if telemetry.otlp_protocol == "grpc":
         _hush_grpc()
-        from opentelemetry.exporter.otlp.proto.grpc import _log_exporter as grpc  # noqa: PLC0415 - slow
-
-        exporter = grpc.OTLPLogExporter(endpoint, timeout=TRY_S)
-    else:
-        from opentelemetry.exporter.otlp.proto.http import _log_exporter as http  # noqa: PLC0415 - slow
-
-        exporter = http.OTLPLogExporter(f"{endpoint}/v1/logs", timeout=TRY_S, session=_session())
-    return _Logs(exporter, Delivery("logs", endpoint))
+        exporter = getattr(importlib.import_module(f"{library}.grpc.{module}"), name)
+        return exporter(endpoint, timeout=TRY_S)
+    exporter = getattr(importlib.import_module(f"{library}.http.{module}"), name)
+    return exporter(f"{endpoint}/v1/{signal}", timeout=TRY_S, session=_session())
 
 
 def _session() -> requests.Session:

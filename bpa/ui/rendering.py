@@ -16,6 +16,7 @@ from bpa import __version__
 from bpa.ui import words
 from bpa.ui.assets import Assets
 from bpa.ui.session import person_of
+from bpa.words import clock, segment, span, usd
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -71,8 +72,8 @@ class Renderer:
             "themes": THEMES,
         }
         for function in (
-            words.ago, words.brief, words.clock, words.count, words.exact, words.moment,
-            words.percent, words.segment, words.short, words.span, words.usd,
+            words.ago, words.brief, words.count, words.exact, words.moment, words.percent,
+            words.short, clock, segment, span, usd,
         ):  # fmt: skip
             self._templates.filters[function.__name__] = function
         self._templates.filters["long"] = _long

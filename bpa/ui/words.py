@@ -1,15 +1,14 @@
-"""How values read on a page: text made harmless, numbers, amounts, durations. Pure."""
+"""How values read on a page, beside `bpa.words`: text made harmless, numbers, moments. Pure."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
-from urllib.parse import quote
 
 import regex
 
 from bpa.documents.characters import visible
+from bpa.words import span
 
 TEXT_CHARS_MAX = 2_000
 """Of one value on a page; a longer one is cut, and says so."""
@@ -30,18 +29,6 @@ def harmless(text: str, most: int = TEXT_CHARS_MAX) -> str:
     return f"{shown}…" if cut else shown
 
 
-def span(seconds: float) -> str:
-    """Return a duration in the unit that suits it."""
-    if seconds < 0.9995:
-        return f"{max(0.0, seconds) * 1000:.0f} ms"
-    for unit, size, until in (("s", 1, 120), ("min", 60, 7_200), ("h", 3_600, 172_800)):
-        if seconds < until:
-            number = seconds / size
-            digits = f"{number:.1f}".removesuffix(".0") if number < 10 else f"{number:.0f}"
-            return f"{digits} {unit}"
-    return f"{seconds / 86_400:.0f} d"
-
-
 def ago(at: datetime, now: datetime) -> str:
     """Return when something was or will be, seen from now."""
     seconds = (now - at).total_seconds()
@@ -59,28 +46,9 @@ def exact(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
 
 
-def clock(at: datetime) -> str:
-    """Return a time of day."""
-    return f"{at.astimezone(UTC):%H:%M:%S} UTC"
-
-
 def moment(at: datetime) -> str:
     """Return a time of day to the millisecond, for a line of a log."""
     return f"{at.astimezone(UTC):%H:%M:%S.%f}"[:-3]
-
-
-def usd(amount: str | Decimal) -> str:
-    """Return an amount of USD: cents where that says enough, else digits that say something."""
-    try:
-        exactly = Decimal(amount)
-    except InvalidOperation:
-        return str(amount)
-    if exactly == 0 or exactly >= 1:
-        return f"{exactly:,.2f}"
-    for least, digits in (("0.01", 4), ("0.0001", 5), ("0.000001", 7)):
-        if exactly >= Decimal(least):
-            return f"{exactly:.{digits}f}"
-    return f"{exactly:.2g}"
 
 
 def count(number: float) -> str:
@@ -109,8 +77,3 @@ def brief(name: str) -> str:
     if _UUID.fullmatch(name):
         return f"…{name[-_ID_CHARS:]}"
     return name
-
-
-def segment(name: str) -> str:
-    """Return a name as one segment of a path."""
-    return quote(name, safe="")

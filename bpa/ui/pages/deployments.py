@@ -14,7 +14,7 @@ from bpa.ui.forms import fields_of
 from bpa.ui.rendering import AnyRequest, Whole, done
 from bpa.ui.session import operator_of
 from bpa.ui.views import deployments as view
-from bpa.ui.words import segment
+from bpa.words import segment
 
 
 @get("/deployments")

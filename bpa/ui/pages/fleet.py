@@ -14,7 +14,7 @@ from bpa.ui.forms import fields_of
 from bpa.ui.rendering import AnyRequest, done
 from bpa.ui.session import operator_of
 from bpa.ui.views import fleet as view
-from bpa.ui.words import clock, segment
+from bpa.words import clock, segment
 
 _DEADLINE_MAX_S = 604_800.0
 

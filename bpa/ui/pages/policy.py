@@ -25,7 +25,7 @@ from bpa.ui.rendering import AnyRequest, Whole, done
 from bpa.ui.session import operator_of
 from bpa.ui.views import policy as view
 from bpa.ui.views.policy_form import TEXT_CHARS_MAX
-from bpa.ui.words import segment
+from bpa.words import segment
 
 _PAGE = 25
 _BETWEEN_AT_MOST = 20

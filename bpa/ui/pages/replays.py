@@ -15,7 +15,7 @@ from bpa.ui.forms import fields_of
 from bpa.ui.rendering import AnyRequest, Whole
 from bpa.ui.session import operator_of
 from bpa.ui.views import dead_letters as view
-from bpa.ui.words import segment
+from bpa.words import segment
 
 
 @post("/dead-letters/{letter_id:str}/replay", status_code=200)

@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 from bpa.control.ledger import By, Chosen
 from bpa.control.rest.cost_schemas import BudgetUse, Cost, Used
 from bpa.domain.quantities import moment
-from bpa.ui.words import count, percent, usd
+from bpa.ui.words import count, percent
+from bpa.words import usd
 
 PERIOD = "1d"
 BYS = (By.AGENT, By.DEPLOYMENT, By.MODEL, By.DAY)

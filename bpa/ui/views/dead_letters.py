@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 from bpa.control.causes import Filter
 from bpa.control.replay_plan import Action, Outcome, Result
 from bpa.control.rest.dead_letter_schemas import DeadLetter, DeadLetterGroup, DeadLetterSummary
-from bpa.ui.words import count, harmless, segment
+from bpa.ui.words import count, harmless
+from bpa.words import segment
 
 BODY_CHARS_MAX = 262_144
 """Of a body that can be edited on a page; a larger one is edited in a file, with the command."""

@@ -12,7 +12,8 @@ from bpa.control.rest.node_schemas import Node
 from bpa.control.rest.queue_schemas import Queue
 from bpa.domain.specs import DeploymentSpec
 from bpa.ui.views import status
-from bpa.ui.words import count, harmless, segment, span, usd
+from bpa.ui.words import count, harmless
+from bpa.words import segment, span, usd
 
 _JSON_CHARS_MAX = 100_000
 

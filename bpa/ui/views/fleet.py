@@ -10,7 +10,7 @@ from bpa.control.drains import NodeState, Stage
 from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease, Sandbox
 from bpa.domain.sandboxes import LEVEL_WORDS, in_force, not_in_force
 from bpa.ui.views import status
-from bpa.ui.words import segment, span
+from bpa.words import segment, span
 
 _STAGES = {
     Stage.OFFERED: "offered",

@@ -11,7 +11,8 @@ from bpa.control.operation_terms import DONE, Act, Result, State
 from bpa.control.rest.operation_schemas import Operation, OperationItem
 from bpa.ui.views.runs import Tab
 from bpa.ui.views.status import Badge
-from bpa.ui.words import count, segment, span
+from bpa.ui.words import count
+from bpa.words import segment, span
 
 FAILURES = tuple(result for result in Result if result not in DONE)
 _VERBS = {Act.CANCEL: "Cancel", Act.RETRY: "Retry", Act.REPLAY: "Replay"}

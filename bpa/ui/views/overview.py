@@ -14,7 +14,8 @@ from bpa.control.rest.node_schemas import Node
 from bpa.control.rest.queue_schemas import Queue
 from bpa.control.trends import STEP_S, Trend
 from bpa.ui.views import charts, status
-from bpa.ui.words import ago, count, percent, segment, short, span, usd
+from bpa.ui.words import ago, count, percent, short
+from bpa.words import segment, span, usd
 
 _OLD_S = 60.0
 """A message that waits longer than this wants a look."""

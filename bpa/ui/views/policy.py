@@ -10,7 +10,8 @@ from typing import Any
 from bpa.control.rest.revision_schemas import Change, FleetEffect, NodeEffect, Revision, Simulation
 from bpa.ui.views import policy_form
 from bpa.ui.views.policy_form import Field, Kind
-from bpa.ui.words import count, harmless, segment
+from bpa.ui.words import count, harmless
+from bpa.words import segment
 
 _VALUE_CHARS_MAX = 400
 

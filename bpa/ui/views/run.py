@@ -15,7 +15,8 @@ from bpa.ui.views import run_facts, status, waterfall
 from bpa.ui.views.run_facts import Link, Outside, Replay
 from bpa.ui.views.run_steps import Step, step_of
 from bpa.ui.views.runs import why
-from bpa.ui.words import ago, count, span, usd
+from bpa.ui.words import ago, count
+from bpa.words import span, usd
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import msgspec
 from bpa.control.disclosure import Show
 from bpa.control.rest.content_schemas import Prompt, RunContents, Said, StepContents
 from bpa.domain.journal import StepKind
-from bpa.ui.words import count, segment
+from bpa.ui.words import count
+from bpa.words import segment
 
 _SAID = {
     ("user", "text"): "the document, as user",

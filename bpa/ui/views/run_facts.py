@@ -10,7 +10,8 @@ from bpa.control.replay_plan import LetterId
 from bpa.control.rest.run_schemas import MessageView, ReplayLink, Run
 from bpa.domain.runs import TERMINAL, RunStatus
 from bpa.ui.views import status
-from bpa.ui.words import count, exact, segment, usd
+from bpa.ui.words import count, exact
+from bpa.words import segment, usd
 
 
 @dataclass(frozen=True, slots=True)

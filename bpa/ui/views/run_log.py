@@ -10,7 +10,7 @@ from typing import Any
 from bpa.control.rest.run_events import RunEvent, events
 from bpa.control.rest.run_schemas import Run
 from bpa.ui.views.run_facts import Outside, address
-from bpa.ui.words import span
+from bpa.words import span
 
 _EVENTS = {
     "run.cancel": "asked to cancel it",

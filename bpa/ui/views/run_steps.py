@@ -10,7 +10,8 @@ import msgspec
 from bpa.control.rest.run_schemas import StepView
 from bpa.control.steps import StepState
 from bpa.domain.journal import EffectCall, ModelCall, Usage
-from bpa.ui.words import count, span, usd
+from bpa.ui.words import count
+from bpa.words import span, usd
 
 
 @dataclass(frozen=True, slots=True)

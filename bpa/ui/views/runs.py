@@ -12,7 +12,8 @@ from bpa.control.rest.run_schemas import RunSummary
 from bpa.control.searches import COUNTED_AT_MOST
 from bpa.domain.runs import RunStatus
 from bpa.ui.views import status
-from bpa.ui.words import clock, count, segment, span, usd
+from bpa.ui.words import count
+from bpa.words import clock, segment, span, usd
 
 _STATUS = re.compile(r"(?<!\S)status:(\S*)")
 

@@ -9,7 +9,7 @@ from bpa.control.drains import NodeState
 from bpa.control.rest.node_schemas import Node
 from bpa.control.rest.run_schemas import RunSummary, StageView
 from bpa.domain.runs import RunStatus
-from bpa.ui.words import span
+from bpa.words import span
 
 STAGES = ("receive", "plan", "lease", "think", "http.out", "complete")
 """The way of a run, as its trace names it."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bpa.control.rest.run_schemas import StageView, depths_of
-from bpa.ui.words import count, exact, span, usd
+from bpa.ui.words import count, exact
+from bpa.words import span, usd
 
 WIDTH = 1000.0
 _LEAST = 3.0

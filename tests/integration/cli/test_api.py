@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from bpa.cli.api import Api, open_api_at, segment
+from bpa.cli.api import Api, open_api_at
 from bpa.errors import BpaError, Conflict, InvalidRequest, NotAllowed, NotFound, Unavailable
+from bpa.words import segment
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 

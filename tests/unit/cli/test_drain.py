@@ -81,7 +81,7 @@ def test_a_drain_is_announced_with_what_runs_and_until_when():
     [
         (600, "node-1 drains already, until 12:10:00 UTC"),
         (300, "node-1 drains already; its deadline moves to 12:10:00 UTC, 5 min later"),
-        (645, "node-1 drains already; its deadline moves to 12:10:00 UTC, 45.0 s sooner"),
+        (645, "node-1 drains already; its deadline moves to 12:10:00 UTC, 45 s sooner"),
     ],
 )
 def test_a_second_drain_says_what_becomes_of_the_deadline(before_s, said):
@@ -94,7 +94,7 @@ def test_a_second_drain_says_what_becomes_of_the_deadline(before_s, said):
         (node(state=NodeState.READY, drain=False), "ready"),
         (node(state=NodeState.READY, drain=False, age_s=60), "silent"),
         (node(state=NodeState.CORDONED, drain=False), "cordoned"),
-        (node(lease(), left_s=90.0), "draining (deadline in 90.0 s)"),
+        (node(lease(), left_s=90.0), "draining (deadline in 90 s)"),
         (node(lease(), left_s=0.0), "draining (deadline passed)"),
         (node(lease(), left_s=0.0, age_s=60), "draining (deadline passed), silent"),
         (node(state=NodeState.DRAINED), "drained"),
@@ -115,7 +115,7 @@ def test_what_remains_says_what_it_waits_for_and_what_ends_its_stay(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "offered" in lines[1]
     assert "waits for the model" in lines[2]
-    assert lines[2].endswith("ends in 12.0 s")
+    assert lines[2].endswith("ends in 12 s")
     assert "waits for the target" in lines[3]
     assert lines[3].endswith("handed back in 10 min")
     assert "invoices" in lines[3]

@@ -33,7 +33,7 @@ select
 -- name: grant
 -- Grant what still fits of a batch of proposals, and say of each other one what is in its way.
 -- (Proposals are JSON, as an array's length would have each call planned anew; and the statement
--- stays below the 4,096 characters up to which the driver remembers how to read one.)
+-- stays below the length up to which the driver remembers how to read one: tests/unit/test_queries.)
 with proposal as (
     select * from jsonb_to_recordset(%(proposals)s::jsonb) as t (
         nth int, run_id uuid, node_id text, boot_id text, dep_id text, revision bigint,
@@ -155,8 +155,8 @@ leased as (
         granted_at, acknowledged_at, missing_at, expires_at
     ) = row(
         excluded.node_id, excluded.boot_id, excluded.dep_id, excluded.revision, excluded.epoch,
-        excluded.cpu_millis, excluded.memory_bytes, excluded.alone, excluded.waiting_since, excluded.granted_at, null,
-        null, excluded.expires_at
+        excluded.cpu_millis, excluded.memory_bytes, excluded.alone, excluded.waiting_since, now(),
+        null, null, excluded.expires_at
     )
 )
 select

@@ -1,9 +1,14 @@
 """Files of named queries: what is read, and what is refused when it is read."""
 
+import re
 from pathlib import Path
 
 import pytest
+from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH, MAX_CACHED_STATEMENT_PARAMS
 
+import bpa
+from bpa.control import costs, ledger
+from bpa.control.ledger import Chosen
 from bpa.postgres import load_queries
 
 
@@ -80,3 +85,33 @@ def test_a_semicolon_that_ends_no_statement_is_no_second_statement(load, sql):
 def test_a_missing_file_is_said_at_once(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_queries(tmp_path / "nothing.py")
+
+
+PACKAGE = Path(bpa.__file__).parent
+NAMED = {
+    f"{path.relative_to(PACKAGE)}: {name}": getattr(queries, name)
+    for path in sorted(PACKAGE.rglob("*.sql"))
+    if path.with_suffix(".py").exists()
+    for queries in [load_queries(path)]
+    for name in dir(queries)
+}
+JOINED = {
+    f"costs by {by}": costs._statement(by, Chosen(agent="a", deployment="d")) for by in ledger.By
+}
+
+
+def test_there_are_statements_to_look_at():
+    assert "scheduler/commit.sql: grant" in NAMED
+    assert len(NAMED) > 50
+
+
+@pytest.mark.parametrize("name", [*NAMED, *JOINED])
+def test_the_driver_remembers_how_to_read_every_statement(name):
+    """A longer one, or one with more values, is parsed anew by psycopg at each call.
+
+    For the grant that takes some 11 us of Python, in each pass of the scheduler. The limits are
+    psycopg's own (psycopg/_queries.py, and discussion 628 of its repository).
+    """
+    statement = (NAMED | JOINED)[name]
+    assert len(statement.encode()) <= MAX_CACHED_STATEMENT_LENGTH
+    assert len(set(re.findall(r"%\((\w+)\)s", statement))) <= MAX_CACHED_STATEMENT_PARAMS

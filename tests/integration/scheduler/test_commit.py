@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from bpa.scheduler import commit, snapshot
 from bpa.scheduler.commit import Obstacle
 from bpa.scheduler.holds import Hold
 from bpa.scheduler.planner import plan
@@ -349,11 +348,6 @@ async def test_explanations_are_written_once_and_only_to_waiting_runs(fleet, rep
     assert await replica.committer.explain((await planned(replica)).unplaced) == 0
     await fleet.node("node-2", labels={"region": "eu-north"})
     assert await replica.committer.explain((await planned(replica)).unplaced) == 2
-
-
-async def test_the_driver_remembers_how_to_read_the_statements_of_every_pass():
-    for statement in (snapshot.QUERIES.look, commit.QUERIES.lock, commit.QUERIES.grant):
-        assert len(statement) <= 4096
 
 
 async def test_a_run_that_lost_three_leases_is_granted_alone(fleet, replica):

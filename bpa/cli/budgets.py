@@ -12,24 +12,23 @@ from rich.text import Text
 
 from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json
-from bpa.cli.costs import Moment, asked_of
+from bpa.cli.costs import (
+    agent_option,
+    asked_of,
+    deployment_option,
+    since_option,
+    until_option,
+)
 from bpa.cli.tables import cut, output, table
 from bpa.control.rest.cost_schemas import BudgetsUsed, BudgetUse, Used
 from bpa.words import usd_exactly
 
 
 @click.command("budgets")
-@click.option(
-    "--since",
-    type=Moment(),
-    default="7d",
-    show_default=True,
-    metavar="WHEN",
-    help="Runs that ended from then on: so long ago, or a date in UTC.",
-)
-@click.option("--until", type=Moment(), metavar="WHEN", help="Before then; now by default.")
-@click.option("--agent", metavar="ID", help="Only runs of this agent.")
-@click.option("--deployment", metavar="ID", help="Only runs of this deployment.")
+@since_option
+@until_option
+@agent_option
+@deployment_option
 @json_option
 @click.pass_context
 def command(context: click.Context, /, *, as_json: bool, **asked: Any) -> None:

@@ -41,6 +41,21 @@ class Moment(click.ParamType[datetime]):
             self.fail(str(error), param, ctx)
 
 
+since_option = click.option(
+    "--since",
+    type=Moment(),
+    default="7d",
+    show_default=True,
+    metavar="WHEN",
+    help="From then on: so long ago, or a date in UTC.",
+)
+until_option = click.option(
+    "--until", type=Moment(), metavar="WHEN", help="Before then; now by default."
+)
+agent_option = click.option("--agent", metavar="ID", help="Only runs of this agent.")
+deployment_option = click.option("--deployment", metavar="ID", help="Only runs of this deployment.")
+
+
 @click.command("costs")
 @click.option(
     "--by",
@@ -49,17 +64,10 @@ class Moment(click.ParamType[datetime]):
     show_default=True,
     help="What each line is the sum of; an attempt is one execution of a run.",
 )
-@click.option(
-    "--since",
-    type=Moment(),
-    default="7d",
-    show_default=True,
-    metavar="WHEN",
-    help="From then on: so long ago, or a date in UTC.",
-)
-@click.option("--until", type=Moment(), metavar="WHEN", help="Before then; now by default.")
-@click.option("--agent", metavar="ID", help="Only runs of this agent.")
-@click.option("--deployment", metavar="ID", help="Only runs of this deployment.")
+@since_option
+@until_option
+@agent_option
+@deployment_option
 @click.option("--model", metavar="NAME", help="Only calls of this model.")
 @click.option(
     "--limit",

@@ -12,7 +12,7 @@ from bpa.cli import completing
 from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.tables import ago, cut, facts, output, table
-from bpa.control.drains import NodeState, Stage
+from bpa.control.drains import STAGE_WORDS, NodeState
 from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease, Sandbox
 from bpa.control.rest.schemas import Document
 from bpa.domain.sandboxes import LEVEL_WORDS, in_force, not_in_force
@@ -24,13 +24,6 @@ _SILENT_AFTER_S = 10.0
 
 _ROOMY_CHARS = 120
 """A terminal of so many columns shows the deployments of runs as well."""
-_STAGES = {
-    Stage.OFFERED: "offered",
-    Stage.STARTING: "starting",
-    Stage.MODEL: "waits for the model",
-    Stage.THINKING: "thinks",
-    Stage.HTTP_OUT: "waits for the target",
-}
 
 
 class Nodes(Document, frozen=True):
@@ -163,7 +156,7 @@ def leases_of(node: NodeDetail, width: int) -> Table:
         rows.add_row(
             lease.run_id,
             *([lease.deployment_id] if named else []),
-            _STAGES[lease.stage],
+            STAGE_WORDS[lease.stage],
             ago(since),
             cut(_latest(lease, node.drain)),
         )

@@ -59,6 +59,15 @@ class Stage(StrEnum):
     """It waits for the target."""
 
 
+STAGE_WORDS = {
+    Stage.OFFERED: "offered",
+    Stage.STARTING: "starting",
+    Stage.MODEL: "waits for the model",
+    Stage.THINKING: "thinks",
+    Stage.HTTP_OUT: "waits for the target",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Drained:
     """What a drain came to as it was asked for."""

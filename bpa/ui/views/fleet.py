@@ -6,19 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bpa.control.drains import NodeState, Stage
+from bpa.control.drains import STAGE_WORDS, NodeState
 from bpa.control.rest.node_schemas import Drain, Node, NodeDetail, NodeLease, Sandbox
 from bpa.domain.sandboxes import LEVEL_WORDS, in_force, not_in_force
 from bpa.ui.views import status
 from bpa.words import segment, span
 
-_STAGES = {
-    Stage.OFFERED: "offered",
-    Stage.STARTING: "starting",
-    Stage.MODEL: "waits for the model",
-    Stage.THINKING: "thinks",
-    Stage.HTTP_OUT: "waits for the target",
-}
 _SLOTS_DRAWN = 32
 """Slots that are drawn one by one; more become one bar."""
 
@@ -165,7 +158,7 @@ def _confined(sandbox: Sandbox) -> Confined:
 def _held(lease: NodeLease, drain: Drain | None) -> Held:
     return Held(
         lease=lease,
-        stage=_STAGES[lease.stage],
+        stage=STAGE_WORDS[lease.stage],
         since=lease.acknowledged_at or lease.granted_at,
         latest=_latest(lease, drain),
         path=f"/ui/runs/{segment(lease.run_id)}",

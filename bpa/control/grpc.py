@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
@@ -176,10 +177,20 @@ class NodeLink(NodeLinkBase):
         except Exception:  # noqa: BLE001 - it is not swallowed: logged, and told to the node
             # A fault of ours with this one report must not take the stream of all others with it:
             # the node would send it again on each new one.
-            _log.exception("report_failed", run_id=request.run_id, epoch=request.epoch)
+            trace_id = await self._trace_id(request.run_id)
+            _log.exception(
+                "report_failed", run_id=request.run_id, trace_id=trace_id, epoch=request.epoch
+            )
             told = "this is a fault of control; its log says more"
             reply = ReportReply(id=request.id, error_code=BpaError.code, error=told)
         replies.put_nowait(reply)
+
+    async def _trace_id(self, told: str) -> str:
+        """Return a run's trace for a line of the log; empty where it cannot be known."""
+        try:
+            return await self._runs.trace_id(RunId(str(uuid.UUID(told))))
+        except (ValueError, BpaError):
+            return ""
 
     def _apply(self, request: ReportRequest) -> Awaitable[None]:
         run_id, epoch = RunId(request.run_id), request.epoch

@@ -11,6 +11,7 @@ import structlog
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server
+from structlog.testing import capture_logs
 
 from bpa.clocks import Clocks, boottime_s
 from bpa.control.grpc import NodeLink
@@ -152,8 +153,14 @@ async def test_a_fault_of_ours_with_one_report_leaves_the_others_their_stream(
         raise ZeroDivisionError("a mistake")
 
     monkeypatch.setattr(fleet.runs, "progress", broken)
-    with pytest.raises(BpaError, match="fault of control"):
+    with capture_logs() as logged, pytest.raises(BpaError, match="fault of control"):
         await link.report(run_id, epoch, Progress(stage="think"))
+    (failed,) = [line for line in logged if line["event"] == "report_failed"]
+    trace_id = (await fleet.history.get(run_id))["trace_id"]
+    assert (failed["run_id"], failed["trace_id"]) == (run_id, trace_id)
+    with capture_logs() as logged, pytest.raises(BpaError, match="fault of control"):
+        await link.report("no run", epoch, Progress(stage="think"))
+    assert [line["trace_id"] for line in logged if line["event"] == "report_failed"] == [""]
     await link.report(run_id, epoch, Outcome(kind=OutcomeKind.COMPLETED))
     assert await fleet.status(run_id) == "completed"
 

@@ -21,7 +21,8 @@ from bpa.control.rooms import Rooms
 from bpa.control.runs import Received
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.domain.runs import DeploymentId
-from bpa.errors import BpaError, InvalidRequest, Unavailable
+from bpa.errors import BpaError, InvalidRequest, NotFound, StartupError, Unavailable
+from bpa.retry import RetryPolicy, ceiling_s
 from bpa.scheduler.credit import Credit
 from bpa.scheduler.rooms import Room
 
@@ -31,6 +32,9 @@ _RECEIVE_WAIT_S = 5.0
 _NEXT_WAIT_S = 0.005
 """For the messages after the first: credit is not kept from others while none come."""
 _RETRY_S = 1.0
+_RETRY = RetryPolicy(base_s=_RETRY_S, cap_s=10.0)
+_FOR_PEOPLE = (NotFound, StartupError)
+"""A queue that is missing, or a key that is refused: somebody has to come, so it is asked less."""
 RECEIVED_AT_MOST = 16
 """Messages of one deployment received and not yet recorded, for one replica."""
 
@@ -70,11 +74,12 @@ class Feeder:
     async def run(self) -> None:
         """Feed until cancelled; an outage of the queue or of a store is waited out.
 
+        What interrupts it is said once, until it changes.
         The source, once open, stays so then, and connects again by itself: what it received has yet
         to be settled over it.
         """
         log = _log.bind(deployment_id=self._dep_id, queue=self._origin.feeding.queue)
-        is_open = False
+        is_open, said, in_vain = False, "", 0
         while True:
             try:
                 if not is_open:
@@ -84,10 +89,16 @@ class Feeder:
                 self.trouble = None
                 while True:
                     await self.one_pass()
+                    if said:
+                        log.info("feeding_resumed")
+                        said, in_vain = "", 0
             except BpaError as error:
                 self.trouble = f"queue {self._origin.feeding.queue!r}: {error}"
-                log.warning("feeding_interrupted", error=str(error))
-            await asyncio.sleep(_RETRY_S * (0.5 + random.random()))  # noqa: S311 - jitter
+                if said != (said := str(error)):  # what goes on is no news
+                    log.warning("feeding_interrupted", error=said)
+                in_vain = in_vain + 1 if isinstance(error, _FOR_PEOPLE) else 0
+            pause_s = ceiling_s(_RETRY, max(1, in_vain))
+            await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - jitter
 
     async def one_pass(self) -> int:
         """Wait for room, receive at most that many messages, record them; return how many.

@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
+from bpa.control import ingest
 from bpa.control.arrivals import Arrival
 from bpa.control.ingest import Feeder
 from bpa.control.runs import Received
 from bpa.domain.executions import Outcome, OutcomeKind
 from bpa.domain.runs import run_id_of
-from bpa.errors import BpaError, InvalidRequest, Unavailable
+from bpa.errors import BpaError, InvalidRequest, NotFound, Unavailable
 from bpa.postgres import fetch_all
 from tests.eventually import eventually
 from tests.integration.control.fleet import Fleet, arrival
@@ -307,3 +310,47 @@ async def test_an_interruption_leaves_the_links_of_held_messages_alone(
     await eventually(lambda: intaking.broker() == (0, 0, 0))
     await intaking.settlement.flush()
     assert await intaking.dispositions() == ["complete"]
+
+
+async def test_what_interrupts_feeding_is_said_once_until_it_changes(
+    intaking: Intaking, monkeypatch: pytest.MonkeyPatch
+):
+    missing, away = NotFound("queue 'q' does not exist"), Unavailable("it does not answer")
+    troubles: list[BpaError | None] = [missing] * 5 + [away] * 3 + [missing, None, away]
+    pauses: list[float] = []
+
+    async def one_pass(_: Feeder) -> int:
+        if not troubles:
+            return await asyncio.Future()
+        trouble = troubles.pop(0)
+        if trouble is not None:
+            raise trouble
+        return 1
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def opened() -> None:
+        """Do nothing: the queue's source is open."""
+
+    monkeypatch.setattr(Feeder, "one_pass", one_pass)
+    monkeypatch.setattr(intaking.queue.source, "open", opened)
+    monkeypatch.setattr(ingest, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(ingest, "random", SimpleNamespace(random=lambda: 0.5))
+    with capture_logs() as logged:
+        feeding = asyncio.ensure_future(intaking.feeder.run())
+        await eventually(lambda: not troubles)
+        feeding.cancel()
+        await asyncio.wait({feeding})
+    told = [
+        (line["event"], line.get("error")) for line in logged if line["event"].startswith("feeding")
+    ]
+    assert told == [
+        ("feeding", None),
+        ("feeding_interrupted", str(missing)),
+        ("feeding_interrupted", str(away)),
+        ("feeding_interrupted", str(missing)),
+        ("feeding_resumed", None),
+        ("feeding_interrupted", str(away)),
+    ]
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 10.0, 1.0, 1.0, 1.0, 1.0, 1.0], "people take their time"

@@ -38,6 +38,7 @@ def end_row(run_id: RunId, epoch: int, outcome: Outcome, decision: Decision) -> 
         "ending_reason": outcome.reason or None,
         "ending_detail": outcome.detail,
         "excess": outcome.excess,
+        "heard": outcome.heard,
     }
 
 

@@ -128,7 +128,8 @@ def _sending(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Sta
     if timings and "http_out" not in timings:  # its node says that nothing was sent
         return
     call = step["call"] or {}
-    heard = call if answered else {}  # an earlier execution did not hear what a later one did
+    # an earlier execution did not hear what a later one did
+    heard = call if answered else execution["heard"] or {}
     yield replace(
         tool,
         name="http.out",
@@ -141,7 +142,7 @@ def _sending(run: Row, execution: Row, step: Row, invoke: Stage) -> Iterator[Sta
                 "bpa.step.seq": seq,
                 "http.request.method": "POST",
                 "server.address": urlsplit(call.get("host") or "").hostname,
-                "http.response.status_code": heard.get("status"),
+                "http.response.status_code": heard.get("status") or None,
                 "http.request.resend_count": max(0, (heard.get("tries") or 1) - 1),
             }
         ),

@@ -44,7 +44,8 @@ select
     detail,
     timings,
     replayed,
-    excess
+    excess,
+    heard
 from executions where run_id = any(%(run_ids)s::uuid[])
 order by run_id, epoch;
 

@@ -180,6 +180,15 @@ class Runs:
         due = await fetch_all(self._pool, _QUERIES.cancellations_due, grace_s=grace_s)
         return await self._cancel([row["run_id"] for row in due], grace_s) if due else 0
 
+    async def trace_id(self, run_id: RunId) -> str:
+        """Return the trace of a run; empty where there is no such run.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        row = await fetch_one(self._pool, _QUERIES.status, run_id=run_id)
+        return str(row["trace_id"]) if row else ""
+
     async def hurry(self, run_id: RunId, actor: str) -> bool:
         """End a waiting run's backoff; False when it is not waiting any more."""
         return bool(

@@ -201,7 +201,7 @@ with report as (
         infra_failures int, delay_s double precision, waiting_reason text,
         effect_seq int, effect_answer text, effect_call jsonb, effect_ended_at_ms bigint,
         replayed int[], parked jsonb, spared int, ending text, ending_reason text,
-        ending_detail text, excess jsonb
+        ending_detail text, excess jsonb, heard jsonb
     )
 ),
 moved as (
@@ -263,12 +263,12 @@ freed as (
 kept as (
     insert into executions (
         run_id, epoch, node_id, waiting_since, granted_at, acknowledged_at, ending, reason,
-        detail, timings, replayed, excess
+        detail, timings, replayed, excess, heard
     )
     select
         f.run_id, f.epoch, f.node_id, coalesce(f.waiting_since, f.granted_at), f.granted_at,
         f.acknowledged_at, report.ending, report.ending_reason, report.ending_detail,
-        report.timings, report.replayed, report.excess
+        report.timings, report.replayed, report.excess, report.heard
     from freed as f join report using (run_id, epoch)
 )
 select
@@ -384,7 +384,7 @@ from moved;
 
 -- name: status
 -- Read what a run is now.
-select status from runs where run_id = %(run_id)s::uuid;
+select status, trace_id from runs where run_id = %(run_id)s::uuid;
 
 -- name: hurry
 -- End the backoff of a waiting run: an operator wants it tried now.

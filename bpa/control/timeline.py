@@ -116,6 +116,7 @@ def _executions(run: Row) -> list[Row]:
         "timings": {},
         "replayed": [],
         "excess": None,
+        "heard": None,
     }
     return [*run["attempts"], present]
 

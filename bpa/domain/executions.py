@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from bpa.domain.journal import HOST_CHARS_MAX, Amount, Step
+from bpa.domain.journal import HOST_CHARS_MAX, Amount, EffectCall, Step
 from bpa.domain.specs import AgentSpec, Budgets, HttpOutSpec
 
 
@@ -133,6 +133,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     target: TargetSeen | None = None
     excess: Excess | None = None
     """What made it a ``BudgetExceeded``."""
+    heard: EffectCall | None = None
+    """What the target last answered to an effect that it did not take; status 0 if nothing."""
     worked_s: float = 0.0
     timings: dict[str, float] = msgspec.field(default_factory=dict)
     """Milliseconds of each stage of this execution."""

@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from bpa.documents.values import Document
 from bpa.domain.conversation import Tool
 from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.journal import EffectCall
 from bpa.node.frames import Answer, Call
 from bpa.node.journal import Diverged
 from bpa.node.outlets import Lease, Outlets, Recorder, Timings
@@ -67,6 +68,11 @@ class Broker:
     def replayed(self) -> list[int]:
         """Positions of the recorded answers that this execution has gone on from."""
         return self._journal.replayed
+
+    @property
+    def heard(self) -> EffectCall | None:
+        """What the target last answered to an effect that it has not taken."""
+        return self._posting.heard
 
     @property
     def completed(self) -> Outcome | None:

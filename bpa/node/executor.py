@@ -120,6 +120,7 @@ class Executor:
             worked_s=round(_worked_s(outcome, run, timings), 6),
             timings=timings,
             replayed=broker.replayed if broker else [],
+            heard=broker.heard if broker else None,
         )
 
     async def _supervise(self, execution: _Execution) -> Outcome | None:

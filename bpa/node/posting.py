@@ -69,6 +69,8 @@ class Posting:
         """Whether the target has an effect in hand: only its answer says what came of it."""
         self._in_doubt = False
         """Whether the effect at hand may be applied, though nobody has heard so."""
+        self.heard: EffectCall | None = None
+        """What the target last answered to an effect that it has not taken."""
         self.answered: Step | None = None
         """The last effect's step with its answer, if it was applied now: to be recorded."""
 
@@ -162,6 +164,7 @@ class Posting:
             "total": checked.fields.total,
             "currency": checked.fields.currency,
         }
+        self.heard = None
         self._log.info("effect_applied", seq=effect.seq, status=sent.status, tries=sent.tries)
         self._results.append(result)
         call = msgspec.structs.replace(self._call, status=sent.status, tries=sent.tries)
@@ -234,7 +237,7 @@ class Posting:
             traceparent=self._traceparent(effect),
             tracestate=self._offer.tracestate or None,
             before_try=self._before_try,
-            after_try=self._note,
+            after_try=self._after_try,
             pause=self._pause,
         )
         self.is_sending = True
@@ -259,8 +262,11 @@ class Posting:
     async def _pause(self, seconds: float) -> None:
         await self._recorder.while_held(self._gate.pause(seconds))
 
-    def _note(self, tried: OutboundTry) -> None:
+    def _after_try(self, tried: OutboundTry) -> None:
         self._in_doubt = self._in_doubt or tried.in_doubt
+        self.heard = msgspec.structs.replace(
+            self._call, status=tried.status or 0, tries=tried.number
+        )
         self._gate.note(tried)
 
     def _before_try(self) -> None:

@@ -1,8 +1,10 @@
 """Spans leave Postgres for the collector: once a run is over, again until they got through."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest_asyncio
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -11,6 +13,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from bpa.control.runs import Runs
 from bpa.control.traces import Traces
 from bpa.domain.executions import BudgetKind, Excess, Outcome, OutcomeKind
+from bpa.domain.journal import EffectCall, Step, StepKind
 from bpa.domain.runs import RunId
 from bpa.postgres import Pipeline, Pool, fetch_all
 from bpa.telemetry.spans import received
@@ -206,6 +209,29 @@ async def test_a_run_over_its_budget_says_which_and_by_how_much(world: World):
         "bpa.budget.consumed": 3800.0,
         "bpa.budget.refused": 912.0,
     }
+
+
+async def test_a_request_that_was_refused_says_with_what(world: World):
+    run_id, epoch = await world.running()
+    asked = EffectCall(host="http://erp:80", method="POST")
+    effect = Step(
+        seq=0, kind=StepKind.EFFECT, digest="e", intent=b"b", effect_key="k", call=asked,
+        started_at_ms=round(time.time() * 1000),
+    )  # fmt: skip
+    await world.runs.record_step(run_id, epoch, effect)
+    refused = Outcome(
+        kind=OutcomeKind.REJECTED,
+        reason="NonRetryableHttpStatus",
+        heard=msgspec.structs.replace(asked, status=422, tries=1),
+        timings={"http_out": 5.0},
+    )
+    await world.runs.finish(run_id, epoch, refused)
+    await world.runs.settled(world.delivery_id, "dead_letter")
+    await world.due()
+    await world.traces.one_pass()
+    (out,) = [span for span in world.collector.spans if span.name == "http.out"]
+    assert out.attributes["http.response.status_code"] == 422
+    assert out.attributes["error.type"] == "NonRetryableHttpStatus"
 
 
 async def test_what_waits_for_a_collector_that_is_away_for_long_is_bounded(

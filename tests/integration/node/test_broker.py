@@ -645,16 +645,20 @@ async def test_an_agent_that_goes_another_way_after_an_effect_is_stopped(world):
 
 async def test_a_target_that_fails_for_ever_gets_four_tries_under_one_key(world):
     await world.script_target({"status": 503})
+    run = execution(world)
     with ends_with(Reason.RETRIES_EXHAUSTED, "HTTP 503"):
-        await execution(world).serve(post())
+        await run.serve(post())
+    assert (run.broker.heard.status, run.broker.heard.tries) == (503, 4)
     (tried,) = await world.tries()
     assert (tried["key"], tried["tries"]) == ("r1:1", 4)
 
 
 async def test_a_target_that_answers_422_ends_the_run_at_once(world):
     await world.script_target({"status": 422})
+    run = execution(world)
     with ends_with(Reason.NON_RETRYABLE_HTTP_STATUS, "HTTP 422"):
-        await execution(world).serve(post())
+        await run.serve(post())
+    assert (run.broker.heard.status, run.broker.heard.tries) == (422, 1)
 
 
 async def test_an_answer_lost_on_the_way_back_is_applied_once(world):
@@ -662,6 +666,7 @@ async def test_an_answer_lost_on_the_way_back_is_applied_once(world):
     run = execution(world)
     await run.serve(post())
     assert run.broker.completed.result["tries"] == 2
+    assert run.broker.heard is None, "its step says what the target answered"
     assert len(await world.received()) == 1
 
 

@@ -76,6 +76,7 @@ def ended(epoch: int, begins: float, ending: str = "completed", **changes: Any) 
         "timings": {},
         "replayed": [],
         "excess": None,
+        "heard": None,
     } | changes
 
 
@@ -284,6 +285,18 @@ def test_who_heard_no_answer_is_not_told_to_have_heard_that_of_a_later_one():
     outs = [stage.attributes for stage in stages if stage.name == "http.out"]
     assert [out.get("http.response.status_code") for out in outs] == [None, 201]
     assert [out["http.request.resend_count"] for out in outs] == [0, 1]
+
+
+def test_what_a_target_refused_with_stands_with_the_execution_that_heard_it():
+    effect = unanswered(step(0, 4, kind="effect", call={**EFFECT, "status": 0, "tries": 0}))
+    heard = {**EFFECT, "status": 503, "tries": 4}
+    failed = ended(1, 1, "rejected", reason="RetriesExhausted", heard=heard)
+    silent = ended(1, 1, "rejected", reason="RetriesExhausted", heard={"tries": 4})
+    for execution, status in ((failed, 503), (silent, None), (ended(1, 1, "expired"), None)):
+        stages = timeline(a_run(attempts=[execution], steps=[effect]))
+        (out,) = [stage.attributes for stage in stages if stage.name == "http.out"]
+        assert out.get("http.response.status_code") == (status or None)
+        assert out["http.request.resend_count"] == (3 if execution["heard"] else 0)
 
 
 @pytest.mark.parametrize("later", [{}, {"answered": True, "answered_epoch": 5}])

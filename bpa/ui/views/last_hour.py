@@ -1,0 +1,148 @@
+"""The last hour as charts, from what is counted by the minute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from bpa.control.rest.queue_schemas import Queue
+from bpa.control.trends import STEP_S, Trend
+from bpa.ui.views import charts
+from bpa.ui.words import percent, short
+from bpa.words import span, usd
+
+
+def last_hour(
+    trend: Trend, queues: Sequence[Queue], alive: Sequence[Mapping[str, Any]], now: datetime
+) -> list[charts.Chart]:
+    """Return the charts: queue lag, throughput, latency, cost.
+
+    Args:
+        trend: What arrived and ended, minute by minute.
+        queues: What waits in each of them.
+        alive: Living runs, counted by state.
+        now: The end of the hour.
+    """
+    minutes = _minutes(trend, now)
+    ended = {row["at"]: row for row in trend.ended}
+    return [
+        _backlog(trend, queues, alive, minutes),
+        _throughput(trend, minutes, ended),
+        _latency(trend, minutes, ended),
+        _cost(trend, minutes, ended),
+    ]
+
+
+def _minutes(trend: Trend, now: datetime) -> list[datetime]:
+    first = trend.since - timedelta(seconds=trend.since.timestamp() % STEP_S)
+    steps = int((now - first).total_seconds() // STEP_S) + 1
+    return [(first + timedelta(seconds=STEP_S * n)).replace(microsecond=0) for n in range(steps)]
+
+
+def _backlog(
+    trend: Trend,
+    queues: Sequence[Queue],
+    alive: Sequence[Mapping[str, Any]],
+    minutes: Sequence[datetime],
+) -> charts.Chart:
+    """Return what was in the queue or at work at the end of each minute, counted back from now."""
+    arrived = {row["at"]: row["arrived"] for row in trend.arrived}
+    ended = {row["at"]: row for row in trend.ended}
+    runs = sum(row["runs"] for row in alive)
+    lag = max(runs, sum(queue.active or 0 for queue in queues))
+    oldest_at = min((q.oldest_enqueued_at for q in queues if q.oldest_enqueued_at), default=None)
+    level, levels = lag, []
+    unreceived = lag - runs  # when each of them came is not known: none before the oldest
+    for minute in reversed(minutes):
+        if unreceived and oldest_at and minute + timedelta(seconds=STEP_S) <= oldest_at:
+            level, unreceived = level - unreceived, 0
+        levels.append(float(max(0, level)))
+        over = ended.get(minute)
+        level += (over["completed"] + over["dead_lettered"] if over else 0) - arrived.get(minute, 0)
+    levels.reverse()
+    top = charts.ceiling(max(levels))
+    oldest = max((queue.oldest_age_s or 0 for queue in queues if queue.active), default=0)
+    note = f"oldest waits {span(oldest)}" if oldest else "nothing waits"
+    estimated = any(queue.estimated or queue.active_at_least for queue in queues)
+    return charts.Chart(
+        title="Queue lag",
+        value=f"{'≥ ' if estimated else ''}{short(lag)}",
+        note=note,
+        summary=f"Messages not ended yet over the last hour: now {lag}, at most {max(levels):.0f}",
+        top=short(top),
+        lines=[charts.line("messages", "work", levels, top, filled=True)],
+        columns=("minute", "messages"),
+        rows=[(f"{at:%H:%M}", f"{n:.0f}") for at, n in zip(minutes, levels, strict=True)],
+    )
+
+
+def _throughput(
+    trend: Trend, minutes: Sequence[datetime], ended: Mapping[datetime, Mapping[str, Any]]
+) -> charts.Chart:
+    good = [float(ended[at]["completed"]) if at in ended else 0.0 for at in minutes]
+    bad = [float(ended[at]["dead_lettered"]) if at in ended else 0.0 for at in minutes]
+    top = charts.ceiling(max(a + b for a, b in zip(good, bad, strict=True)))
+    done, dead = trend.overall["completed"], trend.overall["dead_lettered"]
+    return charts.Chart(
+        title="Throughput",
+        value=f"{short(done + dead)} /h",
+        note=f"{percent(done, done + dead)} completed" if done + dead else "nothing ended",
+        summary=f"Runs that ended in the last hour: {done} completed, {dead} dead-lettered",
+        top=f"{short(top)}/min",
+        boxes=charts.stacked([("good", good), ("bad", bad)], top),
+        columns=("minute", "completed", "dead-lettered"),
+        rows=[
+            (f"{at:%H:%M}", f"{a:.0f}", f"{b:.0f}")
+            for at, a, b in zip(minutes, good, bad, strict=True)
+        ],
+    )
+
+
+def _latency(
+    trend: Trend, minutes: Sequence[datetime], ended: Mapping[datetime, Mapping[str, Any]]
+) -> charts.Chart:
+    names = ("p50_ms", "p95_ms", "p99_ms")
+    series = {name: [ended[at][name] if at in ended else None for at in minutes] for name in names}
+    top = charts.ceiling(max((n for n in series["p99_ms"] if n is not None), default=0.0))
+    of = {name: trend.overall[name] for name in names}
+    said = {name: span(n / 1000) if n is not None else "-" for name, n in of.items()}
+    return charts.Chart(
+        title="Latency, p95",
+        value=said["p95_ms"],
+        note=f"p50 {said['p50_ms']} · p99 {said['p99_ms']}",
+        summary="From the broker to the end, last hour: "
+        f"p50 {said['p50_ms']}, p95 {said['p95_ms']}, p99 {said['p99_ms']}",
+        top=span(top / 1000),
+        lines=[
+            charts.line("p99", "calm", series["p99_ms"], top),
+            charts.line("p95", "work", series["p95_ms"], top),
+            charts.line("p50", "good", series["p50_ms"], top),
+        ],
+        columns=("minute", "p50", "p95", "p99"),
+        rows=[
+            (f"{at:%H:%M}", *(span(ended[at][name] / 1000) for name in names))
+            for at in minutes
+            if at in ended
+        ],
+    )
+
+
+def _cost(
+    trend: Trend, minutes: Sequence[datetime], ended: Mapping[datetime, Mapping[str, Any]]
+) -> charts.Chart:
+    amounts = [float(ended[at]["cost_usd"]) if at in ended else 0.0 for at in minutes]
+    top = charts.ceiling(max(amounts))
+    total, done = Decimal(trend.overall["cost_usd"]), trend.overall["completed"]
+    each = f"{usd(total / done)} USD per completed run" if done else "no run completed"
+    return charts.Chart(
+        title="Cost",
+        value=f"{usd(total)} USD",
+        note=each,
+        summary=f"Model cost of the runs that ended in the last hour: {usd(total)} USD, {each}",
+        top=f"{top:g} USD/min",
+        boxes=charts.stacked([("cost", amounts)], top),
+        columns=("minute", "USD"),
+        rows=[(f"{at:%H:%M}", usd(str(n))) for at, n in zip(minutes, amounts, strict=True) if n],
+    )

@@ -15,12 +15,13 @@ from tests.bench.durability import compare
 from tests.bench.emulator import compare_brokers
 from tests.bench.load import send_at_once
 from tests.bench.outage import outlast
+from tests.bench.pages import measure_pages
 from tests.bench.processes import rss_mib
 from tests.bench.rounds import Note, all_completed, configured, saturation, server_in, steady
 from tests.bench.search import measure_search
 from tests.bench.telemetry import compare_telemetry
 
-_PARTS = ("load", "durability", "telemetry", "outage", "emulator", "search")
+_PARTS = ("load", "durability", "telemetry", "outage", "emulator", "search", "pages")
 
 
 def main() -> None:
@@ -33,6 +34,9 @@ def main() -> None:
         "--messages", type=int, default=20_000, help="through a broker in a round, of 1 KB each"
     )
     parser.add_argument("--runs", type=int, default=1_000_000, help="that are searched")
+    parser.add_argument(
+        "--keep", type=Path, help="where the cluster with these runs is kept, or found again"
+    )
     parser.add_argument("--only", choices=_PARTS, help="leave out the others; all unless given")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
@@ -62,6 +66,8 @@ async def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, lis
         compare_brokers(folder, arguments, note)
     if "search" in parts:
         await measure_search(folder, arguments, note)
+    if "pages" in parts:
+        await measure_pages(folder, arguments, note)
     _print(figures)
     return figures
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,11 @@ SLOTS = 8
 
 Note = Callable[[str, float], None]
 """Takes a figure by its name."""
+
+
+def progress(what: str) -> None:
+    """Say on standard error what is done now, for it takes long."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')}  {what}\n")
 
 
 def configured(folder: Path) -> Path:

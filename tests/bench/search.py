@@ -1,36 +1,28 @@
-"""A million runs: how long pages, searches and runs take, and what open streams of changes cost.
+"""A million runs: how long searches, runs and pages take.
 
-Over REST, on loopback, with Postgres as the embedded default has it; times are the server's own,
+Over HTTP on loopback, with Postgres as the embedded default has it; times are the server's own,
 with what a client adds on the same machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import aiohttp
-import psycopg
 from yarl import URL
 
-from bpa.embedded.postgres import EmbeddedPostgres
-from bpa.postgres import load_queries, migrate
-from tests.bench.load import send_steadily
+from tests.bench.many_runs import filled
 from tests.bench.processes import cpu_s
 from tests.bench.rounds import Note, configured, server_in
 from tests.e2e.server import Bpa
-from tests.eventually import eventually
 
-_QUERIES = load_queries(Path(__file__).with_name("many_runs.py"))
-_STREAMS = 200
-_BUSY_S = 30.0
-_RUNS_PER_S = 5.0
-_FAST = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "4GB"}
 SEARCHES = (
     "",
     "status:active",
@@ -38,7 +30,7 @@ SEARCHES = (
     "reason:AgentError",
     "error:BudgetExceeded since:1d",
     "agent:agent-5",
-    "deployment:agent-1-dev status:dead_lettered",
+    "deployment:agent-1-prod status:dead_lettered",
     "node:node-11",
     "queue:queue-4",
     "attempt:>1",
@@ -58,59 +50,76 @@ SEARCHES = (
     "trace:00000000000000000000000000000000",
     "replay:yes",
 )
-"""What people look for; none of it is answered from a cache of ours."""
+"""What people look for."""
+_OTHERS = {
+    "overview": "/ui",
+    "costs of an hour by deployment": "/ui/costs?since=1h",
+    "costs of 30 days by model": "/ui/costs?since=30d&by=model",
+    "costs of 30 days by deployment": "/ui/costs?since=30d",
+    "deployments": "/ui/deployments",
+    "totals of all runs over REST": "/v1/totals",
+}
 
 
 async def measure_search(folder: Path, arguments: argparse.Namespace, note: Note) -> None:
-    """Fill a database with runs, serve it, and note what pages and streams take."""
-    server = server_in(folder / "many", configured(folder / "many-config"))
-    await _fill(server.data_dir, arguments.runs, note)
+    """Serve many runs, and note how long it takes to look at them."""
+    server = server_in(await filled(folder, arguments, note), configured(folder / "search-config"))
     await server.start()
     try:
         async with aiohttp.ClientSession(server.addresses["http"]) as session:
-            await _pages(session, note)
-            await _streams(server, session, note)
+            for _ in range(arguments.rounds):
+                await _round(server, session, note)
     finally:
         await server.stop()
 
 
-async def _fill(data_dir: Path, many: int, note: Note) -> None:
-    async with EmbeddedPostgres(data_dir, settings=_FAST) as postgres:
-        await migrate(postgres.dsn)
-        async with await psycopg.AsyncConnection.connect(
-            postgres.dsn, autocommit=True
-        ) as connection:
-            began = time.monotonic()
-            await connection.execute(_QUERIES.runs, {"many": many})
-            await connection.execute(_QUERIES.history)
-            await connection.execute(_QUERIES.analyze)
-            note("runs in Postgres, s to put them there", time.monotonic() - began)
-
-
-async def _pages(session: aiohttp.ClientSession, note: Note) -> None:
-    took: list[float] = []
-    for _ in range(4):  # the first finds no page of the disk's in memory: it counts, too
+async def _round(server: Bpa, session: aiohttp.ClientSession, note: Note) -> None:
+    took: dict[str, list[float]] = defaultdict(list)
+    searches = ("search over REST", "search in the pages")
+    with _cpu(server, searches, took, note):
         for search in SEARCHES:
-            page, first_ms = await _got(session, f"/v1/runs?q={quote(search)}")
-            took.append(first_ms)
+            query = f"?q={quote(search)}"
+            page = json.loads(await _got(session, f"/v1/runs{query}", took[searches[0]]))
+            await _got(session, f"/ui/runs{query}", took[searches[1]])
             if page["nextCursor"]:
-                path = f"/v1/runs?q={quote(search)}&cursor={quote(page['nextCursor'])}"
-                took.append((await _got(session, path))[1])
-    _note_of("page of a search", took, note)
-    runs: list[float] = []
+                query += f"&cursor={quote(page['nextCursor'])}"
+                await _got(session, f"/v1/runs{query}", took[searches[0]])
+                await _got(session, f"/ui/runs{query}", took[searches[1]])
+    ids = []
     for days in range(1, 21):
-        page, _ = await _got(session, f"/v1/runs?limit=10&q=until:{days}d")
-        runs += [(await _got(session, f"/v1/runs/{run['runId']}"))[1] for run in page["runs"]]
-    _note_of("one run", runs, note)
+        body = await _got(session, f"/v1/runs?limit=5&q=until:{days}d", [])
+        ids += [run["runId"] for run in json.loads(body)["runs"]]
+    ways = {"one run over REST": "/v1/runs", "one run's page": "/ui/runs"}
+    with _cpu(server, tuple(ways), took, note):
+        for run_id in ids:
+            for name, path in ways.items():
+                await _got(session, f"{path}/{run_id}", took[name])
+    for name, path in _OTHERS.items():
+        for _ in range(5):
+            await _got(session, path, took[name])
+    for name, times in took.items():
+        _note_of(name, times, note)
 
 
-async def _got(session: aiohttp.ClientSession, path: str) -> tuple[Any, float]:
+@contextmanager
+def _cpu(
+    server: Bpa, names: Sequence[str], took: dict[str, list[float]], note: Note
+) -> Iterator[None]:
+    """Note the CPU time of what is asked inside, which neighbours do not lengthen."""
+    before = cpu_s(server.process.pid)
+    yield
+    spent, many = cpu_s(server.process.pid) - before, sum(len(took[name]) for name in names)
+    for group in ("control + node", "postgres"):
+        note(f"{', '.join(names)}: CPU-ms of {group}", spent[group] / many * 1000)
+
+
+async def _got(session: aiohttp.ClientSession, path: str, took: list[float]) -> bytes:
     began = time.perf_counter()
     async with session.get(URL(path, encoded=True)) as response:
         body = await response.read()
-    took_ms = (time.perf_counter() - began) * 1000
+    took.append((time.perf_counter() - began) * 1000)
     assert response.status == 200, body
-    return json.loads(body), took_ms
+    return body
 
 
 def _note_of(what: str, took: list[float], note: Note) -> None:
@@ -118,39 +127,3 @@ def _note_of(what: str, took: list[float], note: Note) -> None:
     note(f"{what} p50, ms", ordered[len(ordered) // 2])
     note(f"{what} p95, ms", ordered[int(len(ordered) * 0.95)])
     note(f"{what} at most, ms", ordered[-1])
-
-
-async def _streams(server: Bpa, session: aiohttp.ClientSession, note: Note) -> None:
-    """Have runs come in with and without open streams, and note the difference."""
-    await send_steadily(server, 20, _RUNS_PER_S, "warm")
-    without = await _busy(server, "without")
-    heard = [0]
-    async with asyncio.TaskGroup() as tasks:
-        streams = [tasks.create_task(_listen(server, heard)) for _ in range(_STREAMS)]
-        # each begins with an event; to connect costs, too, but once
-        await eventually(lambda: heard[0] >= _STREAMS, within_s=60)
-        heard[0] = 0
-        with_streams = await _busy(server, "with")
-        for stream in streams:
-            stream.cancel()
-    for group in ("control + node", "postgres"):
-        note(f"{_RUNS_PER_S:g} runs/s: {group}, % of a core", without[group])
-        note(f"  with {_STREAMS} streams open", with_streams[group])
-    note("  events heard a second by each", heard[0] / _STREAMS / _BUSY_S)
-
-
-async def _busy(server: Bpa, prefix: str) -> dict[str, float]:
-    before = cpu_s(server.process.pid)
-    await send_steadily(server, int(_BUSY_S * _RUNS_PER_S), _RUNS_PER_S, prefix)
-    spent = cpu_s(server.process.pid) - before
-    return {group: spent[group] / _BUSY_S * 100 for group in ("control + node", "postgres")}
-
-
-async def _listen(server: Bpa, heard: list[int]) -> None:
-    timeout = aiohttp.ClientTimeout(total=None)
-    async with (
-        aiohttp.ClientSession(server.addresses["http"], timeout=timeout) as session,
-        session.get("/v1/events") as response,
-    ):
-        async for line in response.content:
-            heard[0] += line.startswith(b"event: ")

@@ -140,7 +140,7 @@ class ControlPlane:
         telemetry = self.settings.telemetry
         outside = Outside(telemetry.trace_url, telemetry.logs_url)
         ui = pages(self.api, self.trends, self.settings.environment, outside)
-        app = create_app(self.api, ui.handlers, ui.exception_handlers)
+        app = ui.sharing(create_app(self.api, ui.handlers, ui.exception_handlers))
         return serve_http(app, control.host, control.http_port, "control.http_port")
 
     def look(self) -> None:

@@ -127,6 +127,14 @@ class Changes:
         """Of the last change. Whoever knows it has missed nothing; it moves on when the looks were
         interrupted, too."""
 
+    def id_of(self, number: int) -> str:
+        """Return the id under which streams tell a change."""
+        return f"{self.era}-{number}"
+
+    def last_id(self) -> str:
+        """Return the id of the last change."""
+        return self.id_of(self.number)
+
     def check_room(self) -> None:
         """Refuse another stream where there are too many.
 

@@ -7,12 +7,14 @@ counts as arrived from when the broker had it, which is known once it was receiv
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bpa.postgres import Pool, fetch_all, load_queries
+from bpa.shelf import Shelf
 
 STEP_S = 60
+_AN_HOUR = timedelta(hours=1)
 _QUERIES = load_queries(__file__)
 
 
@@ -38,14 +40,28 @@ class Trends:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._kept: Shelf[Trend] = Shelf()
 
-    async def since(self, since: datetime) -> Trend:
-        """Sum up what arrived and ended since a time; raises ``Unavailable``."""
+    async def last_hour(self) -> Trend:
+        """Return how the last hour went, which with many runs may be some seconds ago.
+
+        Raises:
+            Unavailable: Postgres is away.
+        """
+        return await self._kept.get("last hour", self._sum_up)
+
+    async def _sum_up(self) -> Trend:
+        since = datetime.now(UTC) - _AN_HOUR
         asked = {"since": since, "step_s": STEP_S}
         arrived = await fetch_all(self._pool, _QUERIES.arrived, **asked)
         ended = await fetch_all(self._pool, _QUERIES.ended, **asked)
         overall = next(row for row in ended if row["at"] is None)
         return Trend(since, arrived, [row for row in ended if row["at"] is not None], overall)
+
+    async def completed(self, since: datetime) -> int:
+        """Count the runs that have completed since a time; raises ``Unavailable``."""
+        (row,) = await fetch_all(self._pool, _QUERIES.completed, since=since)
+        return int(row["runs"])
 
     async def alive(self) -> list[dict[str, Any]]:
         """Count living runs by status and by what they wait for, the most first."""

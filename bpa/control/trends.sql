@@ -1,13 +1,17 @@
--- Runs of late, summed up. runs_recent leads to them by when they were received: what was received
--- more than an hour before the time that is asked for, and ended after it, is not counted.
+-- Runs of late, summed up; runs_ended_lately answers it alone, but for those that are alive.
 
 -- name: arrived
--- Count messages by the minute in which the broker had them.
+-- Count messages by the minute in which the broker had them: of runs that have ended and of others.
 select
     date_bin(make_interval(secs => %(step_s)s), enqueued_at, 'epoch') as at,
     count(*) as arrived
-from runs
-where created_at >= %(since)s and enqueued_at >= %(since)s
+from (
+    select enqueued_at from runs
+    where status in ('completed', 'dead_lettered') and ended_at >= %(since)s
+    union all
+    select enqueued_at from runs where status in ('queued', 'offered', 'running')
+) as came
+where enqueued_at >= %(since)s
 group by at
 order by at;
 
@@ -20,8 +24,7 @@ with ended as (
         cost_usd,
         extract(epoch from greatest(ended_at, enqueued_at) - enqueued_at)::float8 * 1000 as took_ms
     from runs
-    where created_at >= %(since)s::timestamptz - interval '1 hour'
-        and ended_at >= %(since)s
+    where status in ('completed', 'dead_lettered') and ended_at >= %(since)s
 )
 select
     at,
@@ -34,6 +37,11 @@ select
 from ended
 group by grouping sets ((at), ())
 order by at;
+
+-- name: completed
+-- Count the runs that completed since a time.
+select count(*) as runs from runs
+where status in ('completed', 'dead_lettered') and status = 'completed' and ended_at >= %(since)s;
 
 -- name: alive
 -- Count living runs by status and by what they wait for.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from litestar import Request, Response, Router, get
 from litestar.di import Provide
 from litestar.exceptions import MethodNotAllowedException, NotFoundException
+from litestar.types import ASGIApp
 
 from bpa.control.rest.services import Services
 from bpa.control.trends import Trends
@@ -31,6 +32,7 @@ from bpa.ui.pages import (
 )
 from bpa.ui.problems import handlers_of, nowhere_of
 from bpa.ui.rendering import Renderer
+from bpa.ui.sharing import Sharing
 from bpa.ui.views.run_facts import Outside
 
 _PAGES = (
@@ -55,6 +57,8 @@ class Ui:
     handlers: Sequence[Any]
     exception_handlers: Mapping[int | type[Exception], Any]
     """For paths that no handler has: who looks for a page is answered with one."""
+    sharing: Callable[[ASGIApp], ASGIApp]
+    """Has the application make for all tabs at once what they all show."""
 
 
 def pages(services: Services, trends: Trends, environment: str, outside: Outside) -> Ui:
@@ -87,4 +91,8 @@ def pages(services: Services, trends: Trends, environment: str, outside: Outside
         include_in_schema=False,
     )
     nowhere = nowhere_of(renderer, _ROOT)
-    return Ui([front, router], dict.fromkeys(_NOWHERE, nowhere))
+    return Ui(
+        [front, router],
+        dict.fromkeys(_NOWHERE, nowhere),
+        lambda app: Sharing(app, _ROOT, services.changes.last_id),
+    )

@@ -85,7 +85,7 @@ async def _told(
     yield f"retry: {_RETRY_MS}\n\n".encode()
     with changes.listening(topics) as listener:
         number = await changes.looking()
-        if last_event_id != _id(changes, number):
+        if last_event_id != changes.id_of(number):
             yield _refetch(changes, number)
         while True:
             try:
@@ -119,21 +119,17 @@ def _write(changes: Changes, change: Change, topics: frozenset[Topic]) -> bytes:
     events += [
         (topic, {"ids": ids}) for topic, ids in sorted(change.others.items()) if topic in topics
     ]
-    number = _id(changes, change.number)
+    number = changes.id_of(change.number)
     return b"".join(_event(topic, data, number) for topic, data in events)
 
 
 def _refetch(changes: Changes, number: int) -> bytes:
-    return _event(REFETCH, {}, _id(changes, number))
+    return _event(REFETCH, {}, changes.id_of(number))
 
 
 def _event(name: str, data: Any, number: str) -> bytes:
     body = msgspec.json.encode(data).decode()
     return f"event: {name}\nid: {number}\ndata: {body}\n\n".encode()
-
-
-def _id(changes: Changes, number: int) -> str:
-    return f"{changes.era}-{number}"
 
 
 class _Events(Stream):

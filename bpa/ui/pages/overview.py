@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from litestar import Response, get
 from litestar.di import NamedDependency
@@ -24,7 +24,7 @@ async def overview(request: AnyRequest, desk: NamedDependency[Desk]) -> Response
         breakers=[Breaker.of(row) for row in await services.breakers.page()],
         nodes=[Node.of(row) for row in await services.nodes.page()],
         alive=await desk.trends.alive(),
-        trend=await desk.trends.since(now - timedelta(hours=1)),
+        trend=await desk.trends.last_hour(),
     )
     return desk.render.page(request, "overview.html", view=view.overview(known, now))
 

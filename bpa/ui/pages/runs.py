@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from litestar import Response, get
@@ -36,10 +36,10 @@ async def list_runs(
     try:
         search = read_search(asked.text, now)
         rows, following = await searches.page(search, cursor=cursor, limit=_PAGE)
-        number = await searches.count(search) if asked.text else None
+        number = await searches.count(search) if asked.text and not cursor else None
     except InvalidRequest as error:
         asked = replace(asked, problem=str(error))
-    trend = await desk.trends.since(now - timedelta(hours=1))
+    trend = await desk.trends.last_hour()
     shown = view.runs(
         [RunSummary.of(row) for row in rows],
         await desk.trends.alive(),

@@ -23,6 +23,7 @@
   let shown = "";
   let said = null;
   let kept = { open: [], scrolled: [] };
+  let heard = "";
 
   document.documentElement.classList.add("js");
   const live = () => document.getElementById("live");
@@ -64,6 +65,14 @@
     return streaming ? Math.max(CALM_S, every()) : every();
   }
 
+  // Whether a part is older than the last change: what takes long to make is made for all tabs alike,
+  // now and then. Both are an era and a number that counts on in it.
+  function isBehind(made) {
+    const [era, number] = (made ?? "").split("-");
+    const [now, last] = heard.split("-");
+    return era === now && Number(number) < Number(last);
+  }
+
   function changed() {
     const since = (performance.now() - asked) / 1000;
     plan(Math.max(0.1, every() - since));
@@ -103,7 +112,10 @@
 
   document.addEventListener("htmx:sseOpen", () => { streaming = true; });
   document.addEventListener("htmx:sseError", () => { streaming = false; plan(every()); });
-  document.addEventListener("htmx:sseMessage", (event) => { if (concerns(event.detail)) changed(); });
+  document.addEventListener("htmx:sseMessage", (event) => {
+    heard = event.detail.lastEventId;
+    if (concerns(event.detail)) changed();
+  });
   document.addEventListener("visibilitychange", wake);
   pause.addEventListener("click", () => {
     paused = !paused;
@@ -156,7 +168,7 @@
     said = now;
     show();
     connect();
-    plan(pace());
+    plan(isBehind(event.detail.xhr.getResponseHeader("BPA-Made-At")) ? every() : pace());
   });
 
   document.addEventListener("click", async (event) => {

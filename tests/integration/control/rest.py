@@ -154,7 +154,7 @@ async def rest_over(
         heartbeat_every_s=3.0,
     )
     ui = pages(services, Trends(fleet.pool), "dev", outside)
-    app = create_app(services, ui.handlers, ui.exception_handlers)
+    app = ui.sharing(create_app(services, ui.handlers, ui.exception_handlers))
     looks = asyncio.ensure_future(changes.run())
     try:
         async with serve_http(app, "127.0.0.1", 0, "control.http_port") as url:

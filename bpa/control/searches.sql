@@ -37,6 +37,11 @@ from runs
 select run_id
 from runs
 
+-- name: place
+-- Select an id and its place among all runs, of runs that are gathered.
+select run_id, created_at
+from runs
+
 -- name: every
 -- Look at all runs: the index runs_recent leads through them.
 where true
@@ -198,9 +203,22 @@ with found as materialized (
 limit %(gathered)s
 
 -- name: of_gathered
--- Take from what was gathered, and say how much that was.
+-- Take the newest of what was gathered, and say how much that was.
+),
+newest as (
+    select found.run_id from found
+    order by created_at desc, found.run_id desc
+    limit %(limit)s
 )
-select found.*, (select count(*) from found) as gathered from found
+select page.*, (select count(*) from found) as gathered from (
+
+-- name: newest
+-- Look at those alone: what a list shows of a run costs more than to find it.
+where run_id in (select newest.run_id from newest)
+
+-- name: of_newest
+-- End the taking of those.
+) as page
 
 -- name: guessed
 -- Have the planner say how many runs have these words: it knows the common ones.

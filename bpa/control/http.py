@@ -88,7 +88,8 @@ def create_app(
     def provide_services() -> Services:
         return services
 
-    def started(_: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    # a coroutine: for a plain function, every request would wait for a thread
+    async def started(_: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         if handler.opt.get("always"):
             return
         state = services.state()

@@ -64,8 +64,8 @@ class Searches:
     def __init__(self, pool: Pool, window_rows: int = _WINDOW_ROWS) -> None:
         self._pool = pool
         self._window_rows = window_rows
-        self._slow: dict[Search, float] = {}
-        """Searches that took too long, and when that was."""
+        self._slow: dict[tuple[str, Search], float] = {}
+        """What took too long, a page or a count of which search, and when that was."""
 
     async def page(
         self, search: Search | None = None, *, cursor: str | None = None, limit: int = 100
@@ -80,7 +80,7 @@ class Searches:
             Unavailable: Postgres is away.
         """
         search = search or Search()
-        if self._is_slow(search):
+        if self._is_slow("page", search):
             return await self.walk(search, cursor=cursor, limit=limit)
         after = _after(read_cursor(cursor)) if cursor else {}
         values = {**_values(search), **after, "limit": limit + 1}
@@ -91,7 +91,7 @@ class Searches:
                 self._pool, _page_of(search, after), _TRY_S, bitmaps=in_order, **values
             )
         if rows is None:
-            self._note_slow(search)
+            self._note_slow("page", search)
             return await self.walk(search, cursor=cursor, limit=limit)
         return rows[:limit], cursor_of(rows[limit - 1]) if len(rows) > limit else None
 
@@ -101,6 +101,8 @@ class Searches:
         Raises:
             Unavailable: Postgres is away.
         """
+        if self._is_slow("count", search):
+            return None
         values = {**_values(search), "limit": COUNTED_AT_MOST + 1}
         rows = await fetch_within(
             self._pool,
@@ -109,7 +111,10 @@ class Searches:
             bitmaps=True if search.words else None,
             **values,
         )
-        return min(int(rows[0]["runs"]), COUNTED_AT_MOST + 1) if rows else None
+        if rows is None:
+            self._note_slow("count", search)
+            return None
+        return min(int(rows[0]["runs"]), COUNTED_AT_MOST + 1)
 
     async def ids(
         self, search: Search, at_most: int, time_s: float, *, unreplayed: bool = False
@@ -195,13 +200,14 @@ class Searches:
         rows = await self._fetch(statement, {**times, **after, "rows": window_rows - 1})
         return rows[0] if rows else None
 
-    def _is_slow(self, search: Search) -> bool:
-        return time.monotonic() - self._slow.get(_timeless(search), -_SLOW_FOR_S) < _SLOW_FOR_S
+    def _is_slow(self, what: str, search: Search) -> bool:
+        noted_s = self._slow.get((what, _timeless(search)))
+        return noted_s is not None and time.monotonic() - noted_s < _SLOW_FOR_S
 
-    def _note_slow(self, search: Search) -> None:
+    def _note_slow(self, what: str, search: Search) -> None:
         if len(self._slow) >= _SLOW_AT_MOST:
             del self._slow[next(iter(self._slow))]
-        self._slow[_timeless(search)] = time.monotonic()
+        self._slow[what, _timeless(search)] = time.monotonic()
 
     async def _fetch(self, statement: LiteralString, values: Mapping[str, Any]) -> list[Row]:
         return await fetch_within(self._pool, statement, _STATEMENT_S, **values) or []

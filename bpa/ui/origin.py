@@ -20,8 +20,8 @@ from bpa.errors import NotAllowed
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def ours_alone(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Refuse what another site sends. A guard.
+async def ours_alone(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Refuse what another site sends. A guard: a coroutine, as others run in a thread each time.
 
     Raises:
         NotAllowed: It does.

@@ -137,6 +137,8 @@ def _theme_of(request: AnyRequest) -> str:
 
 def _shown(value: Any) -> Any:
     """Return any value of any template as it may be shown; markup comes of templates alone."""
+    if type(value) is Markup:  # the most frequent by far: whatever macros return
+        return value
     if value is None:
         return ""
     if isinstance(value, str) and not isinstance(value, Markup | Whole):

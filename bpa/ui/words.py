@@ -25,7 +25,9 @@ def harmless(text: str, most: int = TEXT_CHARS_MAX) -> str:
     within its line; and it is bounded. Markup is the template's to escape.
     """
     cut = len(text) > most
-    shown = _MARKS.sub(r"\1", visible(text[:most]))
+    shown = visible(text[:most] if cut else text)
+    if not shown.isascii():  # there are two thousand values in a page, and most of them are
+        shown = _MARKS.sub(r"\1", shown)
     return f"{shown}…" if cut else shown
 
 

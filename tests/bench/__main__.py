@@ -1,4 +1,4 @@
-"""``make bench``: load, durability, telemetry, the emulator, many runs; figures with spread."""
+"""``make bench``: load, durability, telemetry, the emulator, many runs, pages; with spread."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from tests.bench.emulator import compare_brokers
 from tests.bench.load import send_at_once
 from tests.bench.outage import outlast
 from tests.bench.pages import measure_pages
+from tests.bench.paint import measure_paint
 from tests.bench.processes import rss_mib
 from tests.bench.rounds import Note, all_completed, configured, saturation, server_in, steady
 from tests.bench.search import measure_search
 from tests.bench.telemetry import compare_telemetry
 
-_PARTS = ("load", "durability", "telemetry", "outage", "emulator", "search", "pages")
+_PARTS = ("load", "durability", "telemetry", "outage", "emulator", "search", "pages", "paint")
 
 
 def main() -> None:
@@ -68,6 +69,8 @@ async def _measure(folder: Path, arguments: argparse.Namespace) -> dict[str, lis
         await measure_search(folder, arguments, note)
     if "pages" in parts:
         await measure_pages(folder, arguments, note)
+    if "paint" in parts:
+        await measure_paint(folder, config, arguments, note)
     _print(figures)
     return figures
 

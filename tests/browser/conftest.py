@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +12,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
 
+from tests.browser.chromium import ARGUMENTS, MISSING, chromium
 from tests.e2e.server import Bpa
 from tests.eventually import eventually
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _SENT = (
     "001-bergblick-bb-00036.json", "003-sonnental-rs26-0236.xml", "014-quill-cut-off.json",
     "018-redgum-rg00256.json", "053-whitcombe-time-record.txt",
@@ -25,17 +23,11 @@ _SENT = (
 _DEMO = Path(__file__).parents[2] / "demo" / "invoices"
 
 
-def chromium() -> str | None:
-    """Return where a Chromium is: BPA_CHROMIUM says so, or it is on the path."""
-    named = os.environ.get("BPA_CHROMIUM")
-    return named or next(filter(None, map(shutil.which, _NAMES)), None)
-
-
 @pytest.fixture(scope="session")
 def system(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bpa]:
     """A system that has done some work: results, and dead letters of three reasons."""
     if chromium() is None:
-        pytest.skip("no Chromium here: install one (apt install chromium) or set BPA_CHROMIUM")
+        pytest.skip(MISSING)
     bpa = Bpa(tmp_path_factory.mktemp("browser") / "data", node__id="node-1")
 
     async def start() -> None:
@@ -64,9 +56,7 @@ async def all_ended(bpa: Bpa) -> bool:
 async def browser() -> AsyncIterator[Browser]:
     """A browser of the test's own."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"]
-        )
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
         try:
             yield browser
         finally:

@@ -31,6 +31,13 @@ _MEASURED = """() => {
   };
 }"""
 
+_SPENT = {
+    "all it does": ("TaskDuration",),
+    "style and layout": ("RecalcStyleDuration", "LayoutDuration"),
+    "scripts": ("ScriptDuration",),
+}
+"""By what Chromium calls them; the page's main thread alone, which neighbours do not lengthen."""
+
 
 async def measure_paint(
     folder: Path, config: Path, arguments: argparse.Namespace, note: Note
@@ -63,14 +70,21 @@ async def _round(browser: Browser, base: str, paths: Sequence[str], note: Note) 
         name = path if path.count("/") < 3 else "a run"
         context = await browser.new_context()
         page = await context.new_page()
+        tool = await context.new_cdp_session(page)
+        await tool.send("Performance.enable", {"timeDomain": "threadTicks"})
         new = await _opened(page, base + path)
+        spent = await tool.send("Performance.getMetrics")
         kept = await _opened(page, base + path)
+        await context.close()
         note(f"{name}: first paint in a new browser, ms", new["paint"])
         note(f"{name}: again, ms", kept["paint"])
-        note(f"  of it {name} from the server, ms", kept["server"])
-        note(f"  of it {name} the style in a new browser, ms", new["style"])
+        note(f"  {name}, from the server, ms", kept["server"])
+        note(f"  {name}, its style in a new browser, ms", new["style"])
         note(f"  {name}, KiB", kept["bytes"] / 1024)
-        await context.close()
+        seconds = {one["name"]: one["value"] for one in spent["metrics"]}
+        for what, names in _SPENT.items():
+            total_ms = sum(seconds[one] for one in names) * 1000
+            note(f"  {name}, CPU-ms in a new browser of {what}", total_ms)
 
 
 async def _opened(page: Page, url: str) -> dict[str, Any]:

@@ -112,6 +112,11 @@ def translated() -> Iterator[None]:
 def _why(error: psycopg.Error) -> str:
     """Tell an outage from a refusal, which somebody has to mend."""
     line = first_line(error)
+    if isinstance(error, psycopg.errors.QueryCanceled):
+        return (
+            "Postgres had no answer in time; try again, and where much was asked for, ask for "
+            "less, such as a shorter time"
+        )
     if isinstance(error, psycopg.OperationalError) and _REFUSAL.search(line):
         return f"Postgres refuses the connection; mend postgres.dsn or the server: {line}"
     return f"Postgres does not answer: {line}"

@@ -1,7 +1,7 @@
 """A million runs: how long searches, runs and pages take.
 
-Over HTTP on loopback, with Postgres as the embedded default has it; times are the server's own,
-with what a client adds on the same machine.
+Over HTTP on loopback, with Postgres as the embedded default has it. The time on a CPU is that of
+control and Postgres together, which neighbours do not lengthen; that to the client has all in it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,9 +17,8 @@ import aiohttp
 from yarl import URL
 
 from tests.bench.many_runs import filled
-from tests.bench.processes import cpu_s
-from tests.bench.rounds import Note, configured, server_in
-from tests.e2e.server import Bpa
+from tests.bench.processes import Meter
+from tests.bench.rounds import Note, configured, progress, server_in
 
 SEARCHES = (
     "",
@@ -51,13 +48,13 @@ SEARCHES = (
     "replay:yes",
 )
 """What people look for."""
+_SERVING = ("control + node", "postgres")
 _OTHERS = {
     "overview": "/ui",
-    "costs of an hour by deployment": "/ui/costs?since=1h",
-    "costs of 30 days by model": "/ui/costs?since=30d&by=model",
-    "costs of 30 days by deployment": "/ui/costs?since=30d",
     "deployments": "/ui/deployments",
-    "totals of all runs over REST": "/v1/totals",
+    "costs of an hour by deployment": "/ui/costs?since=1h",
+    "costs of 7 days by deployment": "/ui/costs?since=7d",
+    "costs of 30 days by model": "/ui/costs?since=30d&by=model",
 }
 
 
@@ -67,63 +64,61 @@ async def measure_search(folder: Path, arguments: argparse.Namespace, note: Note
     await server.start()
     try:
         async with aiohttp.ClientSession(server.addresses["http"]) as session:
-            for _ in range(arguments.rounds):
-                await _round(server, session, note)
+            await _Asking(session, Meter(server.process.pid, _SERVING)).everything()  # connects
+            meter = Meter(server.process.pid, _SERVING)
+            for number in range(arguments.rounds):
+                progress(f"round {number + 1} of searches, runs and pages")
+                asking = _Asking(session, meter)
+                await asking.everything()
+                asking.note(note)
     finally:
         await server.stop()
 
 
-async def _round(server: Bpa, session: aiohttp.ClientSession, note: Note) -> None:
-    took: dict[str, list[float]] = defaultdict(list)
-    searches = ("search over REST", "search in the pages")
-    with _cpu(server, searches, took, note):
+class _Asking:
+    """Asks for one thing after the other, and keeps how long each took."""
+
+    def __init__(self, session: aiohttp.ClientSession, meter: Meter) -> None:
+        self._session = session
+        self._meter = meter
+        self._took: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    async def everything(self) -> None:
+        """Search in both ways, look at runs of all ages, and at the other pages."""
         for search in SEARCHES:
             query = f"?q={quote(search)}"
-            page = json.loads(await _got(session, f"/v1/runs{query}", took[searches[0]]))
-            await _got(session, f"/ui/runs{query}", took[searches[1]])
+            page = json.loads(await self._search(query))
             if page["nextCursor"]:
-                query += f"&cursor={quote(page['nextCursor'])}"
-                await _got(session, f"/v1/runs{query}", took[searches[0]])
-                await _got(session, f"/ui/runs{query}", took[searches[1]])
-    ids = []
-    for days in range(1, 21):
-        body = await _got(session, f"/v1/runs?limit=5&q=until:{days}d", [])
-        ids += [run["runId"] for run in json.loads(body)["runs"]]
-    ways = {"one run over REST": "/v1/runs", "one run's page": "/ui/runs"}
-    with _cpu(server, tuple(ways), took, note):
-        for run_id in ids:
-            for name, path in ways.items():
-                await _got(session, f"{path}/{run_id}", took[name])
-    for name, path in _OTHERS.items():
-        for _ in range(5):
-            await _got(session, path, took[name])
-    for name, times in took.items():
-        _note_of(name, times, note)
+                await self._search(f"{query}&cursor={quote(page['nextCursor'])}")
+        for days in range(1, 21):
+            page = json.loads(
+                await self._got("runs of a time", f"/v1/runs?limit=5&q=until:{days}d")
+            )
+            for run in page["runs"]:
+                await self._got("one run over REST", f"/v1/runs/{run['runId']}")
+                await self._got("one run's page", f"/ui/runs/{run['runId']}")
+        for name, path in _OTHERS.items():
+            for _ in range(3):
+                await self._got(name, path)
 
+    def note(self, note: Note) -> None:
+        """Note what it took, by name; the time on a CPU is the servers' own."""
+        for name, took in self._took.items():
+            for at, what in enumerate(("on a CPU", "to the client")):
+                ordered = sorted(one[at] for one in took)
+                for part in (0.5, 0.95):
+                    value = ordered[int(len(ordered) * part)]
+                    note(f"{name}: {what}, p{part * 100:.0f}, ms", value)
 
-@contextmanager
-def _cpu(
-    server: Bpa, names: Sequence[str], took: dict[str, list[float]], note: Note
-) -> Iterator[None]:
-    """Note the CPU time of what is asked inside, which neighbours do not lengthen."""
-    before = cpu_s(server.process.pid)
-    yield
-    spent, many = cpu_s(server.process.pid) - before, sum(len(took[name]) for name in names)
-    for group in ("control + node", "postgres"):
-        note(f"{', '.join(names)}: CPU-ms of {group}", spent[group] / many * 1000)
+    async def _search(self, query: str) -> bytes:
+        await self._got("search in the pages", f"/ui/runs{query}")
+        return await self._got("search over REST", f"/v1/runs{query}")
 
-
-async def _got(session: aiohttp.ClientSession, path: str, took: list[float]) -> bytes:
-    began = time.perf_counter()
-    async with session.get(URL(path, encoded=True)) as response:
-        body = await response.read()
-    took.append((time.perf_counter() - began) * 1000)
-    assert response.status == 200, body
-    return body
-
-
-def _note_of(what: str, took: list[float], note: Note) -> None:
-    ordered = sorted(took)
-    note(f"{what} p50, ms", ordered[len(ordered) // 2])
-    note(f"{what} p95, ms", ordered[int(len(ordered) * 0.95)])
-    note(f"{what} at most, ms", ordered[-1])
+    async def _got(self, name: str, path: str) -> bytes:
+        before_ms, began = self._meter.ms(), time.perf_counter()
+        async with self._session.get(URL(path, encoded=True)) as response:
+            body = await response.read()
+        took_ms = (time.perf_counter() - began) * 1000
+        self._took[name].append((self._meter.ms() - before_ms, took_ms))
+        assert response.status == 200, body
+        return body

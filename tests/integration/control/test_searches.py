@@ -6,11 +6,13 @@ from urllib.parse import quote
 
 import pytest
 
+from bpa.control import searches
 from bpa.control.search import Search, read_search
 from bpa.control.searches import Searches
 from bpa.domain.executions import Outcome, OutcomeKind
 from bpa.domain.runs import RunId
 from bpa.errors import Reason
+from bpa.postgres import Pool
 from tests.integration.control.fleet import DEP_ID, Fleet, arrival
 from tests.integration.control.rest import Rest, rest_over
 
@@ -181,3 +183,25 @@ async def test_a_wrong_query_is_a_problem_in_words(rest: Rest, query: str, told:
     answer = await rest.get(f"/v1/runs?{query}")
     assert (answer.status, answer.json["code"]) == (400, "invalid_request")
     assert told in answer.json["detail"]
+
+
+async def test_a_search_that_took_too_long_is_not_tried_again_but_walks_at_once(
+    fleet: Fleet, runs: dict[int, RunId], monkeypatch: pytest.MonkeyPatch
+):
+    tried: list[float] = []
+    fetch = searches.fetch_within
+
+    async def out_of_time(pool: Pool, query: str, time_s: float, **values: object) -> object:
+        if time_s == searches._STATEMENT_S:
+            return await fetch(pool, query, time_s, **values)
+        tried.append(time_s)
+        return None
+
+    monkeypatch.setattr(searches, "fetch_within", out_of_time)
+    looking = Searches(fleet.pool)
+    for hours in (1, 2):
+        search = search_of(f"node:node-1 cost:>0.01 since:{hours}h")
+        rows, following = await looking.page(search)
+        assert ([row["run_id"] for row in rows], following) == ([runs[2]], None)
+        assert await looking.count(search) is None
+    assert tried == [searches._TRY_S, searches._COUNT_S]

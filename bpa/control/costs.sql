@@ -99,7 +99,7 @@ limit %(limit)s
 
 -- name: completions
 -- Count the runs that completed, by what the sums are by (a run's model is its agent version's); under
--- null where that has no lines of its own. The index runs_ended_at answers it alone.
+-- null where that has no lines of its own. The index runs_ended_lately answers it alone.
 select
     case %(by)s::text
         when 'agent' then ended.agent_id

@@ -1,7 +1,7 @@
--- What runs used and how they ended, by when they ended: completions and the use of budgets over a month
--- are read from this index alone. Like the others of runs that have ended, it takes one entry in a run's
--- whole life.
-create index runs_ended_at on runs (ended_at) include (
-    dep_id, agent_id, version, status, reason, tokens_used, cost_usd
+-- How runs ended of late, whose they are and what they used, without a look at the runs themselves
+-- (which are thirty times as large): for trends, completions, sums of costs and the use of budgets. One
+-- entry in a run's whole life, always at the end of the index.
+create index runs_ended_lately on runs (ended_at) include (
+    status, enqueued_at, cost_usd, run_id, agent_id, version, dep_id, reason, tokens_used
 )
 where status in ('completed', 'dead_lettered');

@@ -334,4 +334,4 @@ async def test_a_month_is_summed_up_from_the_index_alone(desk: Desk):
                 "explain " + query, {**values, "by": "day", "limit": 100}
             )
             plan = "\n".join(str(row) for row in await cursor.fetchall())
-            assert "Index Only Scan using runs_ended_at" in plan, plan
+            assert "Index Only Scan using runs_ended_lately" in plan, plan

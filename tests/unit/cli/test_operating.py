@@ -39,7 +39,7 @@ def test_the_exit_code_tells_all_from_a_part_from_nothing(counts, items: int, co
         ({"counts": {Result.REPLAYED: 2}}, "replay 2 of 2: 2 replayed"),
         (
             {"counts": {Result.REPLAYED: 2}, "items": 12, "state": State.RUNNING, "rate_per_s": 5},
-            "replay 2 of 12: 2 replayed; 2.0 s left at its rate",
+            "replay 2 of 12: 2 replayed; 2 s left at its rate",
         ),
         (
             {"items": 1, "state": State.RUNNING, "trouble": "the broker is away"},

@@ -17,7 +17,7 @@ from rich.text import Text
 from bpa.cli.api import Api, open_api
 from bpa.cli.context import print_json, whoami
 from bpa.cli.tables import cut, messages, output, table, whole
-from bpa.control.operation_terms import DONE, Act, Result, State
+from bpa.control.operation_terms import DONE, Act, Became, State
 from bpa.control.rest.operation_schemas import (
     Operation,
     OperationItem,
@@ -34,7 +34,7 @@ _LOOK_EVERY_S = 0.5
 _CONTROL_AWAY_S = 60.0
 _FREEZE_S = 60.0
 _NOT_FOUND, _CONFLICT, _UNAVAILABLE, _PARTLY = 3, 5, 6, 7
-_NOT_DONE = [result for result in Result if result not in DONE]
+_NOT_DONE = [result for result in Became if result not in DONE]
 _PAST = {Act.CANCEL: "cancelled", Act.RETRY: "retried", Act.REPLAY: "replayed"}
 
 
@@ -112,12 +112,12 @@ def exit_code_of(operation: Operation) -> int:
     """Return 0 when all is done, 7 for a part of it, else a code for what stood in the way."""
     if operation.succeeded == operation.items:
         return 0
-    found = {Result(result) for result in operation.counts}
-    if operation.succeeded or operation.remaining or Result.SENT in found:
+    found = {Became(result) for result in operation.counts}
+    if operation.succeeded or operation.remaining or Became.SENT in found:
         return _PARTLY
-    if found == {Result.GONE}:
+    if found == {Became.GONE}:
         return _NOT_FOUND
-    return _UNAVAILABLE if Result.FAILED in found else _CONFLICT
+    return _UNAVAILABLE if Became.FAILED in found else _CONFLICT
 
 
 def headline(operation: Operation) -> str:

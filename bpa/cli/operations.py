@@ -11,7 +11,7 @@ from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.operating import chosen_by, follow, headline, items_of, print_items
 from bpa.cli.tables import ROOMY_CHARS, ago, cut, facts, output, table, whole
-from bpa.control.operation_terms import ITEMS_AT_MOST, Result
+from bpa.control.operation_terms import ITEMS_AT_MOST, Became
 from bpa.control.rest.operation_schemas import Operation, OperationItem, OperationPage
 from bpa.control.rest.schemas import Document
 from bpa.words import segment
@@ -89,7 +89,7 @@ def list_operations(context: click.Context, *, limit: int, as_json: bool) -> Non
     "--result",
     "results",
     multiple=True,
-    type=click.Choice([one.value for one in Result]),
+    type=click.Choice([one.value for one in Became]),
     help="And its items with this result; may be repeated.",
 )
 @json_option

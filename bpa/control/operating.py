@@ -21,7 +21,7 @@ import structlog
 
 from bpa.control.actors import cancelled_by
 from bpa.control.batches import jsonb
-from bpa.control.operation_terms import Act, Result, Told, told_of
+from bpa.control.operation_terms import Act, Became, Told, told_of
 from bpa.control.replay_plan import LetterId
 from bpa.control.replaying import Replaying
 from bpa.control.runs import Runs
@@ -152,20 +152,20 @@ class Operating:
             try:
                 status = await self._runs.cancel(run_id, item["requested_by"], detail)
             except NotFound as error:
-                told[item["nth"]] = Told(Result.GONE, str(error))
+                told[item["nth"]] = Told(Became.GONE, str(error))
             except Conflict as error:
                 told[item["nth"]] = await self._ended(run_id, error)
             else:
                 is_over = status in TERMINAL
                 why = "" if is_over else "its node has been asked to end it"
-                told[item["nth"]] = Told(Result.CANCELLED if is_over else Result.CANCELLING, why)
+                told[item["nth"]] = Told(Became.CANCELLED if is_over else Became.CANCELLING, why)
         return told
 
     async def _ended(self, run_id: RunId, error: Conflict) -> Told:
         row = await fetch_one(self._pool, _QUERIES.reason, run_id=run_id)
         if row and row["reason"] == Reason.CANCELLED:
-            return Told(Result.CANCELLED, "it is cancelled already")
-        return Told(Result.REFUSED, str(error))
+            return Told(Became.CANCELLED, "it is cancelled already")
+        return Told(Became.REFUSED, str(error))
 
     async def _retry(self, items: Sequence[Item]) -> dict[int, Told]:
         nth_of = {RunId(item["subject"]): item["nth"] for item in items}
@@ -175,10 +175,10 @@ class Operating:
         unsure: list[RunId] = []
         for run_id, outcome in retried.items():
             if outcome is None:
-                told[nth_of[run_id]] = Told(Result.HURRIED)
+                told[nth_of[run_id]] = Told(Became.HURRIED)
             elif isinstance(outcome, BpaError):
                 gone = isinstance(outcome, NotFound)
-                told[nth_of[run_id]] = Told(Result.GONE if gone else Result.REFUSED, str(outcome))
+                told[nth_of[run_id]] = Told(Became.GONE if gone else Became.REFUSED, str(outcome))
                 unsure.append(run_id)
             else:
                 told[nth_of[run_id]] = told_of(outcome, tries_of[run_id])
@@ -208,12 +208,12 @@ class Operating:
         try:
             outcomes = await self._replaying.replay(list(letters), actor=first["requested_by"])
         except NotFound as error:  # nobody feeds from the queue any more
-            return {item["nth"]: Told(Result.GONE, str(error)) for item in letters.values()}
+            return {item["nth"]: Told(Became.GONE, str(error)) for item in letters.values()}
         told = {
             letters[outcome.id]["nth"]: told_of(outcome, letters[outcome.id]["tries"])
             for outcome in outcomes
         }
-        gone = [one for one, item in letters.items() if told[item["nth"]].result is Result.GONE]
+        gone = [one for one, item in letters.items() if told[item["nth"]].result is Became.GONE]
         if gone:
             rows = await fetch_all(
                 self._pool,
@@ -229,4 +229,4 @@ class Operating:
 
 
 def _replayed(run_id: str) -> Told:
-    return Told(Result.REPLAYED, "replayed since the operation was asked for", run_id)
+    return Told(Became.REPLAYED, "replayed since the operation was asked for", run_id)

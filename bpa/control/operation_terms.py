@@ -54,7 +54,7 @@ class State(StrEnum):
     """Each item has its result."""
 
 
-class Result(StrEnum):
+class Became(StrEnum):
     """What became of an item."""
 
     CANCELLED = "cancelled"
@@ -80,7 +80,7 @@ class Result(StrEnum):
 
 
 DONE = frozenset(
-    {Result.CANCELLED, Result.CANCELLING, Result.HURRIED, Result.REPLAYED, Result.SETTLED}
+    {Became.CANCELLED, Became.CANCELLING, Became.HURRIED, Became.REPLAYED, Became.SETTLED}
 )
 """The results that were wanted; the others say what stood in the way."""
 _NOT_YET = frozenset({Replayed.SENT, Replayed.BUSY, Replayed.FAILED})
@@ -90,7 +90,7 @@ _NOT_YET = frozenset({Replayed.SENT, Replayed.BUSY, Replayed.FAILED})
 class Told:
     """What became of one item, or when to try it again."""
 
-    result: Result | None
+    result: Became | None
     """None where it is to be tried again."""
     why: str = ""
     run_id: str | None = None
@@ -106,7 +106,7 @@ def told_of(outcome: Outcome, tries: int) -> Told:
     """
     if outcome.result in _NOT_YET and tries < TRIES_AT_MOST:
         return Told(None, outcome.why, outcome.run_id, min(2.0**tries, _PAUSE_AT_MOST_S))
-    return Told(Result(outcome.result.value), outcome.why, outcome.run_id)
+    return Told(Became(outcome.result.value), outcome.why, outcome.run_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,9 +23,9 @@ from bpa.control.operation_terms import (
     TRIES_AT_MOST,
     Act,
     Asked,
+    Became,
     Choice,
     Frozen,
-    Result,
     State,
     Told,
     told_of,
@@ -202,7 +202,7 @@ class Operations:
         self,
         operation_id: str,
         *,
-        results: Sequence[Result] | None = None,
+        results: Sequence[Became] | None = None,
         cursor: str | None = None,
         limit: int = 100,
     ) -> tuple[list[Row], str | None]:
@@ -265,18 +265,18 @@ def foreseen(action: Act, row: Mapping[str, Any]) -> Told:
     """Return what would become of a run; pure."""
     status = row["status"]
     if status is None:
-        return Told(Result.GONE, "there is no such run")
+        return Told(Became.GONE, "there is no such run")
     if action is Act.CANCEL and status == RunStatus.QUEUED:
-        return Told(Result.CANCELLED, "it waits, and ends at once")
+        return Told(Became.CANCELLED, "it waits, and ends at once")
     if action is Act.CANCEL and status in action.statuses:
-        return Told(Result.CANCELLING, "its node is asked to end it")
+        return Told(Became.CANCELLING, "its node is asked to end it")
     if action is Act.RETRY and status == RunStatus.QUEUED:
-        return Told(Result.HURRIED, "it waits to be tried again, and is tried now")
+        return Told(Became.HURRIED, "it waits to be tried again, and is tried now")
     if action is Act.RETRY and status == RunStatus.DEAD_LETTERED:
         if row["replayed_as"]:
-            return Told(Result.REFUSED, f"it was replayed before, as run {row['replayed_as']}")
-        return Told(Result.REPLAYED, "its dead letter is replayed, as a run that goes on from it")
-    return Told(Result.REFUSED, f"it is {status}")
+            return Told(Became.REFUSED, f"it was replayed before, as run {row['replayed_as']}")
+        return Told(Became.REPLAYED, "its dead letter is replayed, as a run that goes on from it")
+    return Told(Became.REFUSED, f"it is {status}")
 
 
 def _of(told: Told) -> Row:
@@ -312,7 +312,7 @@ def _same(row: Row, asked: Asked) -> Row:
 
 
 def _shown(row: Row) -> Row:
-    counts = {Result(name): number for name, number in row["counts"].items()}
+    counts = {Became(name): number for name, number in row["counts"].items()}
     return {
         **row,
         "action": Act(row["action"]),

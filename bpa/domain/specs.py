@@ -138,6 +138,6 @@ class NodeSpec(msgspec.Struct, frozen=True, rename="camel"):
     cpu_millis: Annotated[int, _told(minimum=0, maximum=2**31 - 1)] = 0
     memory_bytes: Annotated[int, _told(minimum=0, maximum=2**63 - 1)] = 0
     version: str = ""
-    protections: list[str] | None = None
+    protections: Annotated[list[Name], _told(maxItems=64)] | None = None
     """What it found to confine its sandboxes, of `bpa.domain.sandboxes.Protection`; null where a
     node does not say, such as one of an earlier release."""

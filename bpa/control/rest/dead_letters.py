@@ -69,7 +69,7 @@ async def count_dead_letters(
     return [DeadLetterTotal.of(row) for row in await services.dead_letters.totals(queue)]
 
 
-@get("/v1/dead-letters/groups", tags=["dead letters"])
+@get("/v1/dead-letters/groups", responses=NOT_FOUND, tags=["dead letters"])
 async def group_dead_letters(
     services: NamedDependency[Services], queue: FromQuery[str | None] = None
 ) -> list[DeadLetterGroup]:

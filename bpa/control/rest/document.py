@@ -71,6 +71,7 @@ _ANSWERS = {
     412: "It has changed since the ETag was read: look again.",
     413: "The body is too large.",
     415: "The body is not `application/json`.",
+    428: "It has to be said which state the edit was made from: send `If-Match`.",
     500: "A fault of the server; its log says more.",
     503: "What is needed does not answer, or the replica is starting: try again.",
 }
@@ -189,6 +190,7 @@ def _problems(
         404: "requestBody" in operation or any(one["in"] == "path" for one in parameters),
         409: method != "get",
         412: "If-Match" in names,
+        428: any("428" in one.get("description", "") for one in parameters),
         413: "requestBody" in operation,
         415: "requestBody" in operation,
     }

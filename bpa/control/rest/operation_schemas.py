@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 import msgspec
 
-from bpa.control.operation_terms import ITEMS_AT_MOST, RATE_AT_MOST, Act, Result, State
+from bpa.control.operation_terms import ITEMS_AT_MOST, RATE_AT_MOST, Act, Became, State
 from bpa.control.rest.schemas import Asked, Document, Text, Time
 from bpa.control.search import QUERY_CHARS_MAX
 
@@ -99,7 +99,7 @@ class Operation(Document, frozen=True):
     succeeded: int
     """Those whose result was wanted."""
     remaining: int
-    counts: dict[Result, int]
+    counts: dict[Became, int]
     """Finished items by result."""
     trouble: str
     """Why nothing goes on, where that is so; it is tried again by itself."""
@@ -121,7 +121,7 @@ class OperationItem(Document, frozen=True):
     nth: int
     subject: str
     """A run's id, or a dead letter's."""
-    result: Result | None
+    result: Became | None
     """None while it is to be done."""
     why: str
     """Also why it could not be done yet."""

@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from bpa.control.causes import Filter
-from bpa.control.operation_terms import Act, Choice, Result
+from bpa.control.operation_terms import Act, Became, Choice
 from bpa.control.operation_terms import Asked as OperationWanted
 from bpa.control.replay_plan import LetterId
 from bpa.control.rest.headers import IdempotencyKey
@@ -95,7 +95,7 @@ async def get_operation(
 async def list_operation_items(
     operation_id: FromPath[str],
     services: NamedDependency[Services],
-    result: FromQuery[list[Result] | None] = None,
+    result: FromQuery[list[Became] | None] = None,
     cursor: FromQuery[str | None] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=500)] = 100,
 ) -> Response[OperationItemPage]:

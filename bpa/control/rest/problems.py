@@ -30,6 +30,15 @@ NOT_FOUND = {
 }
 """For operations whose query names what must be there; of paths and bodies it is said by itself."""
 
+FORBIDDEN = {
+    403: ResponseSpec(
+        Problem,
+        generate_examples=False,
+        description="The settings do not let anybody see this.",
+        media_type=MEDIA_TYPE,
+    )
+}
+
 AnyRequest = Request[Any, Any, Any]
 
 

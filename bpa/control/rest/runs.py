@@ -14,6 +14,7 @@ from bpa.control.actors import cancelled_by, told
 from bpa.control.rest.content_schemas import RunContents
 from bpa.control.rest.headers import CallerInQuery, Instant, instant
 from bpa.control.rest.lease_schemas import Ended, Progressed, Stepped
+from bpa.control.rest.problems import FORBIDDEN
 from bpa.control.rest.run_events import RunEvent, events
 from bpa.control.rest.run_schemas import (
     Cancel,
@@ -168,7 +169,7 @@ async def list_events(run_id: FromPath[str], services: NamedDependency[Services]
     return events(run, await services.looking.notes(wanted))
 
 
-@get("/v1/runs/{run_id:str}/contents", tags=["runs"])
+@get("/v1/runs/{run_id:str}/contents", responses=FORBIDDEN, tags=["runs"])
 async def get_contents(
     run_id: FromPath[str],
     services: NamedDependency[Services],

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from bpa.control.operation_terms import DONE, Act, Result, State
+from bpa.control.operation_terms import DONE, Act, Became, State
 from bpa.control.rest.operation_schemas import Operation, OperationItem
 from bpa.ui.views.runs import Tab
 from bpa.ui.views.status import Badge
 from bpa.ui.words import count
 from bpa.words import segment, span
 
-FAILURES = tuple(result for result in Result if result not in DONE)
+FAILURES = tuple(result for result in Became if result not in DONE)
 _VERBS = {Act.CANCEL: "Cancel", Act.RETRY: "Retry", Act.REPLAY: "Replay"}
 _THINGS = {Act.CANCEL: "run", Act.RETRY: "run", Act.REPLAY: "dead letter"}
 _STATES = {
@@ -23,7 +23,7 @@ _STATES = {
     State.STOPPED: Badge("stopped", "dead", "bad"),
     State.DONE: Badge("done", "done", "good"),
 }
-_NOT_YET = {Result.CANCELLING: "wait", Result.SENT: "wait", Result.BUSY: "wait"}
+_NOT_YET = {Became.CANCELLING: "wait", Became.SENT: "wait", Became.BUSY: "wait"}
 _ICONS = {"good": "done", "wait": "wait", "bad": "dead"}
 _EFFECTS = {
     Act.CANCEL: "A cancelled run goes to the dead letters; what it has sent stays sent.",
@@ -211,7 +211,7 @@ def _item(action: Act, item: OperationItem) -> Item:
     at = "dead-letters" if action is Act.REPLAY else "runs"
     badge = Badge("waits", "wait", "calm")
     if item.result is not None:
-        badge = Badge(str(item.result), *_look(Result(item.result)))
+        badge = Badge(str(item.result), *_look(Became(item.result)))
     return Item(
         item=item,
         badge=badge,
@@ -220,7 +220,7 @@ def _item(action: Act, item: OperationItem) -> Item:
     )
 
 
-def _look(result: Result) -> tuple[str, str]:
+def _look(result: Became) -> tuple[str, str]:
     """Return the icon and the tone of a result."""
     tone = _NOT_YET.get(result, "good" if result in DONE else "bad")
     return _ICONS[tone], tone

@@ -39,8 +39,11 @@ def config_of(world: World) -> str:
         "allow-x00 = false",  # refused in every string; test_http_hostile.py sees to it
         'database = "none"',
         "[checks.positive_data_acceptance]",
-        # 400 is held to `rules`; 412 is what a tag that was drawn deserves
-        'expected-statuses = ["2xx", "3xx", 400, 404, 409, 412, 503]',
+        # 400 is held to `rules`; 412 is what a tag that was drawn deserves, 428 none at all
+        'expected-statuses = ["2xx", "3xx", 400, 403, 404, 409, 412, 428, 503]',
+        "[checks.negative_data_rejection]",
+        # 413 is what too many items come to
+        "expected-statuses = [400, 403, 404, 405, 409, 413, 415, 428, 503]",
         "[warnings]",
         'fail-on = ["unsupported_regex", "missing_deserializer", "method_not_allowed"]',
     ]

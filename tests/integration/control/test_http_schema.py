@@ -143,6 +143,11 @@ async def test_bytes_are_documented_as_base64(rest: Rest):
     assert schemas["Heartbeat"]["properties"]["bootId"]["maxLength"] == 4096
 
 
+async def test_documents_have_names_of_their_own(rest: Rest):
+    for name in (await rest.get("/schema")).json["components"]["schemas"]:
+        assert "." not in name, f"{name}: another module names something else so; rename one"
+
+
 async def test_times_are_documented_as_times(rest: Rest):
     schemas = (await rest.get("/schema")).json["components"]["schemas"]
     assert schemas["Costs"]["properties"]["since"]["anyOf"][0]["format"] == "date-time"

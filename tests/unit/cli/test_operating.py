@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from bpa.cli import cli
 from bpa.cli.operating import chosen_by, exit_code_of, headline
-from bpa.control.operation_terms import Result, State
+from bpa.control.operation_terms import Became, State
 from bpa.control.rest.operation_schemas import Operation, OperationChosen
 from tests.unit.operations import operation
 
@@ -17,16 +17,16 @@ from tests.unit.operations import operation
 @pytest.mark.parametrize(
     ("counts", "items", "code"),
     [
-        ({Result.REPLAYED: 2, Result.SETTLED: 1}, 3, 0),
-        ({Result.CANCELLED: 1, Result.CANCELLING: 1}, 2, 0),
-        ({Result.REPLAYED: 2, Result.REFUSED: 1}, 3, 7),
-        ({Result.REPLAYED: 2}, 5, 7),
+        ({Became.REPLAYED: 2, Became.SETTLED: 1}, 3, 0),
+        ({Became.CANCELLED: 1, Became.CANCELLING: 1}, 2, 0),
+        ({Became.REPLAYED: 2, Became.REFUSED: 1}, 3, 7),
+        ({Became.REPLAYED: 2}, 5, 7),
         ({}, 5, 7),
-        ({Result.SENT: 1}, 1, 7),
-        ({Result.GONE: 2}, 2, 3),
-        ({Result.REFUSED: 1, Result.GONE: 1}, 2, 5),
-        ({Result.BUSY: 1}, 1, 5),
-        ({Result.FAILED: 1, Result.REFUSED: 1}, 2, 6),
+        ({Became.SENT: 1}, 1, 7),
+        ({Became.GONE: 2}, 2, 3),
+        ({Became.REFUSED: 1, Became.GONE: 1}, 2, 5),
+        ({Became.BUSY: 1}, 1, 5),
+        ({Became.FAILED: 1, Became.REFUSED: 1}, 2, 6),
     ],
 )
 def test_the_exit_code_tells_all_from_a_part_from_nothing(counts, items: int, code: int):
@@ -36,9 +36,9 @@ def test_the_exit_code_tells_all_from_a_part_from_nothing(counts, items: int, co
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"counts": {Result.REPLAYED: 2}}, "replay 2 of 2: 2 replayed"),
+        ({"counts": {Became.REPLAYED: 2}}, "replay 2 of 2: 2 replayed"),
         (
-            {"counts": {Result.REPLAYED: 2}, "items": 12, "state": State.RUNNING, "rate_per_s": 5},
+            {"counts": {Became.REPLAYED: 2}, "items": 12, "state": State.RUNNING, "rate_per_s": 5},
             "replay 2 of 12: 2 replayed; 2 s left at its rate",
         ),
         (

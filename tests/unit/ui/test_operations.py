@@ -2,7 +2,7 @@
 
 import pytest
 
-from bpa.control.operation_terms import Act, Result, State
+from bpa.control.operation_terms import Act, Became, State
 from bpa.control.rest.operation_schemas import OperationChosen, OperationItem
 from bpa.ui.views import operations as view
 from tests.unit.operations import operation
@@ -11,8 +11,8 @@ from tests.unit.operations import operation
 @pytest.mark.parametrize(
     ("changes", "badge", "tone"),
     [
-        ({"counts": {Result.REPLAYED: 2}}, "done", "good"),
-        ({"counts": {Result.REPLAYED: 2, Result.GONE: 1}}, "done, 1 failed", "bad"),
+        ({"counts": {Became.REPLAYED: 2}}, "done", "good"),
+        ({"counts": {Became.REPLAYED: 2, Became.GONE: 1}}, "done, 1 failed", "bad"),
         ({"items": 3, "state": State.RUNNING}, "at work", "work"),
         ({"items": 3, "state": State.RUNNING, "trouble": "away"}, "waits", "work"),
         ({"items": 3, "state": State.HELD}, "held, not started", "work"),
@@ -25,7 +25,7 @@ def test_a_state_says_whether_all_went_well(changes, badge: str, tone: str):
 
 
 def test_progress_is_a_share_with_the_time_that_is_left_at_its_rate():
-    counts = {Result.CANCELLED: 30, Result.CANCELLING: 10, Result.REFUSED: 10}
+    counts = {Became.CANCELLED: 30, Became.CANCELLING: 10, Became.REFUSED: 10}
     changes = {"action": Act.CANCEL, "items": 200, "state": State.RUNNING, "rate_per_s": 5}
     shown = view.page(operation(counts=counts, **changes), [], shows_all=False, following="next")
     assert (shown.line.title, shown.line.progress) == ("Cancel 200 runs", "50 of 200")
@@ -75,7 +75,7 @@ def test_what_it_is_about_is_said_and_how_a_shell_does_the_same(action, chosen, 
 
 def test_an_item_leads_to_what_it_is_and_to_what_became_of_it():
     item = OperationItem(
-        nth=1, subject="a/b:1", result=Result.REPLAYED, why="", run_id="r-1", tries=1, done_at=None
+        nth=1, subject="a/b:1", result=Became.REPLAYED, why="", run_id="r-1", tries=1, done_at=None
     )
     shown = view.page(operation(items=1), [item], shows_all=True, following=None)
     (one,) = shown.items

@@ -113,7 +113,7 @@ async def test_a_generated_client_edits_by_the_tag_that_it_read(generated: Gener
         asked = generated.model("Asked")(requested_by="ada")
         tag = read.headers["ETag"]
         paused = await pause(DEP_ID, client=client, body=asked, if_match=tag)
-        assert paused.parsed.paused_by == "ada"
+        assert paused.parsed.paused_by == "api:ada"
         stale = await pause(DEP_ID, client=client, body=asked, if_match=tag)
         assert (stale.status_code, stale.parsed.code) == (412, "changed")
 

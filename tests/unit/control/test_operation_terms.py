@@ -4,8 +4,8 @@ import pytest
 
 from bpa.control.operation_terms import DONE, TRIES_AT_MOST, Act, Became, Told, told_of
 from bpa.control.operations import foreseen
-from bpa.control.replay_plan import Became as Replayed
 from bpa.control.replay_plan import LetterId, Outcome
+from bpa.control.replay_plan import Result as Replayed
 from bpa.domain.runs import TERMINAL, RunStatus
 
 LETTER = LetterId("invoices", 1)

@@ -38,6 +38,7 @@ KEPT_DAYS = 30
 HELD_HOURS = 24
 _LOOK_EVERY_S = 2.0
 _FORGET_EVERY_S = 600.0
+_FORGOTTEN_AT_ONCE = 100
 _AGAIN_S = 5.0
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -114,7 +115,9 @@ class Operating:
     async def forget(self) -> int:
         """Remove operations that ended long ago, and those that nobody started; return how many."""
         kept = {"kept_days": KEPT_DAYS, "held_hours": HELD_HOURS}
-        gone = len(await fetch_all(self._pool, _QUERIES.forget, **kept))
+        gone = 0
+        while gone < _FORGOTTEN_AT_ONCE and await fetch_all(self._pool, _QUERIES.forget, **kept):
+            gone += 1
         if gone:
             _log.info("operations_forgotten", count=gone)
         return gone

@@ -139,14 +139,15 @@ set trouble = %(trouble)s,
 where operation_id = %(operation_id)s::uuid;
 
 -- name: forget
--- Remove operations that ended long ago, or that nobody started, with their items; a few at a time.
+-- Remove an operation that ended long ago, or that nobody started, with its items; one at a time, since
+-- it may have very many.
 delete from operations
-where operation_id in (
+where operation_id = (
     select operation_id from operations
     where ended_at < now() - make_interval(days => %(kept_days)s)
         or state = 'held' and created_at < now() - make_interval(hours => %(held_hours)s)
     order by created_at
-    limit 5
+    limit 1
 )
 returning operation_id;
 

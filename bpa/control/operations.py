@@ -36,10 +36,11 @@ from bpa.control.search import Search
 from bpa.control.searches import Searches
 from bpa.domain.runs import RunId, RunStatus
 from bpa.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from bpa.postgres import Pool, fetch_all, fetch_one, load_queries
+from bpa.postgres import Pool, fetch_all, fetch_one, fetch_within, load_queries
 
 _QUERIES = load_queries(__file__)
 _LOOKING_S = 20.0
+_WRITING_S = 20.0
 SAMPLED = 10
 """Items of which a preview says what would become of them."""
 
@@ -117,9 +118,10 @@ class Operations:
         if not count:
             raise NotFound(f"there is nothing to {asked.action} among what was asked for")
         state = State.HELD if asked.hold else State.RUNNING
-        await fetch_all(
+        written = await fetch_within(
             self._pool,
             _QUERIES.start,
+            _WRITING_S,
             operation_id=operation_id,
             action=asked.action,
             chosen=jsonb({**frozen.known, **asked.choice.said}),
@@ -130,6 +132,10 @@ class Operations:
             looked_at_all=frozen.looked_at_all,
             subjects=list(frozen.subjects),
         )
+        if written is None:
+            raise Unavailable(
+                f"{count:,} items could not be written in {_WRITING_S:g} s; try again"
+            )
         _log.info(
             "operation_asked", operation_id=operation_id, action=asked.action, state=state,
             items=count,

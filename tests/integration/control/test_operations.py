@@ -87,11 +87,11 @@ async def test_what_comes_in_after_the_set_was_frozen_is_left_alone(rest: Rest, 
     assert [await fleet.status(RunId(one)) for one in first] == ["dead_lettered"] * 3
     assert await fleet.status(RunId(late)) == "queued"
     run = await fleet.history.get(RunId(first[0]))
-    assert (run["reason"], run["detail"]) == ("Cancelled", "cancelled by ops: sent twice")
+    assert (run["reason"], run["detail"]) == ("Cancelled", "cancelled by api:ops: sent twice")
     audit = await fetch_all(
         fleet.pool, "select actor, action from audit where subject = %(id)s", id=operation["id"]
     )
-    assert audit == [{"actor": "ops", "action": "operation.running"}]
+    assert audit == [{"actor": "api:ops", "action": "operation.running"}]
 
 
 async def test_a_set_that_is_another_by_now_is_refused(rest: Rest, fleet: Fleet):
@@ -262,7 +262,7 @@ async def test_dead_letters_are_grouped_by_cause_and_a_group_is_replayed(desk: D
     assert await operating(rest, desk.fleet).one_pass() == 2
     assert (await shown(rest, operation))["counts"] == {"replayed": 2}
     assert [one["count"] for one in (await rest.get("/v1/dead-letters/groups")).json] == [1, 1]
-    assert {row["requested_by"] for row in await desk.rows("replays")} == {"ops@desk"}
+    assert {row["requested_by"] for row in await desk.rows("replays")} == {"api:ops@desk"}
 
 
 async def test_runs_are_retried_by_a_search_and_those_replayed_before_are_none_of_it(desk: Desk):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import msgspec
 from rich.console import Console
 from rich.text import Text
 
 from bpa.control.disclosure import Show
-from bpa.control.rest.content_schemas import RunContents, Said, StepContents
+from bpa.control.rest.content_schemas import RunContents, Said, StepContents, laid_out
 from bpa.documents.characters import visible
 
 
@@ -44,11 +43,4 @@ def _conversation(name: str, said: Iterable[Said]) -> Iterator[tuple[str, str]]:
 def _print(console: Console, title: str, text: str) -> None:
     console.print()
     console.print(Text(visible(title), style="bold"))
-    console.print(Text(visible(_laid_out(text))), soft_wrap=True)
-
-
-def _laid_out(text: str) -> str:
-    try:
-        return msgspec.json.format(text, indent=2) if text.startswith(("{", "[")) else text
-    except msgspec.DecodeError:  # no JSON, or cut
-        return text
+    console.print(Text(visible(laid_out(text))), soft_wrap=True)

@@ -17,7 +17,7 @@ from bpa.cli.steps import prices, print_steps, unknown
 from bpa.cli.tables import ago, cut, facts, output, table
 from bpa.cli.waterfall import print_waterfall
 from bpa.control.rest.content_schemas import RunContents
-from bpa.control.rest.run_schemas import ReplayLink, Run, RunSummary
+from bpa.control.rest.run_schemas import ReplayLink, Run, RunSummary, executions_of
 from bpa.words import segment, span, usd_exactly
 
 
@@ -106,7 +106,7 @@ def _print_run(console: Console, run: Run) -> None:
                 ("deployment", f"{run.deployment_id} ({run.agent_id} {run.version})"),
                 ("node", run.node_id),
                 ("lease", lease),
-                ("executions", _executions(run)),
+                ("executions", executions_of(run)),
                 ("outcome", _pairs(run.outcome or {})),
                 *(("further", _pairs(one)) for one in (run.outcome or {}).get("further", [])),
                 ("effect key", run.effect_key),
@@ -154,16 +154,6 @@ def _replay(link: ReplayLink) -> str:
     who = f", by {link.requested_by}" if link.requested_by else ""
     edited = ", with another body" if link.edited else ""
     return f"{link.replay_number}: {link.run_id}, {link.status or 'not there yet'}{edited}{who}"
-
-
-def _executions(run: Run) -> str:
-    counted = {
-        "failed by the agent": run.agent_failures,
-        "crashed": run.crashes,
-        "lost by the infrastructure": run.infra_failures,
-    }
-    wrong = ", ".join(f"{count} {what}" for what, count in counted.items() if count)
-    return f"{run.executions}{f' ({wrong})' if wrong else ''}" if run.executions else ""
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
+import msgspec
+
 from bpa.control.disclosure import Show
 from bpa.control.rest.schemas import Document
 
@@ -90,3 +92,13 @@ def _step(row: Mapping[str, Any]) -> StepContents:
             "answer": [Said.of(one) for one in row["answer"]],
         }
     )
+
+
+def laid_out(text: str) -> str:
+    """Return a text as people read it: JSON on lines of its own."""
+    if not text.startswith(("{", "[")):
+        return text
+    try:
+        return msgspec.json.format(text, indent=2)
+    except msgspec.DecodeError:  # no JSON, or cut
+        return text

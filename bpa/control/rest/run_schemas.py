@@ -250,6 +250,17 @@ class Run(RunSummary, frozen=True):
         return super().of({**row, **more})
 
 
+def executions_of(run: Run) -> str:
+    """Say how often a run was executed, and by whose fault more than once; empty if never."""
+    counted = {
+        "failed by the agent": run.agent_failures,
+        "crashed": run.crashes,
+        "lost by the infrastructure": run.infra_failures,
+    }
+    wrong = ", ".join(f"{number} {what}" for what, number in counted.items() if number)
+    return f"{run.executions}{f' ({wrong})' if wrong else ''}" if run.executions else ""
+
+
 class RunPage(Document, frozen=True):
     """A page of runs, newest first."""
 

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import msgspec
 
 from bpa.control.disclosure import Show
-from bpa.control.rest.content_schemas import Prompt, RunContents, Said, StepContents
+from bpa.control.rest.content_schemas import (
+    Prompt,
+    RunContents,
+    Said,
+    StepContents,
+    laid_out,
+)
 from bpa.domain.journal import StepKind
 from bpa.ui.words import count
 from bpa.words import segment
@@ -78,7 +84,7 @@ def contents_page(found: RunContents) -> Contents:
             note=f"read as {document.dialect}; all that a model may see of the message"
             if document
             else "The message could not be read: its dead letter has it as it came.",
-            pieces=[Piece("", _laid_out(document.text))] if document else [],
+            pieces=[Piece("", laid_out(document.text))] if document else [],
             is_open=True,
         ),
         steps=[_step(step) for step in found.steps],
@@ -113,7 +119,7 @@ def _prompt(prompt: Prompt) -> Part:
     pieces = [
         Piece("instructions, as system", prompt.instructions),
         *(_piece(said) for said in prompt.messages),
-        Piece(f"tools ({prompt.tool_choice})", _laid_out(tools)),
+        Piece(f"tools ({prompt.tool_choice})", laid_out(tools)),
     ]
     most = f"at most {count(prompt.max_tokens)} tokens of answer"
     return Part("Prompt", f"{note}; {most}", pieces, is_open=False)
@@ -124,7 +130,7 @@ def _piece(said: Said) -> Piece:
         name = f"the model calls {said.name}"
     else:
         name = _SAID.get((said.role, said.kind), f"{said.role}: {said.kind}".replace("_", " "))
-    return Piece(name, _laid_out(said.text))
+    return Piece(name, laid_out(said.text))
 
 
 def _effect_parts(step: StepContents) -> Iterator[Part]:
@@ -135,14 +141,4 @@ def _effect_parts(step: StepContents) -> Iterator[Part]:
 def _text(title: str, text: str | None, note: str) -> Part:
     if text is None:
         return Part(title, "none is recorded", [], is_open=True)
-    return Part(title, note, [Piece("", _laid_out(text))], is_open=True)
-
-
-def _laid_out(text: str) -> str:
-    """Return a text as people read it: JSON on lines of its own."""
-    if not text.startswith(("{", "[")):
-        return text
-    try:
-        return msgspec.json.format(text, indent=2)
-    except msgspec.DecodeError:  # no JSON, or cut
-        return text
+    return Part(title, note, [Piece("", laid_out(text))], is_open=True)

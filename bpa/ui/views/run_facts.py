@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bpa.control.replay_plan import LetterId
-from bpa.control.rest.run_schemas import MessageView, ReplayLink, Run
+from bpa.control.rest.run_schemas import MessageView, ReplayLink, Run, executions_of
 from bpa.domain.runs import TERMINAL, RunStatus
 from bpa.ui.views import status
 from bpa.ui.words import count, exact
@@ -65,7 +65,7 @@ def about(run: Run, outside: Outside) -> Iterator[Link]:
     if run.node_id:
         yield Link("node", run.node_id, f"/ui/fleet/{segment(run.node_id)}")
     if run.executions:
-        yield Link("executions", _executions(run))
+        yield Link("executions", executions_of(run))
     if run.steps:
         yield Link("tokens", count(run.tokens_used))
         yield Link("cost", f"{usd(run.cost_usd)} USD", title=f"exactly {run.cost_usd} USD")
@@ -77,16 +77,6 @@ def about(run: Run, outside: Outside) -> Iterator[Link]:
         yield Link("replayed as", run.replayed_as, f"/ui/runs/{segment(run.replayed_as)}")
     yield Link("trace", run.trace_id, copy=True, outside=address(outside.trace, run))
     yield Link("effect key", run.effect_key, copy=True)
-
-
-def _executions(run: Run) -> str:
-    counted = {
-        "failed by the agent": run.agent_failures,
-        "crashed": run.crashes,
-        "lost by the infrastructure": run.infra_failures,
-    }
-    wrong = ", ".join(f"{number} {what}" for what, number in counted.items() if number)
-    return f"{run.executions} ({wrong})" if wrong else str(run.executions)
 
 
 def message(run: Run) -> Iterator[Link]:

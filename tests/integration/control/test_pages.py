@@ -348,6 +348,15 @@ async def _poison(fleet: Fleet, database: str) -> str:
              [source, text, text, text, Jsonb({"vendor": text, "route": text}), "t" * 32, text,
               Jsonb({text: text})]),
             ("update steps set call = %s", [call]),
+            ("update run_inputs set message = %s",
+             [Jsonb({"content_type": text, "correlation_id": text, "properties": {text: text},
+                     "properties_left_out": 1})]),
+            ("insert into audit (actor, action, subject, detail) values (%s, %s, %s, %s)",
+             [text, text, str(run_id), Jsonb({"detail": text})]),
+            ("insert into replays (run_id, replayed_run_id, original_run_id, replay_number, queue, "
+             "sequence_number, dead_letter_reason, edited, body_sha256, requested_by) "
+             "values (gen_random_uuid(), %s, %s, 1, 'q', 1, '', true, '', %s)",
+             [run_id, run_id, text]),
             ("update executions set reason = %s, detail = %s, ending = %s", [text, text, "failed"]),
             ("update nodes set metadata = %s",
              [Jsonb({"labels": {text: text, "region": text}, "version": text,
@@ -374,7 +383,7 @@ async def test_hostile_text_in_every_field_is_shown_and_does_nothing(
     run_id = await _poison(fleet, database)
     seen = ""
     for path in (
-        "/ui", "/ui/runs", "/ui/runs/many?q=", f"/ui/runs/{run_id}",
+        "/ui", "/ui/runs", "/ui/runs/many?q=", f"/ui/runs/{run_id}", f"/ui/runs/{run_id}/logs",
         "/ui/fleet", "/ui/fleet/node-1",
         "/ui/deployments", f"/ui/deployments/{DEP_ID}", "/ui/costs?by=model",
         "/ui/operations", f"/ui/operations/{NOBODY}",

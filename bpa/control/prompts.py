@@ -81,7 +81,7 @@ def answered(answer: bytes) -> list[dict[str, Any]]:
     """Return the messages of a recorded answer; none where it is of another form."""
     try:
         value = msgspec.json.decode(answer)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return []
     messages = value.get("messages") if isinstance(value, dict) else None
     return [one for one in messages if _is_message(one)] if isinstance(messages, list) else []

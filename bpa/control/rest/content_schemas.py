@@ -100,5 +100,5 @@ def laid_out(text: str) -> str:
         return text
     try:
         return msgspec.json.format(text, indent=2)
-    except msgspec.DecodeError:  # no JSON, or cut
+    except (msgspec.DecodeError, RecursionError):  # no JSON, or cut, or a thousand deep
         return text

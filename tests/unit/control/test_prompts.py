@@ -55,7 +55,7 @@ def test_a_call_whose_answer_was_lost_or_refused_is_asked_again_alike():
 
 def test_an_answer_that_no_conversation_goes_on_from_ends_what_can_be_derived():
     odd = json.dumps({"messages": [{"role": "robot", "contents": [{"type": "image"}]}]}).encode()
-    for answer in (odd, b"no JSON", b"[]", b'{"messages": [3]}', b'{"messages": {}}'):
+    for answer in (odd, b"no JSON", b"[]", b"[" * 9_999, b'{"messages": [3]}', b'{"messages": {}}'):
         asked = dict(prompts(DECLARED, DOCUMENT, [step(0, answer=answer), step(1)]))
         assert asked[0].is_exact
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bpa.control.disclosure import Show
-from bpa.control.rest.content_schemas import Prompt, RunContents, Said, StepContents
+from bpa.control.rest.content_schemas import Prompt, RunContents, Said, StepContents, laid_out
 from bpa.control.rest.run_schemas import DeliveryView, MessageView, ReplayLink, Run, StageView
 from bpa.ui.rendering import LONG_CHARS_MAX, _long
 from bpa.ui.views import run_contents, run_facts, run_log
@@ -112,6 +112,11 @@ def contents(prompt: Prompt | None, said: list[Said]) -> RunContents:
         ),
     ]  # fmt: skip
     return RunContents(run_id="r", shown=Show.WHOLE, document=None, steps=steps)
+
+
+def test_what_only_looks_like_json_is_laid_out_as_it_is():
+    for text in ("[" * 100_000, '{"cut": "of', "[x]", "prose", ""):
+        assert laid_out(text) == text
 
 
 @pytest.mark.parametrize("is_exact", [True, False])

@@ -103,7 +103,7 @@ def _print_run(console: Console, run: Run) -> None:
                 ("message", _message(source)),
                 ("properties", _properties(run)),
                 ("excerpt", source.get("excerpt")),
-                ("deployment", f"{run.deployment_id} ({run.agent_id} {run.version})"),
+                ("deployment", _deployment(run)),
                 ("node", run.node_id),
                 ("lease", lease),
                 ("executions", executions_of(run)),
@@ -137,6 +137,11 @@ def _message(source: dict[str, Any]) -> str:
         str(source.get("dialect") or ""),
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _deployment(run: Run) -> str:
+    revision = "" if run.revision is None else f", revision {run.revision}"
+    return f"{run.deployment_id}{revision} ({run.agent_id} {run.version})"
 
 
 def _properties(run: Run) -> str:

@@ -29,7 +29,8 @@ def contents_of(run: Row, steps: Sequence[Row], disclosure: Disclosure) -> dict[
     """Return what may be shown of a run's contents.
 
     Args:
-        run: Its ``document``, its agent's ``spec`` and its deployment's ``target``.
+        run: Its ``document``, its agent's ``spec`` and ``target``, the deployment that
+            it was received under.
         steps: Its journal in order, with what each kept.
         disclosure: What must not be shown.
     """

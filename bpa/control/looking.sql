@@ -9,12 +9,14 @@ select
     runs.run_id::text as run_id,
     run_inputs.document,
     agent_versions.spec,
-    deployments.target
+    coalesce(received.spec, deployments.target) as target
 from runs
 left join run_inputs using (run_id)
 left join agent_versions on agent_versions.agent_id = runs.agent_id
     and agent_versions.version = runs.version
 left join deployments on deployments.dep_id = runs.dep_id
+left join deployment_revisions as received
+    on received.dep_id = runs.dep_id and received.revision = runs.revision
 where runs.run_id = %(run_id)s::uuid;
 
 -- name: kept

@@ -49,7 +49,7 @@ def prompts(
     """Derive the request of each model step.
 
     Args:
-        declared: What the run works by; a deployment may have been changed since.
+        declared: What the run works by, as it was when its message was received.
         document: What the run was given.
         steps: Rows of its journal, in order, with ``seq``, ``kind``, ``digest`` and ``answer``.
 

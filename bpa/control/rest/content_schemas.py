@@ -35,8 +35,8 @@ class Prompt(Document, frozen=True):
     """What a model was asked."""
 
     is_exact: bool
-    """Derived to the byte as it was sent; false where the deployment was changed since, or where
-    an agent went a way of its own."""
+    """Derived to the byte as it was sent; false where an agent went a way of its own, and where an
+    earlier release received the run and its deployment was changed since."""
     model: str
     max_tokens: int
     instructions: str

@@ -205,6 +205,9 @@ class ReplayLink(Document, frozen=True):
 class Run(RunSummary, frozen=True):
     """A run whole."""
 
+    revision: int | None
+    """Of the deployment, that its message was received under: what its agent is told and may do.
+    Null where an earlier release received it."""
     input_ref: dict[str, Any]
     effect_key: str
     replay_of: str | None

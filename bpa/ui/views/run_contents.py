@@ -113,7 +113,7 @@ def _prompt(prompt: Prompt) -> Part:
     note = (
         "to the byte as it was sent"
         if prompt.is_exact
-        else "derived by the deployment as it is now, and not to the byte what was sent"
+        else "derived from what is kept, and not to the byte what was sent"
     )
     tools = msgspec.json.encode(prompt.tools).decode()
     pieces = [

@@ -61,6 +61,8 @@ def address(template: str, run: Run) -> str:
 def about(run: Run, outside: Outside) -> Iterator[Link]:
     """Say what a run is, and what it has used."""
     yield Link("deployment", run.deployment_id, f"/ui/deployments/{segment(run.deployment_id)}")
+    if run.revision is not None:
+        yield Link("received under", f"revision {run.revision}")
     yield Link("agent", f"{run.agent_id} {run.version}")
     if run.node_id:
         yield Link("node", run.node_id, f"/ui/fleet/{segment(run.node_id)}")

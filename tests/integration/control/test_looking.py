@@ -4,20 +4,24 @@ import json
 import time
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 import pytest_asyncio
 
 from bpa.connectors import OutgoingMessage
 from bpa.control.disclosure import Show
 from bpa.control.message_properties import kept_of
+from bpa.control.revisions import Edit
+from bpa.documents.answers import tool_of
 from bpa.documents.decoding import decode
 from bpa.documents.wire import to_wire
-from bpa.domain.journal import ModelCall, Step, StepKind
+from bpa.domain.conversation import compose
+from bpa.domain.journal import ModelCall, Step, StepKind, canonical, digest_of
 from bpa.domain.runs import RunId
 from bpa.postgres import fetch_all
 from bpa.ui.views.run_facts import Outside
 from tests.integration.control.desk import Desk, desk_of
-from tests.integration.control.fleet import Fleet, arrival
+from tests.integration.control.fleet import AGENT, DEP_ID, DEPLOYMENT, Fleet, arrival
 from tests.integration.control.pages_read import check_harmless, read_page
 from tests.integration.control.rest import PROBLEM, rest_over
 from tests.unit.control.test_message_properties import message
@@ -53,6 +57,28 @@ async def worked(fleet: Fleet, document: bytes, answer: bytes = ANSWER) -> RunId
 
 def read(value: object) -> bytes:
     return to_wire(decode(json.dumps(value).encode(), "application/json"))
+
+
+async def test_a_prompt_stays_exact_however_its_deployment_is_edited(fleet: Fleet):
+    document = decode(json.dumps(INVOICE).encode(), "application/json")
+    said = {"role": "user", "contents": [{"type": "text", "text": document.text}]}
+    wish = {"messages": [said], "options": {"tool_choice": "required"}}
+    request = compose(wish, AGENT, [tool_of(document, DEPLOYMENT.routes, 1)])
+    digest = digest_of(StepKind.MODEL, canonical(request))
+    await fleet.runs.receive(arrival(1, document=to_wire(document), revision=1))
+    await fleet.register()
+    epoch = await fleet.granted(arrival(1).run_id)
+    await fleet.leases.acknowledge(arrival(1).run_id, epoch)
+    step = Step(seq=0, kind=StepKind.MODEL, digest=digest, answer=ANSWER)
+    await fleet.runs.record_step(arrival(1).run_id, epoch, step)
+    edited = msgspec.structs.replace(DEPLOYMENT, routes=["other"])
+    await fleet.revisions.edit(DEP_ID, Edit(spec=edited, actor="me"), "1")
+    async with rest_over(fleet, show=Show.WHOLE) as rest:
+        found = (await rest.get(f"/v1/runs/{arrival(1).run_id}/contents")).json
+        prompt = found["steps"][0]["prompt"]
+        assert prompt["isExact"] is True
+        assert prompt["tools"][0]["parameters"]["properties"]["route"]["enum"] == DEPLOYMENT.routes
+        assert "revision 1" in (await rest.get(f"/ui/runs/{arrival(1).run_id}")).text
 
 
 async def looks(fleet: Fleet) -> list[dict[str, object]]:

@@ -17,7 +17,8 @@ from tests.unit.ui.test_views import NOW
 from tests.unit.ui.test_views import RUN as SUMMARY
 
 RUN = Run(
-    **msgspec.structs.asdict(SUMMARY), input_ref={"queue": "in/voices", "sequence_number": 7},
+    **msgspec.structs.asdict(SUMMARY), revision=3,
+    input_ref={"queue": "in/voices", "sequence_number": 7},
     effect_key="k", replay_of=None, enqueued_at=NOW, lease_epoch=1, lease_expires_at=None,
     cancel_asked_at=None, cancel_asked_by=None, cancel_detail=None, waiting_nodes=None,
     agent_failures=0, crashes=0, infra_failures=0, worked_s=1.0, timings={}, costs={},

@@ -122,7 +122,7 @@ async def test_masked_contents_are_shown_by_field_and_each_look_is_noted(fleet: 
         assert "Jane" not in page.text
         assert "Acme" in check_harmless(page.text).text
     noted = await looks(fleet)
-    assert [one["actor"] for one in noted] == ["me@here", "ui:local"]
+    assert [one["actor"] for one in noted] == ["api:me@here", "ui:local"]
     assert noted[0]["subject"] == run_id
     assert noted[0]["detail"] == {"shown": "masked"}
 

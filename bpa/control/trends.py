@@ -58,11 +58,6 @@ class Trends:
         overall = next(row for row in ended if row["at"] is None)
         return Trend(since, arrived, [row for row in ended if row["at"] is not None], overall)
 
-    async def completed(self, since: datetime) -> int:
-        """Count the runs that have completed since a time; raises ``Unavailable``."""
-        (row,) = await fetch_all(self._pool, _QUERIES.completed, since=since)
-        return int(row["runs"])
-
     async def alive(self) -> list[dict[str, Any]]:
         """Count living runs by status and by what they wait for, the most first."""
         return await fetch_all(self._pool, _QUERIES.alive)

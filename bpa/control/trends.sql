@@ -38,11 +38,6 @@ from ended
 group by grouping sets ((at), ())
 order by at;
 
--- name: completed
--- Count the runs that completed since a time.
-select count(*) as runs from runs
-where status in ('completed', 'dead_lettered') and status = 'completed' and ended_at >= %(since)s;
-
 -- name: alive
 -- Count living runs by status and by what they wait for.
 select

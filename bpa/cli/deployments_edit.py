@@ -182,7 +182,7 @@ async def _edit(context: click.Context, wanted: _Wanted, *, as_json: bool) -> No
             click.echo("nothing was changed", err=True)
             return
         try:
-            await _save(api, path, tree, wanted, _tag(present), as_json=as_json)
+            await _save(api, path, tree, wanted, present.etag, as_json=as_json)
         except (Conflict, InvalidRequest) as error:
             if wanted.is_script:
                 raise
@@ -221,7 +221,7 @@ async def _rollback(
         if _is_enough(simulated, dry_run=dry_run, as_json=as_json):
             return
         body = {"to": revision, "note": note, "requestedBy": whoami()}
-        tag = (if_match or _tag(present)).strip('"')
+        tag = (if_match or present.etag).strip('"')
         saved = await api.post(f"{path}:rollback", body, Deployment, if_match=tag)
         _done(saved, simulated, as_json=as_json)
 
@@ -235,7 +235,7 @@ async def _history(context: click.Context, deployment_id: str, limit: int) -> li
 async def update(api: Api, path: str, spec: Any, present: Deployment) -> Deployment:
     """Give a deployment another spec, unless it has changed since it was read."""
     body = {"spec": spec, "note": "bpa apply", "requestedBy": whoami()}
-    return await api.put(path, body, Deployment, if_match=_tag(present))
+    return await api.put(path, body, Deployment, if_match=present.etag)
 
 
 def _given(wanted: _Wanted, spec: dict[str, Any]) -> Any:
@@ -296,10 +296,6 @@ def _is_enough(simulated: Simulation, *, dry_run: bool, as_json: bool) -> bool:
     if not simulated.valid:
         raise InvalidRequest("the deployment would not be valid; nothing was changed")
     return dry_run
-
-
-def _tag(deployment: Deployment) -> str:
-    return f"{deployment.revision}{'-paused' if deployment.paused_at else ''}"
 
 
 def _done(saved: Deployment, simulated: Simulation, *, as_json: bool) -> None:

@@ -28,6 +28,11 @@ class Deployment(Document, frozen=True):
     alive: int
     """Its runs that have not ended."""
 
+    @property
+    def etag(self) -> str:
+        """What names its present state, without quotes."""
+        return f"{self.revision}{'-paused' if self.paused_at else ''}"
+
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Deployment:
         """Build it from its row."""

@@ -36,11 +36,6 @@ class Card:
         """Whether nothing is received for it and nothing starts."""
         return self.deployment.paused_at is not None
 
-    @property
-    def etag(self) -> str:
-        """What names its present state."""
-        return f"{self.deployment.revision}{'-paused' if self.is_paused else ''}"
-
 
 @dataclass(frozen=True, slots=True)
 class Suits:

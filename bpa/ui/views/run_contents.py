@@ -8,13 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from bpa.control.disclosure import Show
-from bpa.control.rest.content_schemas import (
-    Prompt,
-    RunContents,
-    Said,
-    StepContents,
-    laid_out,
-)
+from bpa.control.rest.content_schemas import Prompt, RunContents, Said, StepContents, laid_out
 from bpa.domain.journal import StepKind
 from bpa.ui.words import count
 from bpa.words import segment

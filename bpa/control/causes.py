@@ -34,8 +34,7 @@ def cause_of(detail: str) -> str:
 
     Quoted values, ids, times, numbers and the ports of hosts are dropped, and whatever stands in a
     URL behind its host; a status of HTTP stays, since 429 and 503 are different troubles, and so
-    does an address, since it names who failed. The same text always gives the same cause, and the
-    cause of a cause is itself.
+    does an address, since it names who failed. The same text always gives the same cause.
     """
     text = one_line(detail[:_READ_CHARS_MAX])
     for pattern in (_QUOTED, _UUID, _TIME):

@@ -18,11 +18,17 @@ from hypothesis import HealthCheck, settings
 from bpa.embedded.postgres import EmbeddedPostgres
 from observability.programs import Missing, Programs, programs
 
-# An example that takes long on a busy machine is no failure.
-settings.register_profile(
-    "suite", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("suite")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the same examples each time; ``--hypothesis-seed=random`` or a number draws others."""
+    settings.register_profile(
+        "suite",
+        parent=settings(),
+        derandomize=config.getoption("hypothesis_seed") is None,
+        deadline=None,  # an example that takes long on a busy machine is no failure
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session", autouse=True)

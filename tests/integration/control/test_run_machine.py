@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -344,9 +343,7 @@ async def worlds(database: str, valkey_url: str) -> AsyncIterator[Callable[[], W
         yield lambda: World(pool, valkey, feeding, counts)
 
 
-def test_no_order_of_events_loses_a_message_or_a_fence(
-    database: str, valkey_url: str, request: pytest.FixtureRequest
-):
+def test_no_order_of_events_loses_a_message_or_a_fence(database: str, valkey_url: str):
     with asyncio.Runner() as runner:
         opened = worlds(database, valkey_url)
         make = runner.run(opened.__aenter__())
@@ -356,7 +353,6 @@ def test_no_order_of_events_loses_a_message_or_a_fence(
                 max_examples=20,
                 stateful_step_count=10,
                 database=None,
-                derandomize=request.config.getoption("hypothesis_seed") is None,
                 suppress_health_check=list(HealthCheck),
             )
             run_state_machine_as_test(machine, settings=budget)

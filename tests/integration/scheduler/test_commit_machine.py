@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -94,7 +93,7 @@ async def worlds(database: str, valkey_url: str) -> AsyncIterator[Callable[[], W
 
 
 def test_planners_that_race_oversubscribe_nothing_and_starve_nothing(
-    database: str, valkey_url: str, request: pytest.FixtureRequest
+    database: str, valkey_url: str
 ):
     with asyncio.Runner() as runner:
         opened = worlds(database, valkey_url)
@@ -107,7 +106,6 @@ def test_planners_that_race_oversubscribe_nothing_and_starve_nothing(
                 max_examples=40,
                 stateful_step_count=8,
                 database=None,
-                derandomize=request.config.getoption("hypothesis_seed") is None,
                 suppress_health_check=list(HealthCheck),
             )
             run_state_machine_as_test(machine, settings=budget)

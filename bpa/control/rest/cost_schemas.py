@@ -65,8 +65,12 @@ class Used(Document, frozen=True):
     limit: str | None
     """What one run may use as the deployment stands now; null for no limit."""
     p50: str
+    """What half of the runs stayed within; where they are over 20,000, of a sample of 10,000 or
+    more, chosen by their ids."""
     p95: str
+    """What 95 of 100 stayed within, of the same runs."""
     max: str
+    """The most that one of all of them used."""
     exceeded: int
     """Runs that this budget ended: their next call might not have fit."""
 

@@ -320,18 +320,49 @@ async def test_a_month_is_summed_up_from_the_index_alone(desk: Desk):
     values = dict.fromkeys(
         ("since", "until", "agent", "deployment", "model", "after_run", "after_epoch")
     )
-    async with desk.fleet.pool.connection() as connection:
+    values |= {"by": "day", "limit": 100, "sample": 10}
+    indexes = {
+        _statement(By.MODEL, Chosen()): ["Index Only Scan using steps_ledger"],
+        _statement(By.DAY, Chosen()): ["Index Only Scan using steps_ledger"],
+        _statement(By.DEPLOYMENT, Chosen()): [
+            "Index Only Scan using steps_ledger",
+            "Index Only Scan using runs_ended_lately",
+        ],
+        _statement(By.RUN, Chosen()): ["Index Scan Backward using steps_pkey"],
+        _statement(By.ATTEMPT, Chosen()): ["Index Scan Backward using steps_pkey"],
+        _QUERIES.completions: ["Index Only Scan using runs_ended_lately"],
+        _QUERIES.budget_use: ["Index Only Scan using runs_ended_lately"],
+    }
+    async with desk.fleet.pool.connection() as connection, connection.transaction():
         await connection.execute("set local enable_seqscan = off")
         await connection.execute("set local enable_bitmapscan = off")
-        for by in (By.MODEL, By.DAY, By.RUN, By.ATTEMPT):
-            cursor = await connection.execute(
-                "explain " + _statement(by, Chosen()), {**values, "limit": 100}
-            )
+        await connection.execute("set local enable_sort = off")
+        for query, names in indexes.items():
+            cursor = await connection.execute("explain " + query, values)
             plan = "\n".join(str(row) for row in await cursor.fetchall())
-            assert "Index Only Scan using steps_ledger" in plan, plan
-        for query in (_QUERIES.completions, _QUERIES.budget_use):
-            cursor = await connection.execute(
-                "explain " + query, {**values, "by": "day", "limit": 100}
-            )
-            plan = "\n".join(str(row) for row in await cursor.fetchall())
-            assert "Index Only Scan using runs_ended_lately" in plan, plan
+            assert all(name in plan for name in names), plan
+
+
+async def test_the_calls_of_runs_that_ended_much_later_or_live_are_theirs_too(desk: Desk):
+    slow, alive = await desk.queued(1), await desk.queued(2)
+    await desk.execute(slow, answered(intent(0)))
+    await desk.execute(alive, answered(intent(0)), end=None)
+    async with desk.fleet.pool.connection() as connection:
+        await connection.execute(
+            "update runs set ended_at = ended_at + interval '3 days' where run_id = %s", (slow,)
+        )
+    both = 2 * Decimal(PAID.cost_usd)
+    assert await desk.usd("?by=deployment") == {DEP_ID: both}
+    asked = f"?by=day&agent={AGENT.agent_id}&since=0001-01-01T00:00:00Z&until=9999-01-01T00:00:00Z"
+    assert await desk.usd(asked) == {f"{NOON:%Y-%m-%d}": both}
+
+
+async def test_percentiles_of_a_sample_lie_among_what_was_used_and_counts_are_of_all(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bpa.control.costs._SAMPLE", 8)
+    for number in range(16):
+        await desk.execute(await desk.queued(number), answered(intent(0)))
+    (used,) = await desk.fleet.costs.budget_use(Chosen())
+    assert used["runs"] == 16
+    assert used["tokens"] == [PAID.total_tokens] * 3

@@ -59,5 +59,5 @@ class History:
         return runs
 
     async def totals(self, since: datetime | None = None) -> list[dict[str, Any]]:
-        """Count runs by status and reason, with latency, tokens and cost."""
+        """Count runs by status and reason, with latency, tokens and cost; None is for all."""
         return await fetch_all(self._pool, _QUERIES.totals, since=since)

@@ -40,6 +40,7 @@ _COMMANDS = {
     "runs": ("bpa.cli.runs", "Look at runs, cancel them, try them again."),
     "send": ("bpa.cli.send", "Publish documents to a queue."),
     "serve": ("bpa.cli.serve", "Run a role until it is stopped."),
+    "status": ("bpa.cli.status", "Show what needs somebody, and how the hour went."),
     "uncordon": ("bpa.cli.cordon:uncordon", "Give a node leases again; calls off its drain."),
 }
 """Where each command is, and what it does in so few words that the list fits 80 columns."""

@@ -93,7 +93,6 @@ class ControlPlane:
     settlement: Settlement
     sweep: Sweep
     traces: Traces
-    trends: Trends
     api: Services
 
     def connect(self) -> None:
@@ -139,7 +138,7 @@ class ControlPlane:
         control = self.settings.control
         telemetry = self.settings.telemetry
         outside = Outside(telemetry.trace_url, telemetry.logs_url)
-        ui = pages(self.api, self.trends, self.settings.environment, outside)
+        ui = pages(self.api, self.settings.environment, outside)
         app = ui.sharing(create_app(self.api, ui.handlers, ui.exception_handlers))
         return serve_http(app, control.host, control.http_port, "control.http_port")
 
@@ -354,6 +353,7 @@ class ControlProvider(Provider):
         dead_letters: DeadLetters,
         replaying: Replaying,
         queues: Queues,
+        trends: Trends,
         metrics: Metrics,
         readiness: Readiness,
         ingest: Ingest,
@@ -380,6 +380,7 @@ class ControlProvider(Provider):
             dead_letters=dead_letters,
             replaying=replaying,
             queues=queues,
+            trends=trends,
             metrics=metrics,
             state=lambda: readiness.state,
             deployments_changed=ingest.deployments_changed,

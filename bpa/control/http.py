@@ -28,6 +28,7 @@ from bpa.control.rest import (
     queues,
     revisions,
     runs,
+    trends,
 )
 from bpa.control.rest.bodies import JsonRequest
 from bpa.control.rest.edge import Edge
@@ -53,6 +54,7 @@ _RESOURCES = (
     breakers,
     queues,
     costs,
+    trends,
     events,
     health,
 )

@@ -12,7 +12,6 @@ from litestar.exceptions import MethodNotAllowedException, NotFoundException
 from litestar.types import ASGIApp
 
 from bpa.control.rest.services import Services
-from bpa.control.trends import Trends
 from bpa.ui.assets import read_assets
 from bpa.ui.desk import Desk
 from bpa.ui.origin import ours_alone
@@ -61,12 +60,11 @@ class Ui:
     """Has the application make for all tabs at once what they all show."""
 
 
-def pages(services: Services, trends: Trends, environment: str, outside: Outside) -> Ui:
+def pages(services: Services, environment: str, outside: Outside) -> Ui:
     """Return all pages.
 
     Args:
         services: Control's.
-        trends: How the last hour went.
         environment: The name of what is served.
         outside: Where others keep traces and log lines.
 
@@ -75,7 +73,7 @@ def pages(services: Services, trends: Trends, environment: str, outside: Outside
     """
     assets = read_assets()
     renderer = Renderer(assets, environment)
-    desk = Desk(services, trends, assets, renderer, environment, outside)
+    desk = Desk(services, assets, renderer, environment, outside)
 
     def provide_desk() -> Desk:
         return desk

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bpa.control.rest.services import Services
-from bpa.control.trends import Trends
 from bpa.ui.assets import Assets
 from bpa.ui.rendering import Renderer
 from bpa.ui.views.run_facts import Outside
@@ -16,7 +15,6 @@ class Desk:
     """Control's services, and what turns their answers into pages."""
 
     services: Services
-    trends: Trends
     assets: Assets
     render: Renderer
     environment: str

@@ -45,6 +45,7 @@ from bpa.control.rest import (
     revision_schemas,
     run_events,
     run_schemas,
+    trend_schemas,
 )
 from tests.e2e.queues import dead_letters
 from tests.e2e.queues import send as send_to
@@ -131,6 +132,7 @@ CASES = {
     "runs show": case("{scene.dead_run}", document=run_schemas.Run),
     "runs watch": case("{scene.run}", "{scene.dead_run}", document=run_schemas.RunSummary, code=7),
     "send": case("{scene.file}", document=send.Sent),
+    "status": case(document=trend_schemas.Status),
     "uncordon": case("{scene.node}", document=node_schemas.NodeUncordoned),
 }
 ELSEWHERE = {

@@ -26,6 +26,7 @@ from bpa.control.revisions import Revisions
 from bpa.control.runs import Runs
 from bpa.control.searches import Searches
 from bpa.control.simulations import Simulations
+from bpa.control.trends import Trends
 from bpa.domain.runs import RunId
 from bpa.errors import NotFound, StaleLease
 from bpa.telemetry.metrics import Metrics
@@ -54,6 +55,7 @@ class Services:
     dead_letters: DeadLetters
     replaying: Replaying
     queues: Queues
+    trends: Trends
     metrics: Metrics
     state: Callable[[], State]
     """Returns whether the replica is ready, and why not."""

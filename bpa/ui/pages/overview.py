@@ -23,8 +23,8 @@ async def overview(request: AnyRequest, desk: NamedDependency[Desk]) -> Response
         queues=[Queue.of(row) for row in await services.queues.page()],
         breakers=[Breaker.of(row) for row in await services.breakers.page()],
         nodes=[Node.of(row) for row in await services.nodes.page()],
-        alive=await desk.trends.alive(),
-        trend=await desk.trends.last_hour(),
+        alive=await services.trends.alive(),
+        trend=await services.trends.last_hour(),
     )
     return desk.render.page(request, "overview.html", view=view.overview(known, now))
 

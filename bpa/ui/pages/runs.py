@@ -39,10 +39,10 @@ async def list_runs(
         number = await searches.count(search) if asked.text and not cursor else None
     except InvalidRequest as error:
         asked = replace(asked, problem=str(error))
-    trend = await desk.trends.last_hour()
+    trend = await desk.services.trends.last_hour()
     shown = view.runs(
         [RunSummary.of(row) for row in rows],
-        await desk.trends.alive(),
+        await desk.services.trends.alive(),
         trend.overall,
         asked,
         number=number,

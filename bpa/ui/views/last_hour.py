@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from bpa.control.rest.queue_schemas import Queue
-from bpa.control.trends import STEP_S, Trend
+from bpa.control.rest.trend_schemas import lag_of
+from bpa.control.trends import Trend, backlog_of, minutes_of
 from bpa.ui.views import charts
 from bpa.ui.words import percent, short
 from bpa.words import span, usd
@@ -25,7 +26,7 @@ def last_hour(
         alive: Living runs, counted by state.
         now: The end of the hour.
     """
-    minutes = _minutes(trend, now)
+    minutes = minutes_of(trend, now)
     ended = {row["at"]: row for row in trend.ended}
     return [
         _backlog(trend, queues, alive, minutes),
@@ -35,42 +36,24 @@ def last_hour(
     ]
 
 
-def _minutes(trend: Trend, now: datetime) -> list[datetime]:
-    first = trend.since - timedelta(seconds=trend.since.timestamp() % STEP_S)
-    steps = int((now - first).total_seconds() // STEP_S) + 1
-    return [(first + timedelta(seconds=STEP_S * n)).replace(microsecond=0) for n in range(steps)]
-
-
 def _backlog(
     trend: Trend,
     queues: Sequence[Queue],
     alive: Sequence[Mapping[str, Any]],
     minutes: Sequence[datetime],
 ) -> charts.Chart:
-    """Return what was in the queue or at work at the end of each minute, counted back from now."""
-    arrived = {row["at"]: row["arrived"] for row in trend.arrived}
-    ended = {row["at"]: row for row in trend.ended}
-    runs = sum(row["runs"] for row in alive)
-    lag = max(runs, sum(queue.active or 0 for queue in queues))
-    oldest_at = min((q.oldest_enqueued_at for q in queues if q.oldest_enqueued_at), default=None)
-    level, levels = lag, []
-    unreceived = lag - runs  # when each of them came is not known: none before the oldest
-    for minute in reversed(minutes):
-        if unreceived and oldest_at and minute + timedelta(seconds=STEP_S) <= oldest_at:
-            level, unreceived = level - unreceived, 0
-        levels.append(float(max(0, level)))
-        over = ended.get(minute)
-        level += (over["completed"] + over["dead_lettered"] if over else 0) - arrived.get(minute, 0)
-    levels.reverse()
+    lag = lag_of(queues, alive)
+    levels = [float(level) for level in backlog_of(trend, minutes, lag)]
     top = charts.ceiling(max(levels))
     oldest = max((queue.oldest_age_s or 0 for queue in queues if queue.active), default=0)
     note = f"oldest waits {span(oldest)}" if oldest else "nothing waits"
     estimated = any(queue.estimated or queue.active_at_least for queue in queues)
     return charts.Chart(
         title="Queue lag",
-        value=f"{'≥ ' if estimated else ''}{short(lag)}",
+        value=f"{'≥ ' if estimated else ''}{short(lag.messages)}",
         note=note,
-        summary=f"Messages not ended yet over the last hour: now {lag}, at most {max(levels):.0f}",
+        summary=f"Messages not ended yet over the last hour: now {lag.messages}, "
+        f"at most {max(levels):.0f}",
         top=short(top),
         lines=[charts.line("messages", "work", levels, top, filled=True)],
         columns=("minute", "messages"),

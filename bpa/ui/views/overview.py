@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 
+from bpa.control.rest import trend_schemas as rest
 from bpa.control.rest.breaker_schemas import Breaker
+from bpa.control.rest.concerns import concerns_of
 from bpa.control.rest.node_schemas import Node
 from bpa.control.rest.queue_schemas import Queue
+from bpa.control.rest.trend_schemas import Kind, lag_of
 from bpa.control.trends import Trend
-from bpa.ui.views import charts, status
+from bpa.ui.views import charts
 from bpa.ui.views.last_hour import last_hour
-from bpa.ui.words import ago, count
-from bpa.words import segment, span
+from bpa.ui.words import count
+from bpa.words import segment
 
-_OLD_S = 60.0
-"""A message that waits longer than this wants a look."""
-_STALE_S = 90.0
-"""A reading of a queue that is older than this no longer says how it is."""
+_QUEUED = "/ui/runs?q=status%3Aqueued"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,10 @@ def overview(known: Known, now: datetime) -> Overview:
     """Return what the page shows."""
     overall = known.trend.overall
     return Overview(
-        concerns=list(_concerns(known, now)),
+        concerns=[
+            _shown(one)
+            for one in concerns_of(known.queues, known.breakers, known.nodes, known.alive, now)
+        ],
         places=_places(known),
         charts=last_hour(known.trend, known.queues, known.alive, now),
         queues=known.queues,
@@ -108,82 +110,24 @@ def overview(known: Known, now: datetime) -> Overview:
     )
 
 
-def _concerns(known: Known, now: datetime) -> Iterator[Concern]:
-    yield from _dead(known.queues)
-    yield from _parked(known.breakers, now)
-    yield from _silent(known.nodes)
-    yield from _unread(known.queues)
-    yield from _waiting(known.alive, now)
-
-
-def _dead(queues: Sequence[Queue]) -> Iterator[Concern]:
-    for queue in queues:
-        if queue.dead_letters:
-            noun = "dead letter" if queue.dead_letters == 1 else "dead letters"
-            yield Concern(
-                "bad", "dead", f"{count(queue.dead_letters)} {noun} in {queue.queue}",
-                "Messages that could not become a result, each with its reason. Look inside, mend "
-                "what is wrong, replay.",
-                "/ui/dead-letters?" + urlencode({"queue": queue.queue}),
-                "Look into them", "bpa dlq list",
-            )  # fmt: skip
-
-
-def _parked(breakers: Sequence[Breaker], now: datetime) -> Iterator[Concern]:
-    for breaker in breakers:
-        if breaker.state == "closed":
-            continue
-        runs = f"{count(breaker.parked_runs)} run{'' if breaker.parked_runs == 1 else 's'} parked"
-        probe = f"; next probe {ago(breaker.probe_at, now)}" if breaker.probe_at else ""
-        yield Concern(
-            "wait", "pause", f"{breaker.host} does not answer",
-            f"{runs}; they go on by themselves when it answers again{probe}. "
-            f"Last seen: {breaker.last_error}",
-            "/ui/runs?" + urlencode({"q": "status:queued"}),
-            "See what waits", "bpa breakers",
-        )  # fmt: skip
-
-
-def _silent(nodes: Sequence[Node]) -> Iterator[Concern]:
-    for node in nodes:
-        if node.heartbeat_age_s > status.SILENT_AFTER_S:
-            yield Concern(
-                "bad", "silent", f"{node.node_id} is silent",
-                f"Not heard of for {span(node.heartbeat_age_s)}. What it held goes to other nodes "
-                "when its leases expire.",
-                f"/ui/fleet/{segment(node.node_id)}", "Look at the node",
-                f"bpa nodes show {node.node_id}",
-            )  # fmt: skip
-
-
-def _unread(queues: Sequence[Queue]) -> Iterator[Concern]:
-    for queue in queues:
-        if queue.trouble:
-            yield Concern(
-                "wait", "silent", f"The queue {queue.queue} cannot be counted", queue.detail,
-                "/ui/deployments", "Look at what feeds from it", "bpa queues",
-            )  # fmt: skip
-
-
-def _waiting(alive: Sequence[Mapping[str, Any]], now: datetime) -> Iterator[Concern]:
-    for row in alive:
-        waited_s = (now - row["oldest_at"]).total_seconds()
-        if row["waits_for"] and waited_s > _OLD_S and "target" not in row["waits_for"]:
-            runs = "1 run waits" if row["runs"] == 1 else f"{count(row['runs'])} runs wait"
-            yield Concern(
-                "wait", "wait", f"{runs}: {row['waits_for']}",
-                f"The first of them for {span(waited_s)}.",
-                "/ui/runs?" + urlencode({"q": "status:queued"}), "See what waits",
-                "bpa runs list --status queued",
-            )  # fmt: skip
+def _shown(concern: rest.Concern) -> Concern:
+    subject = segment(concern.subject)
+    look = {
+        Kind.DEAD_LETTERS: ("bad", "dead", f"/ui/dead-letters?queue={subject}", "Look into them"),
+        Kind.TARGET_AWAY: ("wait", "pause", _QUEUED, "See what waits"),
+        Kind.NODE_SILENT: ("bad", "silent", f"/ui/fleet/{subject}", "Look at the node"),
+        Kind.QUEUE_UNREAD: ("wait", "silent", "/ui/deployments", "Look at what feeds from it"),
+        Kind.RUNS_WAIT: ("wait", "wait", _QUEUED, "See what waits"),
+    }
+    tone, icon, path, action = look[concern.kind]
+    return Concern(tone, icon, concern.title, concern.detail, path, action, concern.command)
 
 
 def _places(known: Known) -> list[Place]:
     by = {"queued": 0, "offered": 0, "running": 0}
     for row in known.alive:
         by[row["status"]] += row["runs"]
-    active = sum(queue.active or 0 for queue in known.queues)
-    unreceived = max(0, active - sum(by.values()))
+    unreceived = lag_of(known.queues, known.alive).unreceived
     done = known.trend.overall
     at = "/ui/runs?q=status%3A"
     return [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bpa.control.drains import NodeState
+from bpa.control.rest.concerns import SILENT_AFTER_S
 from bpa.control.rest.node_schemas import Node
 from bpa.control.rest.run_schemas import RunSummary, StageView
 from bpa.domain.runs import RunStatus
@@ -13,8 +14,6 @@ from bpa.words import span
 
 STAGES = ("receive", "plan", "lease", "think", "http.out", "complete")
 """The way of a run, as its trace names it."""
-SILENT_AFTER_S = 10.0
-"""Without a heartbeat for so long, a node is shown as silent; two of the default beats."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,7 @@ async def rest_over(
         replaying=replaying,
         operations=Operations(fleet.pool, fleet.searches, dead_letters, replaying),
         queues=queues,
+        trends=Trends(fleet.pool),
         metrics=metrics,
         state=state,
         deployments_changed=lambda: told.append("deployments_changed"),
@@ -153,7 +154,7 @@ async def rest_over(
         operation_started=lambda: told.append("operation_started"),
         heartbeat_every_s=3.0,
     )
-    ui = pages(services, Trends(fleet.pool), "dev", outside)
+    ui = pages(services, "dev", outside)
     app = ui.sharing(create_app(services, ui.handlers, ui.exception_handlers))
     looks = asyncio.ensure_future(changes.run())
     try:

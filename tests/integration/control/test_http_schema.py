@@ -47,6 +47,8 @@ DOCUMENTED = {
     ("get", "/v1/runs/{run_id}/logs"),
     ("get", "/v1/runs/{run_id}/contents"),
     ("get", "/v1/totals"),
+    ("get", "/v1/trends"),
+    ("get", "/v1/status"),
     ("post", "/v1/agents"),
     ("get", "/v1/agents"),
     ("get", "/v1/agents/{agent_id}"),
@@ -170,6 +172,8 @@ async def test_answers_are_what_the_document_says(rest: Rest, fleet: Fleet):
         "/v1/deployments": "/v1/deployments",
         "/v1/totals": "/v1/totals",
         "/v1/queues": "/v1/queues",
+        "/v1/trends": "/v1/trends",
+        "/v1/status": "/v1/status",
         "/readyz": "/readyz",
     }.items():
         said = document["paths"][template]["get"]["responses"]["200"]

@@ -23,8 +23,11 @@ _LINGER_S = 2.0
 answer that waits for it."""
 HEAD_BYTES_MAX = 64 * 1024
 """Of a request's headers, names and values together."""
+HEAD_S = 20.0
+"""Seconds for a request's head to come, from its first byte or from the connection on."""
 _REFUSED = {
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"headers have {HEAD_BYTES_MAX} bytes at most"
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: f"headers have {HEAD_BYTES_MAX} bytes at most",
+    HTTPStatus.REQUEST_TIMEOUT: f"the head of a request has {HEAD_S:g} s to come",
 }
 
 Message = MutableMapping[str, Any]
@@ -75,13 +78,25 @@ async def serve_http(app: Any, host: str, port: int, setting: str) -> AsyncItera
 class _Requests(HttpToolsProtocol):
     """Requests with a bounded head; what is no request is answered as a problem (RFC 9457).
 
-    The parser keeps a header until it is whole, however long, and takes any number of them.
+    The parser keeps a header until it is whole, however long, takes any number of them, and waits
+    for the next byte forever.
     """
 
     _head_bytes = 0
     _pending_bytes = 0
     _head_is_whole = True
     _is_refused = False
+    _head_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a request, and not forever; between requests uvicorn does so."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Expect nothing more."""
+        self._head_came()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and refuse a head that goes on for too long."""
@@ -95,6 +110,8 @@ class _Requests(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin to count."""
+        if self._head_due is None:
+            self._expect_head()
         self._head_bytes = self._pending_bytes = 0
         self._head_is_whole = False
         super().on_message_begin()
@@ -112,6 +129,7 @@ class _Requests(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin to answer."""
+        self._head_came()
         self._head_is_whole = True
         super().on_headers_complete()
 
@@ -121,6 +139,21 @@ class _Requests(HttpToolsProtocol):
         self._refuse(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if is_too_large else HTTPStatus.BAD_REQUEST
         )
+
+    def _expect_head(self) -> None:
+        self._head_due = self.loop.call_later(HEAD_S, self._be_done_waiting)
+
+    def _head_came(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+    def _be_done_waiting(self) -> None:
+        self._head_due = None
+        if self._head_is_whole:  # nothing has come
+            self.transport.close()
+        elif not self._is_refused:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
     def _refuse(self, status: HTTPStatus) -> None:
         body = json.dumps(
@@ -145,7 +178,8 @@ class _Requests(HttpToolsProtocol):
 class _Closable:
     """Tells requests whose body was read that the server closes, as if their client had left.
 
-    It also dates the answers, which uvicorn does from a ticking task only.
+    It also dates the answers, which uvicorn does from a ticking task only, and has HEAD answered as
+    GET (RFC 9110, 9.3.2), of which uvicorn leaves the body out; a stream ends with its head.
     """
 
     def __init__(self, app: Any) -> None:
@@ -157,7 +191,8 @@ class _Closable:
         self._closing.set()
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
-        body_is_read = False
+        body_is_read = answer_is_told = False
+        is_head = scope["method"] == "HEAD"
 
         async def receive_or_close() -> Message:
             nonlocal body_is_read
@@ -168,12 +203,19 @@ class _Closable:
             return message
 
         async def send_dated(message: Message) -> None:
+            nonlocal answer_is_told
+            if answer_is_told:
+                return
             if message["type"] == "http.response.start":
                 date = (b"date", formatdate(usegmt=True).encode())
                 message = {**message, "headers": [*message.get("headers", ()), date]}
             await send(message)
+            if is_head:
+                answer_is_told = True
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-        await self._app(scope, receive_or_close, send_dated)
+        asked = {**scope, "method": "GET"} if is_head else scope
+        await self._app(asked, receive_or_close, send_dated)
 
     async def _disconnect(self, receive: Any) -> Message:
         left = asyncio.ensure_future(receive())

@@ -11,6 +11,8 @@ import pytest
 from bpa.errors import StartupError
 from bpa.web_server import listen, serve_http
 
+HELLO = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
 
 async def answer(send: Any, text: bytes) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -47,6 +49,45 @@ async def test_a_request_is_answered_with_a_date():
         assert await response.text() == "hello"
         assert response.headers["Date"].endswith("GMT")
         assert "Server" not in response.headers
+
+
+async def test_head_is_answered_as_get_without_a_body_and_ends_a_stream():
+    left = asyncio.Event()
+
+    async def stream(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["method"] == "GET"
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    async with (
+        serve_http(stream, "127.0.0.1", 0, "control.http_port") as url,
+        aiohttp.ClientSession() as session,
+        asyncio.timeout(5),
+        session.head(url) as response,
+    ):
+        assert (response.status, response.content_type) == (200, "text/event-stream")
+        assert await response.read() == b""
+        await left.wait()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: ", HELLO + b"GET / HTTP/1.1\r\n"])
+async def test_a_head_that_does_not_come_ends_the_connection(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bpa.web_server.HEAD_S", 0.05)
+    async with serve_http(hello, "127.0.0.1", 0, "control.http_port") as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", url.rpartition(":")[2])
+        writer.write(sent)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert (b"HTTP/1.1 408 Request Timeout" in answer) == bool(sent)
+    assert (b"hello" in answer) == sent.startswith(HELLO)
 
 
 async def test_ipv6_addresses_are_written_in_brackets():

@@ -12,17 +12,21 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Scope, Send
 
+from bpa.control.rest.origin import foreign
 from bpa.control.rest.problems import MEDIA_TYPE, path_of, problem
 from bpa.control.rest.schemas import Problem
 from bpa.control.rest.verbs import routed
-from bpa.errors import InvalidRequest
+from bpa.errors import InvalidRequest, NotAllowed
 
 PATH_BYTES_MAX = 4096
 """No path of ours is longer, whatever the names in it."""
 BODY_S = 20.0
 """Seconds to wait for the next piece of a body."""
-_ONCE = frozenset((b"content-type", b"content-encoding", b"if-match", b"idempotency-key"))
+_ONCE = frozenset(
+    (b"content-type", b"content-encoding", b"host", b"if-match", b"idempotency-key", b"origin")
+)
 """Headers whose first and last value would mean different requests."""
+_WHENCE = frozenset((b"host", b"origin", b"sec-fetch-site"))
 
 
 class Edge:
@@ -84,7 +88,16 @@ def _refusal(scope: Scope) -> Problem | None:
         if times > 1:
             detail = f"the header {name.decode()} comes {times} times; once is enough"
             return problem(400, InvalidRequest.code, detail, instance)
-    return None
+    said = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _WHENCE}
+    server = scope["server"]
+    why = foreign(
+        scope["method"],
+        server[0] if server else "",
+        said.get(b"host", ""),
+        said.get(b"sec-fetch-site"),
+        said.get(b"origin"),
+    )
+    return problem(NotAllowed.http_status, NotAllowed.code, why, instance) if why else None
 
 
 async def _refuse(send: Any, refused: Problem) -> None:

@@ -174,10 +174,10 @@ async def test_a_problem_carries_the_trace_it_belongs_to(rest: Rest):
 @pytest.mark.parametrize(
     "request_",
     [
-        b"POST /v1/nodes:register HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n"
+        b"POST /v1/nodes:register HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"GET /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Length: a\r\n\r\n",
-        b"GET /v1/agents/\xff\xfe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /v1/runs HTTP/1.1\r\nHost: localhost\r\nContent-Length: a\r\n\r\n",
+        b"GET /v1/agents/\xff\xfe HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nHost: x\x00\r\n\r\n",
         b"NONSENSE\r\n\r\n",
     ],
@@ -198,3 +198,24 @@ async def test_a_dead_letter_of_a_number_that_no_broker_counts_to_is_not_there(
     assert (await rest.post("/v1/dead-letters:replay", asked)).status == 404
     cursor = base64.urlsafe_b64encode(f"invoices:{number}".encode()).decode()
     assert (await rest.get(f"/v1/dead-letters?cursor={cursor}")).status == 400
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/runs", "/v1/events", "/schema", "/metrics", "/ui", "/nowhere"]
+)
+async def test_a_foreign_name_for_loopback_reads_nothing(rest: Rest, path: str):
+    answer = await rest.get(path, headers={"Host": "evil.example"})
+    assert (answer.status, answer.json["code"]) == (403, "not_allowed")
+    assert "answers to localhost alone" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}]
+)
+async def test_another_sites_page_acts_on_nothing(
+    rest: Rest, fleet: Fleet, headers: dict[str, str]
+):
+    await fleet.register()
+    answer = await rest.request("POST", "/v1/nodes/node-1:cordon", headers=headers)
+    assert (answer.status, answer.json["code"]) == (403, "not_allowed")
+    assert (await fleet.nodes.get("node-1"))["cordoned_at"] is None

@@ -24,7 +24,7 @@ JSON = {"Content-Type": "application/json"}
 RUN = "018f0000-0000-8000-8000-000000000000"
 BEAT = "/v1/nodes/node-1:heartbeat"
 PULL = {"nodeId": "node-1", "bootId": "boot-1"}
-HEAD = f"POST {BEAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
+HEAD = f"POST {BEAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ async def test_a_client_that_leaves_amid_its_body_is_no_fault_of_the_server(rest
     ids=["value", "name", "many", "slightly"],
 )
 async def test_headers_have_a_limit(rest: Rest, lines: bytes):
-    request = b"GET /v1/agents HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n\r\n"
+    request = b"GET /v1/agents HTTP/1.1\r\nHost: localhost\r\n" + lines + b"\r\n\r\n"
     status, headers, _ = read(await rest.raw(request))
     assert (status, headers["connection"]) == (431, "close")
     assert (await rest.get("/livez", headers={"X": "a" * 30_000})).status == 200
@@ -163,13 +163,13 @@ async def test_headers_have_a_limit(rest: Rest, lines: bytes):
     ],
 )
 async def test_an_odd_path_leads_nowhere(rest: Rest, path: str, status: int):
-    request = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     assert read(await rest.raw(request))[0] == status
 
 
 @pytest.mark.parametrize("method", ["PATCH", "PROPFIND", "CONNECT", "QUERY"])
 async def test_a_method_that_is_not_there_is_told_which_ones_are(rest: Rest, method: str):
-    request = f"{method} /v1/agents HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    request = f"{method} /v1/agents HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     status, headers, _ = read(await rest.raw(request))
     assert status == 405
     assert {one.strip() for one in headers["allow"].split(",")} == {"GET", "POST", "OPTIONS"}
@@ -206,7 +206,7 @@ async def test_what_is_no_http_is_told_so_as_a_problem(rest: Rest, request_: byt
 async def test_a_tag_that_is_none_guards_all_the_same(
     rest: Rest, fleet: Fleet, tag: bytes, status: int
 ):
-    head = f"POST /v1/deployments/{DEP_ID}:pause HTTP/1.1\r\nHost: x\r\n"
+    head = f"POST /v1/deployments/{DEP_ID}:pause HTTP/1.1\r\nHost: localhost\r\n"
     request = head.encode() + b"Content-Length: 0\r\nIf-Match: " + tag + b"\r\n\r\n"
     assert read(await rest.raw(request))[0] == status
     assert "paused" not in (await fleet.deployments.get(DEP_ID))["status"]
@@ -215,7 +215,7 @@ async def test_a_tag_that_is_none_guards_all_the_same(
 @pytest.mark.parametrize("header", ["Content-Type", "Idempotency-Key", "Content-Encoding"])
 async def test_a_header_that_comes_twice_is_not_chosen_from(rest: Rest, header: str):
     lines = f"{header}: a\r\n{header}: b\r\n".encode()
-    head = b"POST /v1/agents HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
+    head = b"POST /v1/agents HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
     status, _, problem = read(await rest.raw(head + lines + b"\r\n{}"))
     assert (status, header.lower() in problem["detail"]) == (400, True)
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bpa.cli.api import Api, open_api
 from bpa.cli.context import print_json, whoami
+from bpa.cli.news import News
 from bpa.cli.tables import cut, messages, output, table, whole
 from bpa.control.operation_terms import DONE, Act, Became, State
 from bpa.control.rest.operation_schemas import (
@@ -30,7 +31,6 @@ from bpa.words import span
 
 FAILURES_AT_MOST = 500
 """Items that were not done, in one report; `operations show --items` has all."""
-_LOOK_EVERY_S = 0.5
 _CONTROL_AWAY_S = 60.0
 _FREEZE_S = 60.0
 _NOT_FOUND, _CONFLICT, _UNAVAILABLE, _PARTLY = 3, 5, 6, 7
@@ -206,14 +206,26 @@ async def _watch(
     context: click.Context, operation: Operation
 ) -> tuple[Operation, list[OperationItem]]:
     async with open_api(context) as api:
-        operation = await _until_ended(api, operation)
+        news = news_of(api, operation)
+        async with news.heard():
+            operation = await until_ended(api, operation, news)
         failures: list[OperationItem] = []
         if operation.finished > operation.succeeded:
             failures = await items_of(api, operation.id, _NOT_DONE, FAILURES_AT_MOST)
         return operation, failures
 
 
-async def _until_ended(api: Api, operation: Operation) -> Operation:
+def news_of(api: Api, operation: Operation) -> News:
+    """Return what tells when to look at an operation again."""
+    return News(api, "operation", lambda data: operation.id in data)
+
+
+async def until_ended(api: Api, operation: Operation, news: News) -> Operation:
+    """Tell how far an operation is until it has ended, and return it.
+
+    Raises:
+        Unavailable: Control has been away for a minute.
+    """
     console, told = messages(), 0
     path, heard_s = f"/v1/operations/{operation.id}", time.monotonic()
     with Live(console=console, transient=True, auto_refresh=False) as live:
@@ -223,7 +235,7 @@ async def _until_ended(api: Api, operation: Operation) -> Operation:
             elif operation.finished - told > operation.items // 20:
                 click.echo(f"{operation.finished} of {operation.items}", err=True)
                 told = operation.finished
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await news.due()
             try:
                 operation = await api.get(path, Operation)
                 heard_s = time.monotonic()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import click
@@ -15,18 +13,15 @@ import msgspec
 from bpa.cli import completing
 from bpa.cli.api import Api, open_api
 from bpa.cli.context import json_option, print_json
+from bpa.cli.news import News
 from bpa.cli.runs_words import state, why
 from bpa.cli.tables import cut, output
 from bpa.control.rest.run_schemas import Run, RunPage, RunSummary
 from bpa.control.rest.schemas import Document
 from bpa.domain.runs import TERMINAL, RunStatus
-from bpa.errors import InvalidRequest, NotFound, Unavailable
+from bpa.errors import Unavailable
 from bpa.words import clock, segment
 
-_LOOK_EVERY_S = 1.0
-"""Between two looks while no stream tells of changes."""
-_AGAIN_S = 2.0
-"""Between two tries to open it."""
 _AWAY_S = 60.0
 """How long control may be away before we give up."""
 _PAGE = 500
@@ -74,12 +69,13 @@ def watch(
     ended: dict[str, str] = {}
 
     async def follow_them() -> None:
-        async with open_api(context) as api, changes_of(api, run_ids, deployment) as news:
-            looks = _Looks(api, run_ids, deployment)
-            async for run in changes(looks, news, follow=follow):
-                _tell(run, as_json=as_json)
-                if run.status in TERMINAL:
-                    ended[run.run_id] = run.status
+        async with open_api(context) as api:
+            news, looks = news_of(api, run_ids, deployment), _Looks(api, run_ids, deployment)
+            async with news.heard():
+                async for run in changes(looks, news, follow=follow):
+                    _tell(run, as_json=as_json)
+                    if run.status in TERMINAL:
+                        ended[run.run_id] = run.status
 
     asyncio.run(follow_them())
     completed = sum(status == RunStatus.COMPLETED for status in ended.values())
@@ -91,7 +87,7 @@ def watch(
         context.exit(_PARTLY if completed else _FAILURE)
 
 
-async def changes(looks: _Looks, news: _News, *, follow: bool) -> AsyncIterator[RunSummary]:
+async def changes(looks: _Looks, news: News, *, follow: bool) -> AsyncIterator[RunSummary]:
     """Yield runs as they are and whenever their state changes, until all have ended.
 
     Args:
@@ -111,88 +107,27 @@ async def changes(looks: _Looks, news: _News, *, follow: bool) -> AsyncIterator[
         await news.due()
 
 
-@asynccontextmanager
-async def changes_of(
-    api: Api, run_ids: Sequence[str], deployment: str | None
-) -> AsyncIterator[_News]:
-    """Listen to control's stream of changes of these runs while the context is open."""
-    news = _News(api, run_ids, deployment)
-    listening = asyncio.ensure_future(news.listen())
-    try:
-        yield news
-    finally:
-        listening.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await listening
-
-
-class _News:
-    """When to look at runs again: when control tells of a change, else every second.
-
-    A stream that opens begins with ``refetch`` unless nothing was missed, so that what changes
-    between two streams is seen.
+def news_of(api: Api, run_ids: Sequence[str], deployment: str | None) -> News:
+    """Return what tells when to look at these runs again.
 
     Args:
         api: Control.
         run_ids: The runs that concern us; empty for all.
         deployment: Of all, only those of this one.
     """
+    watched = frozenset(run_ids)
 
-    def __init__(self, api: Api, run_ids: Sequence[str], deployment: str | None) -> None:
-        self._api = api
-        self._run_ids = frozenset(run_ids)
-        self._deployment = deployment
-        self._due = asyncio.Event()
-        self._hears = False
-        self._is_cut = False
-        """Whether the stream was lost, and that was said."""
-        self._last_id = ""
-
-    async def due(self) -> None:
-        """Wait until it is time to look again."""
-        if self._hears:
-            await self._due.wait()
-        else:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY_S):
-                    await self._due.wait()
-        self._due.clear()
-
-    async def listen(self) -> None:
-        """Listen, again and again, until cancelled."""
-        while True:
-            try:
-                await self._hear()
-                why = "control ended its stream of changes"
-            except (Unavailable, InvalidRequest, NotFound) as error:
-                why = str(error)
-            finally:
-                heard, self._hears = self._hears, False
-                self._due.set()
-            if heard or not self._is_cut:
-                click.echo(f"{why}; looking every {_LOOK_EVERY_S:g} s meanwhile", err=True)
-            self._is_cut = True
-            await asyncio.sleep(_AGAIN_S)
-
-    async def _hear(self) -> None:
-        async with self._api.events("run", self._last_id) as events:
-            async for event in events:
-                if self._is_cut:
-                    click.echo("control streams its changes again", err=True)
-                self._hears, self._is_cut, self._last_id = True, False, event.id
-                if event.name == "refetch" or self._concerns(event.data):
-                    self._due.set()
-
-    def _concerns(self, data: str) -> bool:
+    def concerns(data: str) -> bool:
         try:
             moved = msgspec.json.decode(data, type=_Moved)
         except msgspec.MsgspecError:
             return True  # of another version: looking is never wrong
         return moved.more or any(
-            run.run_id in self._run_ids if self._run_ids
-            else self._deployment in (None, run.deployment_id)
+            run.run_id in watched if watched else deployment in (None, run.deployment_id)
             for run in moved.runs
-        )  # fmt: skip
+        )
+
+    return News(api, "run", concerns)
 
 
 class _MovedRun(Document, frozen=True):

@@ -7,6 +7,7 @@ nobody reads the output any more.
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
@@ -47,6 +48,7 @@ _COMMANDS = {
 
 _CLOSED_PIPE = 141
 """What a shell says of a program that wrote to a pipe nobody reads (SIGPIPE)."""
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 class _Lazy(click.Group):
@@ -113,6 +115,10 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = _CLOSED_PIPE
+    except OSError as error:  # a full disk, mostly
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(f"bpa: the output could not be written: {error.strerror}", err=True)
+        code = 1
     gc.freeze()  # the interpreter's last collections would go through all that was imported
     sys.exit(code)
 
@@ -136,7 +142,9 @@ def _run() -> int:
         return ended.code if isinstance(ended.code, int) else 0
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001 - the last edge: a traceback is no answer to anybody
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            raise
         click.echo(f"bpa: {_fault(error)}", err=True)
         return 1
     return code if isinstance(code, int) else 0

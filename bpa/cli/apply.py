@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from urllib.parse import urlencode
 
 import click
 
 from bpa.cli.api import Api, open_api
-from bpa.cli.context import json_option, print_json
+from bpa.cli.context import json_option, print_json, whoami
 from bpa.cli.deployments_edit import update as edited
 from bpa.control.rest.agent_schemas import AgentVersion
 from bpa.control.rest.deployment_schemas import Deployment
@@ -80,7 +81,8 @@ async def _apply(context: click.Context, paths: list[Path], *, update: bool) -> 
 
 async def _deploy(api: Api, spec: DeploymentSpec, *, update: bool) -> AppliedOne:
     try:
-        made = await api.post("/v1/deployments", spec, Deployment)
+        who = urlencode({"requestedBy": whoami()})
+        made = await api.post(f"/v1/deployments?{who}", spec, Deployment)
     except Conflict as conflict:
         if not update:
             raise

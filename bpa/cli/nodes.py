@@ -109,7 +109,7 @@ def show_node(context: click.Context, *, node_id: str, as_json: bool) -> None:
     rows: list[tuple[str, object]] = [
         ("node", node.node_id),
         ("state", _styled(node)),
-        ("cordoned", f"{ago(node.cordoned_at)} ago" if node.cordoned_at else ""),
+        ("cordoned", _cordoned(node)),
         ("drain", _drain(node)),
         ("slots", f"{node.slots_used} of {node.slots} in use"),
         ("labels", _labels(node)),
@@ -199,7 +199,14 @@ def _styled(node: Node) -> Text:
 def _drain(node: Node) -> str:
     if node.drain is None:
         return ""
-    return f"since {clock(node.drain.started_at)}, deadline {clock(node.drain.deadline_at)}"
+    by = f", by {node.drain.requested_by}" if node.drain.requested_by else ""
+    return f"since {clock(node.drain.started_at)}, deadline {clock(node.drain.deadline_at)}{by}"
+
+
+def _cordoned(node: Node) -> str:
+    if node.cordoned_at is None:
+        return ""
+    return f"{ago(node.cordoned_at)} ago" + (f", by {node.cordoned_by}" if node.cordoned_by else "")
 
 
 def _sandbox(sandbox: Sandbox | None) -> list[tuple[str, object]]:

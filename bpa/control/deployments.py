@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import psycopg.errors
 
+from bpa.control.actors import Door
 from bpa.control.spec_checks import check
 from bpa.domain.runs import DeploymentId
 from bpa.domain.specs import DeploymentSpec
@@ -38,10 +39,10 @@ class Deployments:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def create(self, spec: DeploymentSpec) -> dict[str, Any]:
+    async def create(self, spec: DeploymentSpec, actor: str = Door.API) -> dict[str, Any]:
         """Deploy an agent version on a queue; the same request again is answered alike.
 
-        The deployment's id is ``<agent>-<environment>``.
+        The deployment's id is ``<agent>-<environment>``; ``actor`` is who its history begins with.
 
         Raises:
             InvalidRequest: A quantity, a budget, the routes or the schema make no sense.
@@ -60,6 +61,7 @@ class Deployments:
                 env=spec.environment,
                 queue=spec.queue,
                 target=msgspec.json.encode(spec).decode(),
+                actor=str(actor),
             )
         except psycopg.errors.ForeignKeyViolation as error:
             raise NotFound(

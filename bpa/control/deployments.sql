@@ -7,7 +7,7 @@ with made as (
     returning dep_id, revision, target
 )
 insert into deployment_revisions (dep_id, revision, spec, actor, note)
-select dep_id, revision, target, 'api', 'created' from made
+select dep_id, revision, target, %(actor)s, 'created' from made
 returning dep_id;
 
 -- name: page

@@ -27,7 +27,7 @@ with gone as (
 update leases set expires_at = least(expires_at, now()) where node_id = %(node_id)s;
 
 -- name: page
--- List nodes with the leases they hold.
+-- List nodes with the leases they hold, and who keeps new ones from them.
 select
     nodes.node_id,
     nodes.boot_id,
@@ -41,7 +41,23 @@ select
     nodes.registered_at,
     nodes.heartbeat_at,
     greatest(extract(epoch from now() - nodes.heartbeat_at), 0)::float as heartbeat_age_s,
-    (select count(*) from leases where leases.node_id = nodes.node_id) as slots_used
+    (select count(*) from leases where leases.node_id = nodes.node_id) as slots_used,
+    cordoned.actor as cordoned_by,
+    drained.actor as drain_asked_by
 from nodes
+left join lateral (
+    select actor from audit
+    where subject = nodes.node_id
+        and action in ('node.cordon', 'node.drain')
+        and at >= nodes.cordoned_at
+    order by audit_id
+    limit 1
+) as cordoned on true
+left join lateral (
+    select actor from audit
+    where subject = nodes.node_id and action = 'node.drain' and at >= nodes.drain_started_at
+    order by audit_id desc
+    limit 1
+) as drained on true
 where %(node_id)s::text is null or nodes.node_id = %(node_id)s
 order by nodes.node_id;

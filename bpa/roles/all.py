@@ -19,6 +19,7 @@ from bpa.config import Settings
 from bpa.container import LocalStack, local_stack
 from bpa.container.control import ControlPlane
 from bpa.container.metering import metering
+from bpa.control.actors import Door, actor
 from bpa.manifests import read_all, shipped_config
 from bpa.roles.addresses import Addresses, kept
 from bpa.roles.control import Listening, control, either, listening
@@ -121,6 +122,6 @@ async def _deploy(plane: ControlPlane, settings: Settings) -> None:
         await plane.agents.create(agent)
     for deployment in deployments:
         if deployment.environment == settings.environment:
-            await plane.deployments.create(deployment)
+            await plane.deployments.create(deployment, actor(Door.CLI, "bpa serve"))
             _log.info("deployed", agent_id=deployment.agent_id, queue=deployment.queue)
     plane.ingest.deployments_changed()

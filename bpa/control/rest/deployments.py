@@ -9,9 +9,10 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from bpa.control.actors import told
 from bpa.control.deployments import tag_of
 from bpa.control.rest.deployment_schemas import Deployment
-from bpa.control.rest.headers import IdempotencyKey, IfMatch, expected
+from bpa.control.rest.headers import CallerInQuery, IdempotencyKey, IfMatch, expected
 from bpa.control.rest.schemas import Asked
 from bpa.control.rest.services import Services
 from bpa.domain.specs import DeploymentSpec
@@ -22,9 +23,10 @@ async def create_deployment(
     data: JSONBody[DeploymentSpec],
     services: NamedDependency[Services],
     idempotency_key: IdempotencyKey = None,
+    requested_by: CallerInQuery = "api",
 ) -> Response[Deployment]:
     """Put an agent version to work on a queue; the same request again is answered alike."""
-    made = Deployment.of(await services.deployments.create(data))
+    made = Deployment.of(await services.deployments.create(data, told(requested_by)))
     services.deployments_changed()
     services.woken()
     location = f"/v1/deployments/{quote(made.deployment_id, safe='')}"

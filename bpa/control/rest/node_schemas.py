@@ -27,6 +27,8 @@ class Drain(Document, frozen=True):
     deadline_at: Time
     left_s: float
     """Seconds to the deadline; 0 once it has passed."""
+    requested_by: str | None
+    """Who set the deadline, as the audit has it."""
 
 
 class Sandbox(Document, frozen=True):
@@ -61,6 +63,8 @@ class Node(Document, frozen=True):
     draining: bool
     """It is to become empty, by an operator's will or its own."""
     cordoned_at: Time | None
+    cordoned_by: str | None
+    """As the audit has it; null also where it does not know."""
     drain: Drain | None
     registered_at: Time
     heartbeat_at: Time
@@ -89,6 +93,7 @@ def _drain(row: Mapping[str, Any]) -> Drain | None:
         started_at=row["drain_started_at"],
         deadline_at=row["drain_deadline_at"],
         left_s=max(0.0, row["drain_left_s"]),
+        requested_by=row["drain_asked_by"],
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bpa.control.drains import NodeState, Stage, state_of
+from bpa.control.rest.node_schemas import Node
 from bpa.domain.executions import Outcome, OutcomeKind
 from bpa.domain.journal import Step, StepKind
 from bpa.domain.specs import NodeSpec
@@ -208,7 +209,16 @@ async def test_each_decision_is_in_the_audit_with_who_made_it(fleet: Fleet):
     await fleet.register()
     await fleet.drains.cordon("node-1", "ada")
     await fleet.drains.drain("node-1", "bob", 60)
+    node = Node.of(await fleet.nodes.get("node-1"))
+    assert node.drain is not None
+    assert (node.cordoned_by, node.drain.requested_by) == ("ada", "bob")
     await fleet.drains.uncordon("node-1", "eve")
+    assert Node.of(await fleet.nodes.get("node-1")).cordoned_by is None
+    await fleet.drains.drain("node-1", "cid", 60)
+    node = Node.of(await fleet.nodes.get("node-1"))
+    assert node.drain is not None
+    assert (node.cordoned_by, node.drain.requested_by) == ("cid", "cid")
+    await fleet.drains.uncordon("node-1", "cid")
     written = await rows(
         fleet, "select actor, action, subject, detail from audit order by audit_id"
     )
@@ -216,6 +226,8 @@ async def test_each_decision_is_in_the_audit_with_who_made_it(fleet: Fleet):
         ("ada", "node.cordon", "node-1"),
         ("bob", "node.drain", "node-1"),
         ("eve", "node.uncordon", "node-1"),
+        ("cid", "node.drain", "node-1"),
+        ("cid", "node.uncordon", "node-1"),
     ]
     assert written[1]["detail"]["deadline_at"] == written[2]["detail"]["called_off"]
 

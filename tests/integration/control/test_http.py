@@ -80,13 +80,15 @@ async def test_an_agent_that_is_not_there_is_not_found(rest: Rest):
 async def test_a_deployment_is_created_once_and_takes_its_queue(rest: Rest):
     assert (await rest.post("/v1/deployments", DEPLOYMENT)).status == 404
     await rest.post("/v1/agents", AGENT)
-    made = await rest.post("/v1/deployments", DEPLOYMENT)
+    made = await rest.post("/v1/deployments?requestedBy=cli:ada@desk", DEPLOYMENT)
     again = await rest.post("/v1/deployments", DEPLOYMENT)
     assert (made.status, again.status) == (201, 201)
     assert made.json == again.json
     assert made.headers["Location"] == "/v1/deployments/sorter-dev"
     assert made.json["spec"]["target"]["slotBudget"] == 2
     assert rest.told[:2] == ["deployments_changed", "woken"]
+    history = (await rest.get("/v1/deployments/sorter-dev/revisions")).json["revisions"]
+    assert [one["requestedBy"] for one in history] == ["cli:ada@desk"]
 
     assert (await rest.get("/v1/deployments/sorter-dev")).json == made.json
     listed = (await rest.get("/v1/deployments", params={"environment": "dev"})).json

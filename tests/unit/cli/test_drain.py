@@ -27,7 +27,9 @@ def lease(number=1, *, stage=Stage.MODEL, left_s=30.0):
 
 
 def node(*leases, state=NodeState.DRAINING, left_s=600.0, age_s=1.0, drain=True):
-    under_way = Drain(started_at=NOON, deadline_at=NOON + timedelta(seconds=600), left_s=left_s)
+    under_way = Drain(
+        started_at=NOON, deadline_at=NOON + timedelta(seconds=600), left_s=left_s, requested_by=None
+    )
     return NodeDetail(
         node_id="node-1",
         boot_id="boot-1",
@@ -39,6 +41,7 @@ def node(*leases, state=NodeState.DRAINING, left_s=600.0, age_s=1.0, drain=True)
         state=state,
         draining=drain,
         cordoned_at=NOON if drain else None,
+        cordoned_by="cli:ada@desk" if drain else None,
         drain=under_way if drain else None,
         registered_at=NOON,
         heartbeat_at=NOON,

@@ -26,7 +26,8 @@ RUN = RunSummary(
 )  # fmt: skip
 NODE = NodeDetail(
     node_id="n", boot_id="b", labels={"region": "aus-east", "zone": "b"}, version="1", slots=4,
-    slots_used=1, state=NodeState.READY, draining=False, cordoned_at=None, drain=None,
+    slots_used=1, state=NodeState.READY, draining=False, cordoned_at=None, cordoned_by=None,
+    drain=None,
     registered_at=NOW, heartbeat_at=NOW, heartbeat_age_s=1.0, leases=[], sandbox=None,
 )  # fmt: skip
 QUEUE = Queue(
@@ -109,7 +110,12 @@ def test_bars_share_one_scale_and_parts_stand_below_their_whole():
 
 
 def test_a_drain_says_what_is_left_and_what_ends_each_stay():
-    drain = Drain(started_at=NOW, deadline_at=NOW + timedelta(seconds=60), left_s=15.0)
+    drain = Drain(
+        started_at=NOW,
+        deadline_at=NOW + timedelta(seconds=60),
+        left_s=15.0,
+        requested_by="ui:local",
+    )
     leases = [
         NodeLease(run_id=name, deployment_id="d", epoch=1, stage=Stage.MODEL, granted_at=NOW,
                   acknowledged_at=NOW, left_s=left_s)

@@ -16,6 +16,7 @@ import psycopg.errors
 from bpa.control.deployments import tag_of
 from bpa.control.spec_changes import Problem
 from bpa.control.spec_checks import problems_of, refuse
+from bpa.domain.runs import RunStatus
 from bpa.domain.specs import DeploymentSpec
 from bpa.errors import Changed, Conflict, InvalidRequest, NotFound
 from bpa.postgres import Pool, fetch_all, fetch_one, load_queries, translated
@@ -131,6 +132,20 @@ class Revisions:
         return await fetch_all(
             self._pool, _QUERIES.page, dep_id=dep_id, before=before, revision=None, most=most
         )
+
+    async def budgets_of(self, run: Mapping[str, Any]) -> DeploymentSpec | None:
+        """Return the spec whose budgets hold for a run, or held for its last execution.
+
+        They are those that the lease was granted under; a run that waits gets the present ones.
+
+        Args:
+            run: As `bpa.control.history` has it.
+        """
+        leases = [run["lease_granted_at"], *(one["granted_at"] for one in run["attempts"])]
+        granted = max(filter(None, leases), default=None)
+        at = None if run["status"] == RunStatus.QUEUED else granted or run["ended_at"]
+        row = await fetch_one(self._pool, _QUERIES.spec_at, dep_id=run["dep_id"], at=at)
+        return msgspec.convert(row["spec"], DeploymentSpec) if row else None
 
     async def at_work(self, dep_id: str) -> dict[str, int]:
         """Count a deployment's leases by node."""

@@ -85,6 +85,13 @@ where r.dep_id = %(dep_id)s
 order by r.revision desc
 limit %(most)s;
 
+-- name: spec_at
+-- Read what a deployment said at a time, or says now.
+select spec from deployment_revisions
+where dep_id = %(dep_id)s and created_at <= coalesce(%(at)s::timestamptz, now())
+order by revision desc
+limit 1;
+
 -- name: at_work
 -- Count a deployment's leases by node.
 select node_id, count(*) as runs from leases where dep_id = %(dep_id)s group by node_id;

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
-from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Receive, Scope, Send
 
 from bpa.control.rest.origin import foreign
 from bpa.control.rest.problems import MEDIA_TYPE, path_of, problem
@@ -75,7 +75,7 @@ def _in_time(receive: Receive) -> Receive:
     return receive_body
 
 
-def _refusal(scope: Scope) -> Problem | None:
+def _refusal(scope: HTTPScope) -> Problem | None:
     instance = path_of(scope)
     if len(scope["raw_path"]) > PATH_BYTES_MAX:
         detail = f"a path has {PATH_BYTES_MAX} bytes at most"

@@ -14,8 +14,6 @@ from bpa.control.rest.content_schemas import RunContents
 from bpa.control.rest.run_schemas import Run
 from bpa.control.rest.services import run_id_in_path
 from bpa.domain.runs import TERMINAL
-from bpa.domain.specs import DeploymentSpec
-from bpa.errors import NotFound
 from bpa.ui.desk import Desk
 from bpa.ui.forms import fields_of
 from bpa.ui.rendering import HEADERS, AnyRequest, done
@@ -29,14 +27,12 @@ async def show_run(
     request: AnyRequest, run_id: FromPath[str], desk: NamedDependency[Desk]
 ) -> Response[str]:
     """Show one run whole."""
-    run = Run.of(await desk.services.history.get(run_id_in_path(run_id)))
+    row = await desk.services.history.get(run_id_in_path(run_id))
+    spec = await desk.services.revisions.budgets_of(row)
     contents = desk.services.looking.shown_to(person_of(request).role)
-    try:
-        row = await desk.services.deployments.get(run.deployment_id)
-        spec = msgspec.convert(row["target"], DeploymentSpec)
-    except NotFound:
-        spec = None
-    shown = view.run_page(run, spec, datetime.now(UTC), outside=desk.outside, contents=contents)
+    shown = view.run_page(
+        Run.of(row), spec, datetime.now(UTC), outside=desk.outside, contents=contents
+    )
     return desk.render.page(request, "run.html", view=shown)
 
 

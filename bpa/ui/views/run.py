@@ -79,7 +79,7 @@ def run_page(
 
     Args:
         run: All that is known of it.
-        spec: Its deployment's, for the budgets; None if it is no more.
+        spec: Its deployment's, as it stood for the run, for the budgets; None if it is not known.
         now: The present time.
         outside: Where others keep traces and log lines.
         contents: How much of what it works on is shown to who looks.

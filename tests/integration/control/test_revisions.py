@@ -13,6 +13,7 @@ from bpa.control.offers import _QUERIES, offer_of
 from bpa.control.revisions import ANY, Edit
 from bpa.domain.executions import Outcome, OutcomeKind, TargetSeen
 from bpa.domain.journal import Step, StepKind
+from bpa.domain.runs import RunId
 from bpa.domain.specs import Budgets, DeploymentSpec, HttpOutSpec, Target
 from bpa.errors import Changed, Conflict, InvalidRequest
 from bpa.postgres import fetch_all, fetch_one
@@ -22,6 +23,7 @@ from tests.integration.control.rest import PROBLEM, Rest, rest_over
 
 PATH = f"/v1/deployments/{DEP_ID}"
 WIDER = replace(DEPLOYMENT, target=Target(slot_budget=8))
+CHEAPER = replace(DEPLOYMENT, budgets=Budgets(max_tokens=1234))
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ async def test_an_edit_is_a_revision_with_who_wanted_it_and_why(rest: Rest, flee
     latest, first = listed["revisions"]
     assert (latest["revision"], latest["requestedBy"], latest["note"]) == (
         2,
-        "ops@desk",
+        "api:ops@desk",
         "month end",
     )
     assert (latest["present"], first["present"]) == (True, False)
@@ -62,7 +64,7 @@ async def test_an_edit_is_a_revision_with_who_wanted_it_and_why(rest: Rest, flee
         "select actor, action, detail from audit where subject = %(id)s order by audit_id",
         id=DEP_ID,
     )
-    assert [(row["actor"], row["action"]) for row in audit] == [("ops@desk", "deployment.edit")]
+    assert [(row["actor"], row["action"]) for row in audit] == [("api:ops@desk", "deployment.edit")]
     assert audit[0]["detail"] == {"revision": 2, "note": "month end"}
 
 
@@ -328,3 +330,20 @@ async def test_a_simulation_names_every_field_that_will_not_do(rest: Rest):
     found = (await rest.post(f"{PATH}:simulate", {"spec": spec})).json
     assert [one["field"] for one in found["problems"]] == ["environment", "version"]
     assert (await rest.post("/v1/deployments/nobody:simulate", {"spec": {}})).status == 404
+
+
+async def test_budgets_of_a_run_are_those_that_its_lease_was_granted_under(fleet: Fleet):
+    await fleet.register()
+    limits = [one.budgets.max_tokens for one in (DEPLOYMENT, CHEAPER)]
+
+    async def limit(run_id: RunId) -> int:
+        spec = await fleet.revisions.budgets_of(await fleet.history.get(run_id))
+        assert spec is not None
+        return spec.budgets.max_tokens
+
+    run_id, epoch = await fleet.running(1)
+    waits = await fleet.queued(2)
+    await fleet.revisions.edit(DEP_ID, edit(CHEAPER), ANY)
+    assert [await limit(run_id), await limit(waits)] == limits
+    await fleet.runs.finish(run_id, epoch, Outcome(kind=OutcomeKind.COMPLETED))
+    assert await limit(run_id) == limits[0]

@@ -14,8 +14,10 @@ with due as (
     for update of o skip locked
 ),
 chosen as (
-    select i.operation_id, i.nth from operation_items as i join due using (operation_id)
-    where i.result is null and i.due_at <= now()
+    select i.operation_id, i.nth from operation_items as i
+    -- as one value, not a join: the index then gives them in order, whatever the statistics say
+    where i.operation_id = (select operation_id from due)
+        and i.result is null and i.due_at <= now()
     order by i.nth
     limit (
         select least(%(at_most)s, greatest(1, floor(coalesce(rate_per_s, %(at_most)s))))::int

@@ -84,18 +84,22 @@ def about(run: Run, outside: Outside) -> Iterator[Link]:
 def message(run: Run) -> Iterator[Link]:
     """Say what a run's message is, as it was received."""
     source = run.input_ref
-    yield Link("message id", str(source.get("message_id") or "none"), copy=True)
+    yield _to_copy("message id", source.get("message_id"))
     yield Link("queue", f"{source.get('queue')}, number {source.get('sequence_number')}")
     yield Link("enqueued", exact(run.enqueued_at))
     if run.deliveries:
         yield Link("delivered", _times(1 + max(one.delivery_count for one in run.deliveries)))
     if run.message is not None:
         yield Link("content type", run.message.content_type or "none said")
-        yield Link("correlation id", run.message.correlation_id or "none", copy=True)
+        yield _to_copy("correlation id", run.message.correlation_id)
     yield Link("dialect", str(source.get("dialect") or "none was recognised"))
     yield Link("size", f"{count(source.get('bytes', 0))} bytes")
     if excerpt := source.get("excerpt"):
         yield Link("excerpt", str(excerpt))
+
+
+def _to_copy(name: str, value: str | None) -> Link:
+    return Link(name, value or "none", copy=bool(value))
 
 
 def properties(kept: MessageView | None) -> Sequence[tuple[str, str]]:

@@ -12,6 +12,7 @@ import pytest_asyncio
 from bpa.connectors import OutgoingMessage
 from bpa.connectors.service_bus import DeadLetterLocks, DeadLetterReader
 from bpa.control import operations as module
+from bpa.control.operating import _QUERIES as TAKE
 from bpa.control.operating import AT_ONCE, Operating
 from bpa.domain.runs import RunId
 from bpa.errors import Unavailable
@@ -439,3 +440,30 @@ async def events(stream: Any) -> AsyncIterator[bytes]:
             event += line
         if event.startswith(b"event:"):
             yield event
+
+
+async def test_the_next_items_of_many_are_found_without_sorting_what_is_left(fleet: Fleet):
+    await fetch_all(
+        fleet.pool,
+        """
+        with made as (
+            insert into operations (
+                operation_id, action, chosen, requested_by, state, looked_at_all, items
+            )
+            values (gen_random_uuid(), 'cancel', '{}', 'ops', 'running', true, 20000)
+            returning operation_id
+        ),
+        frozen as (
+            insert into operation_items (operation_id, nth, subject)
+            select operation_id, nth, gen_random_uuid()::text
+            from made cross join generate_series(1, 20000) as nth
+        )
+        select from made
+        """,
+    )
+    taking = "explain (costs off) " + TAKE.take
+    rows = await fetch_all(fleet.pool, taking, at_most=AT_ONCE, for_s=30.0)
+    plan = "\n".join(row["QUERY PLAN"] for row in rows)
+    chosen = plan[plan.index("CTE chosen") : plan.index("CTE taken")]
+    assert "on operation_items" in chosen
+    assert "Sort" not in chosen, "statistics know nothing of what was just written"

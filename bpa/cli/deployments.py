@@ -11,6 +11,7 @@ from rich.text import Text
 from bpa.cli import completing, deployments_edit
 from bpa.cli.api import open_api
 from bpa.cli.context import json_option, print_json, whoami
+from bpa.cli.cordon import runs
 from bpa.cli.tables import ROOMY_CHARS, ago, cut, facts, output, table, whole
 from bpa.control.rest.deployment_schemas import Deployment
 from bpa.control.rest.schemas import Document
@@ -120,7 +121,7 @@ def pause(
         return
     click.echo(f"{deployment_id} is paused: nothing is received for it and nothing starts")
     click.echo(
-        f"{changed.alive} of its runs have not ended; those at work go on. "
+        f"{runs(changed.alive)} not ended yet; those at work go on. "
         f"`bpa deployments resume {deployment_id}` ends it",
         err=True,
     )
@@ -193,7 +194,7 @@ def _facts(deployment: Deployment) -> list[tuple[str, object]]:
         ("agent", f"{deployment.agent_id} {deployment.version}"),
         ("environment", deployment.environment),
         ("queue", deployment.queue),
-        ("alive", f"{deployment.alive} runs"),
+        ("alive", runs(deployment.alive)),
         ("at once", f"{spec.run_limit} runs ({target.slot_budget} x {target.replicas} replicas)"),
         ("budget", f"{budgets.max_tokens:,} tokens, {budgets.max_calls} calls, "
                    f"{budgets.max_duration}{usd} each run"),
@@ -203,5 +204,6 @@ def _facts(deployment: Deployment) -> list[tuple[str, object]]:
         )),
         ("posts to", spec.http_out.base_url or "http_out.base_url of the nodes"),
         ("routes", ", ".join(spec.routes)),
-        ("revision", f"{deployment.revision}, created {ago(deployment.created_at)} ago"),
+        ("revision", f"{deployment.revision}; `bpa deployments history` has who and when"),
+        ("created", f"{ago(deployment.created_at)} ago"),
     ]  # fmt: skip

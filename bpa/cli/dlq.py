@@ -188,7 +188,7 @@ def show_letter(
                     "dead-lettered",
                     letter.dead_lettered_at and f"{letter.dead_lettered_at:%F %T} UTC",
                 ),
-                ("deliveries", letter.delivery_count),
+                ("deliveries", letter.delivery_count or ""),
                 ("run", f"{letter.run_id} ({letter.run_status or 'never became one'})"),
                 ("replays", letter.replay_count),
                 ("original run", letter.original_run_id if letter.replay_count else ""),

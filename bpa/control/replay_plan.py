@@ -17,6 +17,12 @@ from bpa.errors import NotFound, Reason
 
 IDS_AT_MOST = 100
 """Dead letters of one request: their bodies are in memory, and its answer waits for all of them."""
+_OF_THE_BODY = (
+    Reason.DESERIALIZATION_ERROR,
+    Reason.SCHEMA_VALIDATION_FAILED,
+    Reason.PAYLOAD_TOO_LARGE,
+)
+"""Found in the body alone, before any model was asked."""
 _DIGITS_MOST = 19
 _NUMBERS_END = 2**63 - 1  # a broker counts in signed 64 bits, and a list goes on one behind
 
@@ -193,6 +199,12 @@ def _repeating(
     )
 
 
+def _same_body(known: Mapping[str, Any]) -> str:
+    if known["reason"] in _OF_THE_BODY:
+        return "goes on from its run; the same body fails alike unless its deployment was edited"
+    return "goes on from its run"
+
+
 def _decided(known: Mapping[str, Any], body_sha256: bytes, *, edited: bool) -> tuple[Action, str]:
     status = known["status"]
     if status == RunStatus.COMPLETED:
@@ -202,7 +214,7 @@ def _decided(known: Mapping[str, Any], body_sha256: bytes, *, edited: bool) -> t
     if status not in (None, RunStatus.DEAD_LETTERED):
         return Action.REFUSE, f"its run is still {status}; wait until it has ended, or cancel it"
     if known["next_run_id"] is None:
-        return Action.REPLAY, "edited: a run of its own" if edited else "goes on from its run"
+        return Action.REPLAY, "edited: a run of its own" if edited else _same_body(known)
     was_sent = known["next_sent_at"] or known["next_arrived"]
     if known["next_body_sha256"] != body_sha256 and (edited or not was_sent):
         what, remedy = "half done", "repeat it with that body to finish it"

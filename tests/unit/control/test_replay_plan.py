@@ -125,6 +125,16 @@ def test_a_completed_run_needs_nothing_sent():
 
 
 @pytest.mark.parametrize(
+    ("reason", "is_said"), [("SchemaValidationFailed", True), ("RetriesExhausted", False)]
+)
+def test_who_replays_a_body_that_was_the_fault_is_told_that_it_fails_alike(reason, is_said):
+    found = planned({**DEAD, "reason": reason})
+    assert found.action is Action.REPLAY
+    assert ("fails alike" in found.why) is is_said
+    assert "fails alike" not in planned({**DEAD, "reason": reason}, Edit(b"[]")).why
+
+
+@pytest.mark.parametrize(
     ("more", "action"),
     [
         ({}, Action.CONTINUE),

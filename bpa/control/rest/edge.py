@@ -89,7 +89,7 @@ def _refusal(scope: HTTPScope) -> Problem | None:
             detail = f"the header {name.decode()} comes {times} times; once is enough"
             return problem(400, InvalidRequest.code, detail, instance)
     said = {name: value.decode("latin-1") for name, value in scope["headers"] if name in _WHENCE}
-    server = scope["server"]
+    server = scope.get("server")
     why = foreign(
         scope["method"],
         server[0] if server else "",

@@ -83,6 +83,7 @@ async def through_the_edge(path: str, query: bytes = b"") -> tuple[list[str], li
         sent.append(message)
 
     scope = {
+        "method": "POST",
         "type": "http",
         "path": path,
         "raw_path": b"/raw",

@@ -21,6 +21,8 @@ from bpa.ui.session import person_of
 MADE_AT = b"bpa-made-at"
 """The header that names the last change that a part can know of: a page whose stream has told of a
 later one asks again."""
+_PARTS_BELOW = (b"", b"/logs")
+"""Where the parts of a page are: at its own path, and the log of a run below that."""
 _OK = 200
 _READING = frozenset({"GET", "HEAD"})
 
@@ -83,7 +85,8 @@ class Sharing:
             await self._share(scope, receive, send)
         else:
             await self._app(scope, receive, send)
-            self._parts.forget(_asked(scope))  # no part is older than the page that it belongs to
+            for below in _PARTS_BELOW:  # no part is older than the page that it belongs to
+                self._parts.forget(_asked(scope, below))
 
     async def _share(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         async def make() -> _Part:
@@ -104,8 +107,8 @@ def _is_part(scope: HTTPScope) -> bool:
     return any(name == b"hx-request" for name, _ in scope["headers"])
 
 
-def _asked(scope: HTTPScope) -> Hashable:
+def _asked(scope: HTTPScope, below: bytes = b"") -> Hashable:
     """Return what the part depends on that a request asks for, or whose page it asks for."""
     host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-    path, query = scope["raw_path"], scope["query_string"]
+    path, query = scope["raw_path"] + below, scope["query_string"]
     return scope["method"], path, query, host, person_of(Request(scope))

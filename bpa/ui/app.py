@@ -92,5 +92,5 @@ def pages(services: Services, environment: str, outside: Outside) -> Ui:
     return Ui(
         [front, router],
         dict.fromkeys(_NOWHERE, nowhere),
-        lambda app: Sharing(app, _ROOT, services.changes.last_id),
+        lambda app: Sharing(app, _ROOT, services.changes.last_id, run.NOTED),
     )

@@ -2,7 +2,8 @@
 
 It stands before the application: what was made for one tab is handed to the others that ask for
 the same, until something that pages show has changed, and no longer than a second (:mod:`bpa.shelf`
-has the rule). Pages as such are made for each who asks: whoever comes to one sees it as it is.
+has the rule). Pages as such are made for each who asks: whoever comes to one sees it as it is. And
+so is what is noted for each look at it.
 """
 
 from __future__ import annotations
@@ -64,17 +65,21 @@ class Sharing:
         app: The application.
         root: Where the pages are.
         last_change: Returns the id of the last change, as streams of changes tell it.
+        noted: Endings of paths whose every look is noted (docs/decisions/0022): none is shared.
     """
 
-    def __init__(self, app: ASGIApp, root: str, last_change: Callable[[], str]) -> None:
+    def __init__(
+        self, app: ASGIApp, root: str, last_change: Callable[[], str], noted: tuple[str, ...]
+    ) -> None:
         self._app = app
         self._root = root
+        self._noted = noted
         self._last_change = last_change
         self._parts: Shelf[_Part] = Shelf()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with what is kept, or have it made."""
-        if scope["type"] != ScopeType.HTTP or not scope["path"].startswith(self._root):
+        if scope["type"] != ScopeType.HTTP or not self._may_share(scope["path"]):
             await self._app(scope, receive, send)
         elif scope["method"] not in _READING:
             try:
@@ -87,6 +92,9 @@ class Sharing:
             await self._app(scope, receive, send)
             for below in _PARTS_BELOW:  # no part is older than the page that it belongs to
                 self._parts.forget(_asked(scope, below))
+
+    def _may_share(self, path: str) -> bool:
+        return path.startswith(self._root) and not path.rstrip("/").endswith(self._noted)
 
     async def _share(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         async def make() -> _Part:
@@ -111,4 +119,5 @@ def _asked(scope: HTTPScope, below: bytes = b"") -> Hashable:
     """Return what the part depends on that a request asks for, or whose page it asks for."""
     host = next((value for name, value in scope["headers"] if name == b"host"), b"")
     path, query = scope["raw_path"] + below, scope["query_string"]
-    return scope["method"], path, query, host, person_of(Request(scope))
+    met_at = scope.get("server")  # with the host, what guards judge by
+    return scope["method"], path, query, host, met_at, person_of(Request(scope))

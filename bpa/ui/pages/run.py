@@ -21,6 +21,9 @@ from bpa.ui.session import operator_of, person_of
 from bpa.ui.views import run as view
 from bpa.ui.views import run_contents, run_log
 
+NOTED = ("/contents", "/contents.json")
+"""Endings of the paths where each look is noted."""
+
 
 @get("/runs/{run_id:str}")
 async def show_run(

@@ -1,5 +1,6 @@
 """What a run works on: who may look, that looking is noted, and what its page says around it."""
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -125,6 +126,16 @@ async def test_masked_contents_are_shown_by_field_and_each_look_is_noted(fleet: 
     assert [one["actor"] for one in noted] == ["api:me@here", "ui:local"]
     assert noted[0]["subject"] == run_id
     assert noted[0]["detail"] == {"shown": "masked"}
+
+
+async def test_each_of_many_looks_is_noted_though_parts_of_pages_are_shared(fleet: Fleet):
+    run_id = await worked(fleet, read(INVOICE))
+    async with rest_over(fleet, show=Show.MASKED) as rest:
+        for ending in ("contents", "contents/", "contents.json"):
+            path = f"/ui/runs/{run_id}/{ending}"
+            asked = (rest.get(path, headers={"HX-Request": "true"}) for _ in range(3))
+            assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
+    assert len(await looks(fleet)) == 9
 
 
 async def test_whole_contents_are_shown_and_handed_out_but_for_secrets(fleet: Fleet):

@@ -84,7 +84,12 @@ class Disclosure:
             }
         if isinstance(value, list):
             return [self.value(member, depth + 1) for member in value]
-        return self._bounded(self.redact(value)) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        inner = _structure(value)  # JSON that a field holds as text has fields of its own
+        if inner is not None:
+            value = msgspec.json.encode(self.value(inner, depth + 1)).decode()
+        return self._bounded(self.redact(value))
 
     def _hides(self, name: str, value: Any) -> bool:
         if isinstance(value, str) and SECRET_NAMES.search(name):

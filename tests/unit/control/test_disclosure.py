@@ -62,4 +62,6 @@ def test_a_text_of_any_length_and_depth_is_bounded():
 ))  # fmt: skip
 def test_what_a_masked_field_holds_is_never_shown(value):
     planted = {"a": [{"buyer": ["4242-4242", value], "b": value}], "note": "4242-4242"}
+    inside = {"c": json.dumps(planted), "d": [json.dumps([json.dumps(planted)])]}
     assert "4242" not in MASKED.text(json.dumps(planted))
+    assert "4242" not in MASKED.text(json.dumps(inside))

@@ -8,19 +8,27 @@ from contextlib import asynccontextmanager
 import psycopg
 import psycopg.errors
 import pytest
+from msgspec.structs import replace
 
 from bpa.control.breakers import Breakers
 from bpa.control.drains import Drains
 from bpa.control.leases import Leases
 from bpa.control.offers import Offers
+from bpa.control.operating import Operating
+from bpa.control.operation_terms import Act, Asked, Choice
+from bpa.control.revisions import ANY, Edit, Revisions
 from bpa.control.runs import Runs
-from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.domain.executions import Outcome, OutcomeKind, TargetSeen
 from bpa.domain.journal import Step, StepKind
-from bpa.errors import Conflict, StaleLease
+from bpa.domain.runs import RunId
+from bpa.domain.specs import Target
+from bpa.errors import Conflict, Reason, StaleLease
 from bpa.postgres import Pipeline, fetch_all, fetch_one, open_pool
+from bpa.scheduler.commit import QUERIES as COMMIT
 from bpa.telemetry.metrics import Metrics
 from tests.eventually import eventually
-from tests.integration.control.fleet import Fleet
+from tests.integration.control.fleet import DEP_ID, DEPLOYMENT, Fleet
+from tests.integration.control.rest import Rest, rest_over
 
 RUNS = 24
 ROUNDS = 3
@@ -55,16 +63,52 @@ async def deadlocks(database: str) -> int:
     return int(row[0])
 
 
+async def edits(runs: Runs, slots: range) -> None:
+    """Edit the deployment again and again."""
+    revisions = Revisions(runs._pool)
+    for slot_budget in slots:
+        spec = replace(DEPLOYMENT, target=Target(slot_budget=slot_budget))
+        assert await revisions.edit(DEP_ID, Edit(spec=spec, actor="test"), ANY)
+
+
+async def commits(runs: Runs, times: int) -> None:
+    """Lock what a commit of placements locks, in a transaction each time."""
+    values = {"node_ids": '["node-1"]', "dep_ids": f'["{DEP_ID}"]'}
+    for _ in range(times):
+        async with runs._pool.connection() as connection, connection.transaction():
+            await connection.execute(COMMIT.lock, values)
+
+
+async def failed_over(runs: Runs, held: list[tuple[RunId, int]]) -> None:
+    """Report executions whose targets failed, at two hosts in turn."""
+    for nth, (run_id, epoch) in enumerate(held):
+        seen = TargetSeen(host=f"https://host-{nth % 2}:443", tries=4, error="HTTP 503")
+        outcome = Outcome(
+            kind=OutcomeKind.REJECTED, reason=Reason.RETRIES_EXHAUSTED, detail="", target=seen
+        )
+        await runs.finish(run_id, epoch, outcome)
+
+
+async def cancels(rest: Rest, run_ids: list[RunId]) -> None:
+    """Ask for two operations about the same runs, in opposite orders."""
+    for ids in (tuple(run_ids), tuple(reversed(run_ids))):
+        choice = Choice(said={}, ids=ids)
+        asked = Asked(action=Act.CANCEL, choice=choice, actor="test")
+        await rest.services.operations.start(asked)
+
+
 async def everything_at_once(
     fleet: Fleet,
     one: tuple[Runs, Leases],
     two: tuple[Runs, Leases],
     numbers: range,
+    rest: Rest,
     *,
     drained: bool = False,
 ) -> None:
     """Grant runs, then have two replicas write all of them in ways of their own, in any order."""
     run_ids = [await fleet.queued(number) for number in numbers]
+    await cancels(rest, run_ids)
     held = [(run_id, await fleet.granted(run_id)) for run_id in run_ids]
     for run_id in run_ids[::3]:
         await fleet.expire(run_id)
@@ -75,7 +119,12 @@ async def everything_at_once(
 
     step = Step(seq=0, kind=StepKind.MODEL, digest="d")
     work = []
-    for runs, leases in (one, two):
+    for nth, (runs, leases) in enumerate((one, two)):
+        slots = range(numbers.start * 10 + nth * 5, numbers.start * 10 + nth * 5 + 5)
+        operating = Operating(runs._pool, runs, rest.services.replaying, lambda: None)
+        work += [edits(runs, slots), commits(runs, 5), failed_over(runs, shuffled()[:6])]
+        work += [operating.one_pass() for _ in range(2)]
+        work += [runs.hurry(run_id, "test") for run_id, _ in shuffled()[:4]]
         work += [leases.acknowledge(*lease) for lease in shuffled()]
         work += [runs.record_step(*lease, step) for lease in shuffled()]
         work += [leases.renew("node-1", "boot-1", shuffled()) for _ in range(3)]
@@ -102,10 +151,14 @@ async def everything_at_once(
 
 async def test_writers_of_two_replicas_never_deadlock(fleet: Fleet, database: str):
     await fleet.register()
-    async with replica(database, "one") as one, replica(database, "two") as two:
+    async with (
+        rest_over(fleet) as rest,
+        replica(database, "one") as one,
+        replica(database, "two") as two,
+    ):
         for nth in range(ROUNDS):
             numbers = range(1 + nth * RUNS, 1 + (nth + 1) * RUNS)
-            await everything_at_once(fleet, one, two, numbers, drained=nth == ROUNDS - 1)
+            await everything_at_once(fleet, one, two, numbers, rest, drained=nth == ROUNDS - 1)
     assert await deadlocks(database) == 0
     ended = await fetch_all(fleet.pool, "select status, count(*) from runs group by status")
     assert len(ended) > 1, "the race came to nothing"

@@ -12,7 +12,8 @@ import pytest_asyncio
 from bpa.connectors import OutgoingMessage
 from bpa.connectors.service_bus import DeadLetterLocks, DeadLetterReader
 from bpa.control import operations as module
-from bpa.control.operating import _QUERIES as TAKE
+from bpa.control.batches import jsonb
+from bpa.control.operating import _QUERIES as QUERIES
 from bpa.control.operating import AT_ONCE, Operating
 from bpa.domain.runs import RunId
 from bpa.errors import Unavailable
@@ -134,23 +135,58 @@ async def test_a_rate_is_kept_by_any_number_of_replicas_together(rest: Rest, fle
     runs = await queued(fleet, *range(1, 6))
     operation = await ask(rest, action="cancel", ids=runs, ratePerS=2)
     one, another = operating(rest, fleet), operating(rest, fleet)
-    assert await one.one_pass() == 2
-    assert await another.one_pass() == 0
-    await let_pass(fleet, 0.9)
-    assert await one.one_pass() == 0
-    await let_pass(fleet, 0.2)
+    assert await one.one_pass() == 2, "a second's worth at most"
+    assert await pauses(fleet) == [1.0]
+    await let_pass(fleet, 1)
     assert await another.one_pass() == 2
-    await let_pass(fleet, 1.1)
+    await let_pass(fleet, 1)
     assert await one.one_pass() == 1
+    assert await pauses(fleet) == [0.5]
     assert (await shown(rest, operation))["state"] == "done"
 
-    slow = await ask(rest, action="cancel", ids=runs[:2], ratePerS=0.5)
+    slow = await ask(rest, action="cancel", ids=runs[:2], ratePerS=0.01)
     assert await one.one_pass() == 1
-    await let_pass(fleet, 1.5)
+    assert await another.one_pass() == 0
+    await let_pass(fleet, 50)
     assert await one.one_pass() == 0
-    await let_pass(fleet, 0.6)
-    assert await one.one_pass() == 1
+    await let_pass(fleet, 50)
+    assert await another.one_pass() == 1
     assert (await shown(rest, slow))["counts"] == {"cancelled": 2}
+
+
+async def pauses(fleet: Fleet) -> list[float]:
+    """Return for how many seconds each operation rests, from when its last items were taken."""
+    rows = await fetch_all(
+        fleet.pool,
+        """
+        select extract(epoch from next_at - max(due_at) + interval '60 s')::float8 as pause_s
+        from operations join operation_items using (operation_id)
+        group by operation_id, next_at
+        """,
+    )
+    return [row["pause_s"] for row in rows]
+
+
+async def test_what_two_replicas_record_at_once_is_all_counted(rest: Rest, fleet: Fleet):
+    runs = await queued(fleet, 1, 2, 3)
+    operation = await ask(rest, action="cancel", ids=runs)
+
+    def told(*numbers: int) -> dict[str, Any]:
+        rows = [{"nth": nth, "result": "cancelled", "why": "it is so"} for nth in numbers]
+        return {"operation_id": operation["id"], "rows": jsonb(rows)}
+
+    async with fleet.pool.connection() as first, first.transaction():
+        await first.execute(QUERIES.record, told(1, 2))
+        second = asyncio.create_task(fetch_all(fleet.pool, QUERIES.record, **told(2, 3)))
+
+        async def waits() -> bool:
+            waiting = "select 1 from pg_locks where not granted"
+            return bool(await fetch_all(fleet.pool, waiting))
+
+        await eventually(waits)
+    assert await second == [{"finished": 1}], "the other one was recorded first"
+    done = await shown(rest, operation)
+    assert (done["state"], done["counts"], done["remaining"]) == ("done", {"cancelled": 3}, 0)
 
 
 async def test_replicas_share_an_operation_and_no_item_is_done_by_two(rest: Rest, fleet: Fleet):
@@ -461,7 +497,7 @@ async def test_the_next_items_of_many_are_found_without_sorting_what_is_left(fle
         select from made
         """,
     )
-    taking = "explain (costs off) " + TAKE.take
+    taking = "explain (costs off) " + QUERIES.take
     rows = await fetch_all(fleet.pool, taking, at_most=AT_ONCE, for_s=30.0)
     plan = "\n".join(row["QUERY PLAN"] for row in rows)
     chosen = plan[plan.index("CTE chosen") : plan.index("CTE taken")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -20,13 +19,11 @@ PLACES = [
     "/ui/dead-letters", "LETTER", "/ui/deployments", "/ui/deployments/invoice-classifier-dev",
     "/ui/deployments/invoice-classifier-dev/edit",
     "/ui/deployments/invoice-classifier-dev/revisions",
-    "/ui/costs",
     "/ui/costs", "/ui/operations", "OPERATION",
 ]  # fmt: skip
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 RUN_AXE = "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']})"
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-FIRST_PAINT_MS = 200
 SEND = Path(__file__).parents[2] / "demo" / "invoices" / "005-weidental-sw00000256.xml"
 
 
@@ -47,17 +44,9 @@ async def path_of(system: Bpa, place: str) -> str:
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_each_page_is_painted_soon_without_a_complaint(tab: Tab, system: Bpa, place: str):
-    path = await path_of(system, place)
-    await tab.go(path)  # files come into the cache
-    began = time.monotonic()
-    await tab.go(path)
-    took_ms = await tab.page.evaluate(
-        "performance.getEntriesByType('paint').find(p => p.name === 'first-contentful-paint')"
-        "?.startTime ?? 0"
-    )
+async def test_each_page_is_shown_without_a_complaint(tab: Tab, system: Bpa, place: str):
+    await tab.go(await path_of(system, place))
     await expect(tab.page.locator("h1")).to_be_visible()
-    assert took_ms < 10 * FIRST_PAINT_MS, (took_ms, time.monotonic() - began)  # a busy machine
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from enum import StrEnum
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -86,6 +87,9 @@ class EffectCall(msgspec.Struct, frozen=True, kw_only=True, tag="effect", omit_d
 
     host: Host
     """Scheme, host and port; empty where the deployment's address has none."""
+    target_digest: Said = ""
+    """Of the address without its query, by which targets behind one host are told apart; empty in
+    what nodes of an earlier release recorded."""
     method: str
     of_settings: bool = False
     """Whether the address is that of the node's settings, which may call the same target anew."""
@@ -121,6 +125,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 def canonical(request: Any) -> bytes:
     """Return a request as JSON with sorted keys, equal for equal requests."""
     return _CANONICAL.encode(request)
+
+
+def target_digest_of(host: str, url: str) -> str:
+    """Return what tells one target from another: 16 hex digits of SHA-256, nothing of a secret.
+
+    The query is none of it: it may hold a key, which may be another one tomorrow.
+    """
+    return hashlib.sha256(f"{host}{urlsplit(url).path}".encode()).hexdigest()[:16]
 
 
 def digest_of(kind: StepKind, encoded: bytes) -> str:

@@ -23,7 +23,15 @@ from bpa.documents.payloads import payload
 from bpa.documents.schema_checks import SchemaCheck
 from bpa.documents.values import Document
 from bpa.domain.executions import LeaseOffer, TargetSeen
-from bpa.domain.journal import EffectCall, Step, StepKind, Usage, canonical, digest_of
+from bpa.domain.journal import (
+    EffectCall,
+    Step,
+    StepKind,
+    Usage,
+    canonical,
+    digest_of,
+    target_digest_of,
+)
 from bpa.domain.runs import further_key_of
 from bpa.errors import BpaError, InvalidRequest, Reason, RunEnded
 from bpa.node.outlets import Outlets, Recorder, Timings, answered, now_ms
@@ -55,8 +63,12 @@ class Posting:
         self._timings = timings
         self._log = log
         self._url = run.http_out.base_url or outlets.target_url
+        host = host_of(self._url)
         self._call = EffectCall(
-            host=host_of(self._url), method="POST", of_settings=not run.http_out.base_url
+            host=host,
+            target_digest=target_digest_of(host, self._url),
+            method="POST",
+            of_settings=not run.http_out.base_url,
         )
         self._gate = outlets.breakers.gate(run, self._url)
         self.tool = tool_of(document, run.routes, run.max_effects)
@@ -217,10 +229,11 @@ class Posting:
             return
         if before.of_settings and self._call.of_settings:
             return  # what the settings call the target is theirs to rename
-        if before.host and before.host != self._call.host:
+        if not _is_same_target(before, self._call):
+            now = self._call.host if self._call.host != before.host else "another path there"
             raise RunEnded(
                 Reason.OUTCOME_UNKNOWN,
-                f"{sent} to {before.host}, and the deployment posts to {self._call.host} now: look "
+                f"{sent} to {before.host}, and the deployment posts to {now} now: look "
                 "at the former whether the effect was applied; roll the target back to replay it "
                 "there under its key, or replay it with an edited body",
             )
@@ -278,6 +291,12 @@ class Posting:
 def _demand(schema: bytes) -> SchemaCheck:
     """Return the compiled schema of a deployment; it is the same for all its runs."""
     return SchemaCheck(msgspec.json.decode(schema))
+
+
+def _is_same_target(before: EffectCall, now: EffectCall) -> bool:
+    if before.target_digest:
+        return before.target_digest == now.target_digest
+    return before.host in ("", now.host)
 
 
 def _result_of(effect: Step) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from bpa.connectors.breaker import host_of
 from bpa.connectors.http_out import HttpOut
-from bpa.domain.journal import EffectCall, ModelCall, StepKind
+from bpa.domain.journal import EffectCall, ModelCall, StepKind, target_digest_of
 from bpa.domain.specs import Budgets, HttpOutSpec
 from bpa.embedded.web import Listener, json_response
 from bpa.errors import Reason, RunEnded, StaleLease
@@ -393,7 +393,13 @@ async def test_the_effect_is_recorded_and_sent_and_its_answer_goes_with_the_outc
     assert body["vendor"] == "Nordbyte Cloud Hosting GmbH"
     assert (body["total"], body["currency"], body["route"]) == ("1234.50", "EUR", "hosting")
     assert applied.intent == intent.intent
-    asked = EffectCall(host=host_of(world.target.url), method="POST", of_settings=True)
+    host = host_of(world.target.url)
+    asked = EffectCall(
+        host=host,
+        target_digest=target_digest_of(host, f"{world.target.url}/invoices"),
+        method="POST",
+        of_settings=True,
+    )
     assert (intent.call, applied.call) == (asked, replace(asked, status=201, tries=1))
     assert run.broker.completed.result == json.loads(applied.answer)
     assert run.broker.completed.result == {
@@ -546,6 +552,24 @@ async def test_an_effect_that_one_target_may_have_applied_goes_to_no_other(world
     assert moved.lease.reported == []
     back = execution(world, journal=[intent])
     await back.serve(post())
+    assert len(await world.received()) == 1
+
+
+async def test_another_path_of_the_same_host_is_another_target_but_another_query_is_not(world):
+    gateway, key = f"{world.target.url}?code=1", f"{world.target.url}?code=2"
+    await world.script_target({"drop": "after", "times": 4})
+    first = execution(world, http_out=HttpOutSpec(base_url=gateway))
+    with ends_with(Reason.RETRIES_EXHAUSTED):
+        await first.serve(post())
+    (intent,) = an_intent_without_an_answer(first)
+    await world.script_target()
+    moved = execution(
+        world, http_out=HttpOutSpec(base_url=f"{world.target.url}/erp-2"), journal=[intent]
+    )
+    with ends_with(Reason.OUTCOME_UNKNOWN, "posts to another path there now"):
+        await moved.serve(post())
+    same = execution(world, http_out=HttpOutSpec(base_url=key), journal=[intent])
+    assert await same.serve(post()) == {"status": "posted"}
     assert len(await world.received()) == 1
 
 

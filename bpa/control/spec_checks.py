@@ -6,10 +6,12 @@ import copy
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
 from bpa.connectors.breaker import host_of
+from bpa.control.message_properties import SECRET_NAMES
 from bpa.control.names import check_names
 from bpa.control.spec_changes import Problem
 from bpa.documents.schema_checks import SchemaCheck
@@ -34,6 +36,8 @@ _KINDS = {
     "object": "an object",
     "null": "null",
 }
+_SECRET = re.compile(rf"{SECRET_NAMES.pattern}|^code$", re.IGNORECASE)
+"""Names in a query that lead to a secret; ``code`` is that of Azure Functions."""
 _NEEDED = frozenset({"agentId", "version", "environment"})
 _NAMED = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`")
 
@@ -163,6 +167,12 @@ def _unaddressable(base_url: str) -> Iterator[Problem]:
         yield Problem(
             "httpOut.baseUrl",
             "an address that names a user or password is not stored; leave that part out",
+        )
+    elif any(_SECRET.search(name) for name, _ in parse_qsl(urlsplit(base_url).query)):
+        yield Problem(
+            "httpOut.baseUrl",
+            "an address whose query holds a key is not stored, everybody would see it; make it "
+            "http_out.base_url of the nodes' settings, and leave it out here",
         )
 
 

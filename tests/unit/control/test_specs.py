@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bpa.control.spec_changes import Change, changes, rebased
-from bpa.control.spec_checks import check, read_spec
+from bpa.control.spec_checks import check, problems_of, read_spec
 from bpa.domain.specs import Budgets, DeploymentSpec, HttpOutSpec, Placement, Target
 from bpa.errors import InvalidRequest
 
@@ -107,6 +107,16 @@ def test_specs_differ_leaf_by_leaf_in_the_order_of_a_spec():
         Change("inputSchema", {"type": "object"}, {"type": "array"}),
     ]
     assert changes(SPEC, SPEC) == []
+
+
+@pytest.mark.parametrize("query", ["sig=hunter2", "v=1&code=hunter2", "api_key=hunter2"])
+def test_an_address_with_a_key_in_its_query_is_refused_without_repeating_it(query):
+    (problem,) = problems_of(replace(SPEC, http_out=HttpOutSpec(base_url=f"https://h/p?{query}")))
+    assert problem.field == "httpOut.baseUrl"
+    assert "http_out.base_url of the nodes' settings" in problem.text
+    assert "hunter2" not in problem.text
+    plain = replace(SPEC, http_out=HttpOutSpec(base_url="https://h/p?v=1"))
+    assert [*problems_of(plain)] == []
 
 
 def test_an_edit_is_put_on_top_of_another_and_clashes_are_told():

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from bpa.control.offers import _QUERIES, step_of
 from bpa.control.rest.run_schemas import Run
-from bpa.domain.executions import Outcome, OutcomeKind
+from bpa.control.revisions import Edit
+from bpa.domain.executions import Outcome, OutcomeKind, TargetSeen
 from bpa.domain.journal import ModelCall, Usage
 from bpa.domain.runs import NodeId, RunId
-from bpa.postgres import MIGRATIONS, fetch_all, migrate, open_pool
+from bpa.domain.specs import HttpOutSpec
+from bpa.errors import Reason
+from bpa.postgres import MIGRATIONS, fetch_all, fetch_one, migrate, open_pool
 from tests.integration.control.fleet import DEP_ID, DEPLOYMENT, Fleet, arrival, fleet_on
 
 QUEUED, WORKING, SILENT = (arrival(number).run_id for number in (1, 2, 3))
@@ -112,6 +116,21 @@ async def test_waiting_runs_are_cancelled_and_the_node_drains(fleet: Fleet):
     assert await fleet.runs.cancel(QUEUED, "ops", "no longer wanted") == "dead_lettered"
     assert (await fleet.drains.drain("node-1", "ops")).taken_back == 0
     assert {row["run_id"] for row in await fleet.drains.remaining("node-1")} == {WORKING, SILENT}
+
+
+async def test_the_deployment_is_edited_and_its_runs_go_by_what_it_says_now(fleet: Fleet):
+    (first,) = await fleet.revisions.page(DEP_ID, None, 9)
+    assert (first["actor"], first["note"]) == ("unknown", "made before revisions were kept")
+    moved = HttpOutSpec(base_url="https://new.example")
+    spec = replace(DEPLOYMENT, agent_id="a", http_out=moved)
+    assert await fleet.revisions.edit(DEP_ID, Edit(spec=spec, actor="ops"), "1")
+    known = "select target_revision(dep_id, revision) as revision from leases where run_id = %(id)s"
+    assert await fetch_one(fleet.pool, known, id=WORKING) == {"revision": 2}
+    seen = TargetSeen(host="https://new.example:443", tries=4, error="HTTP 503")
+    failed = Outcome(kind=OutcomeKind.REJECTED, reason=Reason.RETRIES_EXHAUSTED, target=seen)
+    await fleet.runs.finish(WORKING, 1, failed)
+    (breaker,) = await fleet.breakers.page()
+    assert (breaker["host"], breaker["deployments"]) == (seen.host, [DEP_ID])
 
 
 async def test_a_second_delivery_ends_the_first_one_of_its_message(fleet: Fleet):

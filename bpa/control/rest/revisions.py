@@ -17,7 +17,7 @@ from bpa.control.rest.headers import IfMatchNeeded, demanded
 from bpa.control.rest.services import Services
 from bpa.control.revisions import Edit
 
-_REVISION = Annotated[int, QueryParameter(ge=1, le=500)]
+_Limit = Annotated[int, QueryParameter(ge=1, le=500)]
 
 
 @put("/v1/deployments/{deployment_id:str}", tags=["deployments"])
@@ -71,7 +71,7 @@ async def list_revisions(
     deployment_id: FromPath[str],
     services: NamedDependency[Services],
     cursor: FromQuery[str | None] = None,
-    limit: _REVISION = 50,
+    limit: _Limit = 50,
 ) -> Response[schemas.RevisionPage]:
     """List what a deployment said, the latest first; the header ``Link`` leads to the next page."""
     await services.deployments.get(deployment_id)

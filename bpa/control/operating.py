@@ -33,7 +33,8 @@ _QUERIES = load_queries(__file__)
 AT_ONCE = 25
 """Items of one pass."""
 TAKEN_S = 60.0
-"""For so long nobody else takes them; three times what a replay of that many may take."""
+"""For so long nobody else takes them; three times what a replay of that many of one queue may take.
+Where they lie in many queues that all but hang, another replica may begin with them beside us."""
 KEPT_DAYS = 30
 HELD_HOURS = 24
 _LOOK_EVERY_S = 2.0

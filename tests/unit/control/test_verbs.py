@@ -85,6 +85,7 @@ async def through_the_edge(path: str, query: bytes = b"") -> tuple[list[str], li
     scope = {
         "method": "POST",
         "type": "http",
+        "method": "GET",
         "path": path,
         "raw_path": b"/raw",
         "query_string": query,

@@ -69,7 +69,7 @@ def short(number: float) -> str:
 def percent(part: float, of: float) -> str:
     """Return a share, never rounded up to all of it."""
     if not of:
-        return "-"
+        return "\N{EN DASH}"
     share = 100 * part / of
     return f"{min(share, 99.9):.1f} %" if part != of else "100 %"
 

@@ -90,7 +90,7 @@ def _latency(
     series = {name: [ended[at][name] if at in ended else None for at in minutes] for name in names}
     top = charts.ceiling(max((n for n in series["p99_ms"] if n is not None), default=0.0))
     of = {name: trend.overall[name] for name in names}
-    said = {name: span(n / 1000) if n is not None else "-" for name, n in of.items()}
+    said = {name: span(n / 1000) if n is not None else "\N{EN DASH}" for name, n in of.items()}
     return charts.Chart(
         title="Latency, p95",
         value=said["p95_ms"],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from bpa.control.drains import NodeState
 from bpa.control.rest import trend_schemas as rest
 from bpa.control.rest.breaker_schemas import Breaker
 from bpa.control.rest.concerns import concerns_of
@@ -19,6 +20,8 @@ from bpa.ui.views.last_hour import last_hour
 from bpa.ui.words import count
 from bpa.words import segment
 
+_QUEUE = "invoices"
+"""Where `bpa send` sends to unless it is told."""
 _QUEUED = "/ui/runs?q=status%3Aqueued"
 
 
@@ -47,6 +50,16 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstStep:
+    """Something that a first result needs."""
+
+    text: str
+    is_done: bool
+    command: str
+    """What does it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """The whole page."""
 
@@ -55,8 +68,8 @@ class Overview:
     charts: Sequence[charts.Chart]
     queues: Sequence[Queue]
     waits: Sequence[Mapping[str, Any]]
-    is_fresh: bool
-    """Nothing has ever come."""
+    first_steps: Sequence[FirstStep]
+    """What is there and what is missing before a first result; empty once anything has come."""
     died: int
     """Runs that were dead-lettered in the last hour; the queues may not have been read since."""
 
@@ -104,10 +117,34 @@ def overview(known: Known, now: datetime) -> Overview:
         queues=known.queues,
         waits=[row for row in known.alive if row["waits_for"]],
         died=overall["dead_lettered"],
-        is_fresh=not known.alive
-        and not overall["completed"] + overall["dead_lettered"]
-        and not sum(queue.active or 0 for queue in known.queues),
+        first_steps=_first_steps(known),
     )
+
+
+def _first_steps(known: Known) -> Sequence[FirstStep]:
+    overall = known.trend.overall
+    ended = overall["completed"] + overall["dead_lettered"]
+    if known.alive or ended or sum(queue.active or 0 for queue in known.queues):
+        return ()
+    nodes = [node.node_id for node in known.nodes if node.state is NodeState.READY]
+    queues = [queue.queue for queue in known.queues]
+    ready = f"{nodes[0]} is ready" if len(nodes) == 1 else f"{count(len(nodes))} nodes are ready"
+    feeds = f"A deployment feeds from {', '.join(queues)}"
+    queue = "" if not queues or _QUEUE in queues else f"--queue {queues[0]} "
+    return (
+        FirstStep(
+            feeds if queues else "Deploy an agent", bool(queues),
+            "bpa apply config/agents config/deployments",
+        ),
+        FirstStep(
+            ready if nodes else "Start a node", bool(nodes),
+            "bpa --set node.control=HOST:8081 serve --role node",
+        ),
+        FirstStep(
+            "Send messages and watch them become results here", False,
+            f"bpa send {queue}demo/invoices/*",
+        ),
+    )  # fmt: skip
 
 
 def _shown(concern: rest.Concern) -> Concern:

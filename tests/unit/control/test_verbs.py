@@ -83,7 +83,6 @@ async def through_the_edge(path: str, query: bytes = b"") -> tuple[list[str], li
         sent.append(message)
 
     scope = {
-        "method": "POST",
         "type": "http",
         "method": "GET",
         "path": path,

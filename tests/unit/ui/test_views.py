@@ -171,8 +171,18 @@ def test_nodes_that_need_somebody_come_first():
 def test_where_nothing_is_wrong_nothing_needs_attention():
     shown = overview.overview(KNOWN, NOW)
     assert shown.concerns == []
-    assert shown.is_fresh
+    assert [step.is_done for step in shown.first_steps] == [True, True, False]
     assert shown.said.startswith("All is well: no dead letters")
+
+
+def test_the_first_steps_say_what_is_missing_and_how_to_get_it():
+    bare = overview.overview(replace(KNOWN, queues=[], nodes=[]), NOW)
+    assert [step.is_done for step in bare.first_steps] == [False, False, False]
+    other = replace(KNOWN, queues=[msgspec.structs.replace(QUEUE, queue="notes")])
+    sends = overview.overview(other, NOW).first_steps[-1]
+    assert sends.command == "bpa send --queue notes demo/invoices/*"
+    busy = [msgspec.structs.replace(QUEUE, active=1)]
+    assert not overview.overview(replace(KNOWN, queues=busy), NOW).first_steps
 
 
 def test_all_is_not_well_while_dead_letters_may_lie_in_a_queue_that_was_not_read_since():

@@ -44,7 +44,7 @@ def test_moments_are_told_from_now():
 def test_a_share_is_never_rounded_up_to_all():
     assert words.percent(9_999_999, 10_000_000) == "99.9 %"
     assert words.percent(5, 5) == "100 %"
-    assert words.percent(0, 0) == "-"
+    assert words.percent(0, 0) == "\N{EN DASH}"
 
 
 def test_of_a_run_id_the_end_is_shown_and_of_other_names_all():

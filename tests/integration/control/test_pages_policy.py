@@ -173,13 +173,13 @@ async def test_rolling_back_goes_through_the_same_page(rest: Rest, fleet: Fleet)
 
 async def test_a_deployment_is_paused_and_resumed_from_its_page(rest: Rest, fleet: Fleet):
     page = await rest.get(PAGE)
-    assert "Pause: receive and start nothing" in page.text
+    assert "Pause the deployment" in page.text
     answer = await rest.request(
         "POST", f"{PAGE}/pause", data={"etag": "1"}, headers=OURS, allow_redirects=False
     )
     assert answer.status == 303
     assert (await fleet.deployments.get(DEP_ID))["status"]["paused"]["by"] == "ui:local"
-    assert "Resume: receive and start again" in (await rest.get(PAGE)).text
+    assert "Resume the deployment" in (await rest.get(PAGE)).text
     stale = await rest.request("POST", f"{PAGE}/resume", data={"etag": "1"}, headers=OURS)
     assert stale.status == 412
     assert (await rest.get("/ui/deployments")).text.count("paused") == 1

@@ -57,16 +57,16 @@ def _parked(breakers: Sequence[Breaker], now: datetime) -> Iterator[Concern]:
     for breaker in breakers:
         if breaker.state == "closed":
             continue
-        probe = ""
-        if breaker.probe_at:
-            left_s = round((breaker.probe_at - now).total_seconds())
-            probe = f"; next probe {f'in {span(left_s)}' if left_s > 0 else 'now'}"
+        parked = f"{_counted(breaker.parked_runs, 'run')} parked"
+        waits = f"{parked}; they go on by themselves when it answers again"
+        left_s = (breaker.probe_at - now).total_seconds() if breaker.probe_at else 0.0
+        probe = f"next probe in {span(round(left_s))}" if left_s > 0 else "the next run probes it"
         yield Concern(
             kind=Kind.TARGET_AWAY,
             subject=breaker.host,
             title=f"{breaker.host} does not answer",
-            detail=f"{_counted(breaker.parked_runs, 'run')} parked; they go on by themselves when "
-            f"it answers again{probe}. Last seen: {breaker.last_error}",
+            detail=f"{waits if breaker.parked_runs else 'No run is parked'}; {probe}. "
+            f"Last seen: {breaker.last_error}",
             command="bpa breakers",
         )
 

@@ -14,6 +14,10 @@ from bpa.ui.views import charts
 from bpa.ui.words import percent, short
 from bpa.words import span, usd
 
+_TOPS_MS = [*(1e3 * s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30)),
+            *(6e4 * m for m in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600))]  # fmt: skip
+"""What the upper edge of latencies stands for: round in the unit that it is told in."""
+
 
 def last_hour(
     trend: Trend, queues: Sequence[Queue], alive: Sequence[Mapping[str, Any]], now: datetime
@@ -88,7 +92,8 @@ def _latency(
 ) -> charts.Chart:
     names = ("p50_ms", "p95_ms", "p99_ms")
     series = {name: [ended[at][name] if at in ended else None for at in minutes] for name in names}
-    top = charts.ceiling(max((n for n in series["p99_ms"] if n is not None), default=0.0))
+    most = max((n for n in series["p99_ms"] if n is not None), default=0.0)
+    top = next((top for top in _TOPS_MS if top >= most), charts.ceiling(most))
     of = {name: trend.overall[name] for name in names}
     said = {name: span(n / 1000) if n is not None else "\N{EN DASH}" for name, n in of.items()}
     return charts.Chart(

@@ -24,6 +24,8 @@ PLACES = [
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 RUN_AXE = "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']})"
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+CUT_OFF = """[...document.querySelectorAll(".scroll")]
+  .filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.ariaLabel)"""
 SEND = Path(__file__).parents[2] / "demo" / "invoices" / "005-weidental-sw00000256.xml"
 
 
@@ -50,12 +52,15 @@ async def test_each_page_is_shown_without_a_complaint(tab: Tab, system: Bpa, pla
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_no_page_is_wider_than_its_window(tab: Tab, system: Bpa, place: str):
+async def test_no_page_is_wider_than_its_window_and_no_table_is_cut_off(
+    tab: Tab, system: Bpa, place: str
+):
     await tab.go(await path_of(system, place))
     for width in (1440, 768, 360, 320):
         await tab.page.set_viewport_size({"width": width, "height": 800})
         wider = await tab.page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wider <= 0, width
+        assert await tab.page.evaluate(CUT_OFF) == [], width
 
 
 @pytest.mark.parametrize("place", PLACES)

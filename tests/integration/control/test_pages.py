@@ -100,7 +100,7 @@ async def test_before_the_schema_is_there_a_page_says_what_is_waited_for(fleet: 
         page = check_harmless(answer.text)
         assert answer.status == 503
         assert "Postgres has not answered yet" in page.text
-        (style,) = [link for link in page.links if link.endswith(".css")]
+        style, *_ = [link for link in page.links if link.endswith(".css")]
         assert (await rest.get(style)).status == 200
 
 

@@ -60,6 +60,10 @@ def address(template: str, run: Run) -> str:
 
 def about(run: Run, outside: Outside) -> Iterator[Link]:
     """Say what a run is, and what it has used."""
+    if run.vendor:
+        yield Link("vendor", run.vendor)
+    if run.invoice_id:
+        yield Link("invoice", run.invoice_id, copy=True)
     yield Link("deployment", run.deployment_id, f"/ui/deployments/{segment(run.deployment_id)}")
     if run.revision is not None:
         yield Link("received under", f"revision {run.revision}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 KEPT_S = 1.0
-LONG_S = 0.05
+LONG_S = 0.02
 """What takes longer to make is kept, whatever has changed, ``_RESTS`` times what it took longer."""
 _RESTS = 50
 _RESTS_AT_MOST_S = 60.0
@@ -33,9 +33,9 @@ class _Thing(Generic[V]):
     began_s: float = 0.0
     ended_s: float = 0.0
 
-    def is_good(self, mark: object, now_s: float) -> bool:
+    def is_good(self, mark: object, now_s: float, settled_s: float) -> bool:
         took_s, age_s = self.ended_s - self.began_s, now_s - self.began_s
-        if age_s < min(_RESTS * (took_s - LONG_S), _RESTS_AT_MOST_S):
+        if age_s < max(settled_s, min(_RESTS * (took_s - LONG_S), _RESTS_AT_MOST_S)):
             return bool(self.values)
         return bool(self.values) and self.mark == mark and age_s < KEPT_S
 
@@ -48,10 +48,14 @@ class Shelf(Generic[V]):
     """Keeps things by what they are asked for.
 
     Args:
+        settled_s: For so long a thing is kept whatever has changed.
         steady_s: A clock that is never set.
     """
 
-    def __init__(self, steady_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settled_s: float = 0.0, steady_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settled_s = settled_s
         self._steady_s = steady_s
         self._things: dict[Hashable, _Thing[V]] = {}
 
@@ -74,7 +78,7 @@ class Shelf(Generic[V]):
             return await make()
         asked_s = self._steady_s()
         async with thing.lock:
-            if thing.is_good(mark_of(), self._steady_s()):
+            if thing.is_good(mark_of(), self._steady_s(), self._settled_s):
                 return thing.values[0]
             if thing.error is not None and thing.ended_s > asked_s:
                 raise thing.error
@@ -105,7 +109,7 @@ class Shelf(Generic[V]):
             self._things = {
                 key: one
                 for key, one in self._things.items()
-                if one.lock.locked() or one.is_good(one.mark, now_s)
+                if one.lock.locked() or one.is_good(one.mark, now_s, self._settled_s)
             }
             if len(self._things) >= _THINGS_AT_MOST:
                 return None

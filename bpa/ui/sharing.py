@@ -1,8 +1,8 @@
 """Two hundred open pages cost what a few do: a page's living part is rendered once for all of them.
 
 It stands before the application: what was made for one tab is handed to the others that ask for
-the same, until something that pages show has changed, and no longer than a second (:mod:`bpa.shelf`
-has the rule). Pages as such are made for each who asks: whoever comes to one sees it as it is. And
+the same, for two seconds, and longer where it takes long to make (:mod:`bpa.shelf` has the rule).
+Pages as such are made for each who asks: whoever comes to one sees it as it is. And
 so is what is noted for each look at it.
 """
 
@@ -22,6 +22,9 @@ from bpa.ui.session import person_of
 MADE_AT = b"bpa-made-at"
 """The header that names the last change that a part can know of: a page whose stream has told of a
 later one asks again."""
+SETTLED_S = 1.9
+"""A part that is younger is handed out whatever has changed: no tab asks for one more often than
+every two seconds, so one alone never meets it; many share it, and ask again if they are behind."""
 _PARTS_BELOW = (b"", b"/logs")
 """Where the parts of a page are: at its own path, and the log of a run below that."""
 _OK = 200
@@ -75,7 +78,7 @@ class Sharing:
         self._root = root
         self._noted = noted
         self._last_change = last_change
-        self._parts: Shelf[_Part] = Shelf()
+        self._parts: Shelf[_Part] = Shelf(SETTLED_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with what is kept, or have it made."""

@@ -36,7 +36,13 @@ with agents as (
 ),
 versions as (
     insert into agent_versions (agent_id, version, spec)
-    select 'agent-' || n, '1.0.0', jsonb_build_object('name', 'Agent ' || n)
+    select
+        'agent-' || n, '1.0.0', jsonb_build_object(
+            'agentId', 'agent-' || n, 'version', '1.0.0', 'name', 'Agent ' || n,
+            'instructions', 'Classify.', 'modelProfile', jsonb_build_object(
+                'provider', 'anthropic', 'model', 'claude-haiku-4-5', 'maxOutputTokens', 400
+            )
+        )
     from generate_series(0, 5) as n
     on conflict do nothing
 )

@@ -17,7 +17,7 @@ class Bench:
         self.error: Exception | None = None
         self.go = asyncio.Event()
         self.go.set()
-        self.shelf: Shelf[int] = Shelf(lambda: self.now_s)
+        self.shelf: Shelf[int] = Shelf(steady_s=lambda: self.now_s)
         self.mark = 0
 
     async def make(self) -> int:

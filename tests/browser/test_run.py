@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from tests.browser.conftest import Tab, chromium
+from tests.browser.chromium import MISSING, chromium
+from tests.browser.conftest import Tab
 from tests.browser.test_pages import AXE, RUN_AXE, THEMES, path_of
 from tests.e2e.server import Bpa
 from tests.eventually import eventually
@@ -23,7 +24,7 @@ FILE = Path(__file__).parents[2] / "demo" / "invoices" / "001-bergblick-bb-00036
 def open_system(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bpa]:
     """A system that shows what runs work on, and links to where traces are kept."""
     if chromium() is None:
-        pytest.skip("no Chromium here: install one (apt install chromium) or set BPA_CHROMIUM")
+        pytest.skip(MISSING)
     bpa = Bpa(
         tmp_path_factory.mktemp("open") / "data",
         contents__show="masked",

@@ -10,19 +10,22 @@ from bpa.shelf import KEPT_S, LONG_S, Shelf
 class Bench:
     """Makes numbered things, each when it is let go; time is told to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, settled_s: float = 0.0) -> None:
         self.now_s = 100.0
         self.made = 0
         self.takes_s = 0.0
         self.error: Exception | None = None
         self.go = asyncio.Event()
         self.go.set()
-        self.shelf: Shelf[int] = Shelf(steady_s=lambda: self.now_s)
+        self.making = asyncio.Event()
+        """Set once somebody makes it; who asked in the same turn waits by then."""
+        self.shelf: Shelf[int] = Shelf(settled_s, lambda: self.now_s)
         self.mark = 0
 
     async def make(self) -> int:
         self.made += 1
         number = self.made
+        self.making.set()
         await self.go.wait()
         self.now_s += self.takes_s
         if self.error:
@@ -37,7 +40,7 @@ async def test_those_who_ask_at_once_get_one_thing():
     bench = Bench()
     bench.go.clear()
     asking = [asyncio.ensure_future(bench.get()) for _ in range(50)]
-    await asyncio.sleep(0)
+    await bench.making.wait()
     bench.go.set()
     assert await asyncio.gather(*asking) == [1] * 50
 
@@ -55,6 +58,16 @@ async def test_what_was_made_before_a_change_is_out_of_date():
     bench = Bench()
     await bench.get()
     bench.mark += 1
+    assert await bench.get() == 2
+
+
+async def test_what_is_settled_for_a_while_outlasts_changes_for_so_long():
+    bench = Bench(settled_s=1.9)
+    assert await bench.get() == 1
+    bench.mark += 1
+    bench.now_s += 1.8
+    assert await bench.get() == 1
+    bench.now_s += 0.2
     assert await bench.get() == 2
 
 
@@ -86,7 +99,7 @@ async def test_an_error_reaches_all_who_waited_for_it_and_nobody_after_them():
     bench.takes_s = 5.0
     bench.go.clear()
     asking = [asyncio.ensure_future(bench.get()) for _ in range(50)]
-    await asyncio.sleep(0)
+    await bench.making.wait()
     bench.go.set()
     found = await asyncio.gather(*asking, return_exceptions=True)
     assert (found, bench.made) == ([bench.error] * 50, 1)
@@ -98,7 +111,7 @@ async def test_when_who_makes_it_is_cancelled_the_next_one_does():
     bench = Bench()
     bench.go.clear()
     first, second = asyncio.ensure_future(bench.get()), asyncio.ensure_future(bench.get())
-    await asyncio.sleep(0)
+    await bench.making.wait()
     first.cancel()
     bench.go.set()
     assert await second == 2

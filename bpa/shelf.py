@@ -1,8 +1,8 @@
 """What many ask for at once: made once for all of them, and kept for a moment.
 
-However many ask, and however often: the longer a thing takes to make, the longer it is kept, so that
-making it takes near to a fiftieth of the time. So nobody has to choose intervals that suit an idle
-machine and a busy one, few runs and a million.
+However many ask, and however often: the longer a thing takes to make, the longer it is kept, so
+that making it takes near to a fiftieth of the time. So nobody has to choose intervals that suit an
+idle machine and a busy one, few runs and a million.
 """
 
 from __future__ import annotations
